@@ -1,0 +1,33 @@
+/* The audit trail: one JSON object a line, written by a thread of its own.
+ * Logins, refusals, disconnects, administration. Never tokens, passwords or query text.
+ * Any thread.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_GATE_AUDIT_H
+#define POSTERN_GATE_AUDIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/check.h"
+
+struct audit;
+
+struct audit *audit_new(const char *instance);
+void audit_free(struct audit *a);
+/* "" writes nothing. False with errno when the file cannot be opened (the old one stays). */
+bool audit_open(struct audit *a, const char *path) MUST_USE;
+
+/* Every text may be NULL (the member is left out). */
+struct audit_event {
+    const char *event;   /* "login", "login_refused", "logout", "cancel", "admin", "limit" */
+    const char *session; /* the session's tag, as in the log */
+    const char *address, *tenant, *subject, *user, *role, *database, *issuer, *jti;
+    const char *tls;     /* "TLSv1.3" */
+    const char *method;  /* "token", "oauthbearer", "scram" */
+    const char *reason;  /* name of the reason and the sentence kept from the client */
+    const char *command; /* console command without arguments */
+    uint64_t duration_us, queries, bytes_in, bytes_out; /* 0: left out */
+};
+void audit_write(struct audit *a, const struct audit_event *e);
+
+#endif

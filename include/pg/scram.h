@@ -1,0 +1,66 @@
+/* SCRAM-SHA-256 (RFC 5802, 7677), both sides, without channel binding (and refusing to be
+ * downgraded). Pure: no I/O; nonces are drawn inside unless a test gives them.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_PG_SCRAM_H
+#define POSTERN_PG_SCRAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/check.h"
+#include "base/text.h"
+
+enum { SCRAM_KEY = 32, SCRAM_SALT_MAX = 64, SCRAM_MESSAGE_MAX = 1024, SCRAM_ITERATIONS_MAX = 1000000 };
+
+struct scram_verifier {
+    uint32_t iterations;
+    uint8_t salt[SCRAM_SALT_MAX];
+    size_t salt_len;
+    uint8_t stored_key[SCRAM_KEY], server_key[SCRAM_KEY];
+};
+
+/* Parses "SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>" (base64), as in
+ * pg_authid. */
+bool scram_verifier_parse(struct text t, struct scram_verifier *out) MUST_USE;
+/* Derives one from a password (SASLprep is applied when it is valid UTF-8, else the bytes as
+ * they are, like PostgreSQL). */
+bool scram_verifier_make(struct text password, const uint8_t *salt, size_t salt_len,
+                         uint32_t iterations, struct scram_verifier *out) MUST_USE;
+/* A verifier for a user that does not exist: same work, same answers, never matches; the salt
+ * is a keyed hash of the name so that it does not change between tries. */
+void scram_verifier_fake(struct text user, struct scram_verifier *out);
+/* The text form; out holds at least 256 bytes. */
+void scram_verifier_text(const struct scram_verifier *v, char *out, size_t size);
+
+/* Server side: first client message in, server-first out; final client message in,
+ * server-final out. */
+struct scram_server {
+    struct scram_verifier verifier;
+    char client_first_bare[SCRAM_MESSAGE_MAX], server_first[SCRAM_MESSAGE_MAX];
+    char nonce[128]; /* client's and ours */
+    char gs2[8];
+    bool doomed; /* a fake verifier: fails at the end whatever the proof */
+};
+enum scram_result { SCRAM_GO_ON, SCRAM_DONE, SCRAM_DENIED, SCRAM_MALFORMED };
+enum scram_result scram_server_first(struct scram_server *s, struct text client_first,
+                                     char *out, size_t size);
+enum scram_result scram_server_final(struct scram_server *s, struct text client_final, char *out,
+                                     size_t size);
+
+/* Client side (towards a backend, which is hostile input too: iterations are capped). */
+struct scram_client {
+    char client_first_bare[SCRAM_MESSAGE_MAX];
+    char nonce[64];
+    uint8_t salted[SCRAM_KEY], server_signature[SCRAM_KEY];
+};
+void scram_client_first(struct scram_client *c, char *out, size_t size);
+enum scram_result scram_client_final(struct scram_client *c, struct text password,
+                                     struct text server_first, char *out, size_t size);
+/* Checks the server's signature: SCRAM_DONE or SCRAM_DENIED. */
+enum scram_result scram_client_check(struct scram_client *c, struct text server_final);
+
+/* PostgreSQL's md5 answer: out holds 36 bytes ("md5" + 32 hex digits + NUL). */
+void md5_password(struct text user, struct text password, const uint8_t salt[4], char out[36]);
+
+#endif

@@ -1,0 +1,63 @@
+/* The nodes of a cluster: who they are (an immutable snapshot, renewed by the watcher) and how
+ * they are (atomics in each node, shared by all snapshots that contain it).
+ * Thread: made on control; read and picked from on workers.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_UPSTREAM_TOPOLOGY_H
+#define POSTERN_UPSTREAM_TOPOLOGY_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "base/snapshot.h"
+#include "base/text.h"
+#include "conf/conf.h"
+
+enum node_health { NODE_UNKNOWN, NODE_UP, NODE_DOWN, NODE_DRAINING };
+
+struct node {
+    atomic_uint refs;
+    char *host; /* as configured or discovered: also the name that verify-full checks */
+    uint16_t port;
+    char *label;   /* "host:port", for logs and metrics */
+    char *cloud, *region, *zone, *node_type; /* "" when unknown */
+    bool discovered;                         /* from yb_servers(), not only configured */
+    unsigned priority;                       /* by topology_keys: lower is better */
+    struct sockaddr_storage addr;            /* resolved on control */
+    socklen_t addr_len;                      /* 0: not resolved yet */
+    _Atomic int health;                      /* enum node_health */
+    _Atomic uint32_t in_use;                 /* server connections open or being opened, this process */
+    _Atomic uint32_t failures;               /* in a row */
+    _Atomic uint64_t retry_at;               /* monotonic us: NODE_DOWN is tried again by workers then */
+    _Atomic uint64_t last_ok;                /* monotonic us of the last success */
+};
+
+struct node *node_ref(struct node *n);
+void node_unref(struct node *n);
+const char *node_health_name(enum node_health h);
+/* What workers learn while connecting; any thread. A failure takes the node out at once and
+ * backs off (0.5 s doubling to 30 s, jittered); success brings it back. */
+void node_connected(struct node *n);
+void node_failed(struct node *n, uint64_t now);
+/* The server said 57P01 or 57P03: no new connections until a probe succeeds. */
+void node_drains(struct node *n, uint64_t now);
+
+struct topology {
+    struct snapshot snapshot; /* first */
+    char *cluster;            /* section name */
+    struct node **nodes;
+    size_t count;
+};
+
+const struct topology *topology_ref(const struct topology *t);
+void topology_unref(const struct topology *t);
+/* Least busy (in_use) among the healthy nodes of the best priority, ties broken at random.
+ * Nodes in `tried` (count of them) are passed over. When no node is healthy, one whose
+ * retry_at has passed; NULL when there is none. A reference is NOT taken: the topology's
+ * reference keeps the node. */
+struct node *topology_pick(const struct topology *t, struct node *const *tried, size_t tried_count,
+                           uint64_t now);
+bool topology_has_healthy(const struct topology *t);
+
+#endif

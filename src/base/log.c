@@ -1,0 +1,106 @@
+/* Log lines as text or JSON, handed to a sink.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/sink.h"
+
+enum { LINE_MAX_BYTES = 8192, MESSAGE_MAX = 4096 };
+
+static const char *const level_names[] = {"debug", "info", "warning", "error"};
+static atomic_int current_level = LOG_INFO;
+static atomic_int current_format = LOG_TEXT;
+static _Atomic(struct sink *) log_sink;
+
+void log_start(void)
+{
+    struct sink *s = sink_new("postern-log");
+    CHECK(sink_open(s, "stderr"));
+    atomic_store(&log_sink, s);
+}
+
+void log_stop(void)
+{
+    sink_free(atomic_exchange(&log_sink, NULL));
+}
+
+bool log_configure(enum log_level level, enum log_format format, const char *path)
+{
+    struct sink *s = atomic_load(&log_sink);
+    if (s && !sink_open(s, path))
+        return false;
+    atomic_store(&current_level, level);
+    atomic_store(&current_format, format);
+    return true;
+}
+
+bool log_is_on(enum log_level level)
+{
+    return (int)level >= atomic_load_explicit(&current_level, memory_order_relaxed);
+}
+
+uint64_t log_dropped(void)
+{
+    struct sink *s = atomic_load(&log_sink);
+    return s ? sink_dropped(s) : 0;
+}
+
+/* A peer's bytes may not forge a line or drive a terminal. */
+static void make_printable(char *s)
+{
+    for (; *s; s++)
+        if ((unsigned char)*s < 0x20 || *s == 0x7f)
+            *s = '?';
+}
+
+void log_line(enum log_level level, const char *tag, const char *fmt, ...)
+{
+    if (!log_is_on(level))
+        return;
+    char message[MESSAGE_MAX], when[CLOCK_TEXT];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(message, sizeof(message), fmt, ap);
+    va_end(ap);
+    clock_text(clock_wall_us(), when);
+    struct buf line;
+    buf_init(&line, LINE_MAX_BYTES * 4);
+    if (atomic_load(&current_format) == LOG_JSON) {
+        buf_printf(&line, "{\"time\":\"%s\",\"level\":\"%s\"", when, level_names[level]);
+        if (tag) {
+            buf_printf(&line, ",\"about\":");
+            buf_put_json(&line, text_of(tag));
+        }
+        buf_printf(&line, ",\"message\":");
+        buf_put_json(&line, text_of(message));
+        buf_printf(&line, "}\n");
+    } else {
+        make_printable(message);
+        buf_printf(&line, "%s %-7s %s%s%s\n", when, level_names[level], tag ? tag : "",
+                   tag ? ": " : "", message);
+    }
+    struct sink *s = atomic_load(&log_sink);
+    if (s)
+        sink_write(s, line.at, line.len);
+    else if (write(STDERR_FILENO, line.at, line.len) < 0)
+        ; /* nobody is left to tell */
+    buf_free(&line);
+}
+
+_Noreturn void check_failed(const char *what, const char *file, int line)
+{
+    char text[512];
+    int n = snprintf(text, sizeof(text), "postern: broken promise at %s:%d: %s\n", file, line, what);
+    if (n > 0 && write(STDERR_FILENO, text, (size_t)n) < 0)
+        ;
+    abort();
+}

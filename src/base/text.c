@@ -1,0 +1,137 @@
+/* Borrowed text, keyed hashing and random bytes.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "base/text.h"
+
+#include <pthread.h>
+#include <strings.h>
+
+#include <openssl/crypto.h>
+#include <openssl/rand.h>
+
+#include "base/check.h"
+
+bool text_is_nocase(struct text a, const char *z)
+{
+    return a.len == strlen(z) && (a.len == 0 || strncasecmp(a.at, z, a.len) == 0);
+}
+
+bool text_starts(struct text a, const char *z)
+{
+    size_t n = strlen(z);
+    return a.len >= n && (n == 0 || memcmp(a.at, z, n) == 0);
+}
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == '\f' || c == '\v';
+}
+
+struct text text_trim(struct text a)
+{
+    while (a.len && is_space(a.at[0]))
+        a.at++, a.len--;
+    while (a.len && is_space(a.at[a.len - 1]))
+        a.len--;
+    return a;
+}
+
+bool text_split(struct text *rest, char sep, struct text *part)
+{
+    if (!rest->at)
+        return false;
+    const char *hit = rest->len ? memchr(rest->at, sep, rest->len) : NULL;
+    if (!hit) {
+        *part = *rest;
+        *rest = (struct text){NULL, 0};
+        return true;
+    }
+    *part = (struct text){rest->at, (size_t)(hit - rest->at)};
+    rest->len -= part->len + 1;
+    rest->at = hit + 1;
+    return true;
+}
+
+bool text_to_u64(struct text a, uint64_t lo, uint64_t hi, uint64_t *out)
+{
+    uint64_t n = 0;
+    if (a.len == 0 || a.len > 20)
+        return false;
+    for (size_t i = 0; i < a.len; i++) {
+        if (a.at[i] < '0' || a.at[i] > '9')
+            return false;
+        if (__builtin_mul_overflow(n, 10, &n) ||
+            __builtin_add_overflow(n, (uint64_t)(a.at[i] - '0'), &n))
+            return false;
+    }
+    if (n < lo || n > hi)
+        return false;
+    *out = n;
+    return true;
+}
+
+bool text_to_array(struct text a, char *out, size_t size)
+{
+    CHECK(size > 0);
+    out[0] = '\0';
+    if (a.len >= size)
+        return false;
+    if (a.len)
+        memcpy(out, a.at, a.len);
+    out[a.len] = '\0';
+    return true;
+}
+
+bool text_eq_secret(struct text a, struct text b)
+{
+    return a.len == b.len && (a.len == 0 || CRYPTO_memcmp(a.at, b.at, a.len) == 0);
+}
+
+void random_bytes(void *out, size_t len)
+{
+    CHECK(RAND_bytes(out, (int)len) == 1);
+}
+
+static uint64_t hash_key[2];
+static pthread_once_t hash_once = PTHREAD_ONCE_INIT;
+
+static void hash_seed(void)
+{
+    random_bytes(hash_key, sizeof(hash_key));
+}
+
+#define ROTL(x, b) (((x) << (b)) | ((x) >> (64 - (b))))
+#define SIP_ROUND \
+    do { \
+        v0 += v1, v1 = ROTL(v1, 13) ^ v0, v0 = ROTL(v0, 32); \
+        v2 += v3, v3 = ROTL(v3, 16) ^ v2; \
+        v0 += v3, v3 = ROTL(v3, 21) ^ v0; \
+        v2 += v1, v1 = ROTL(v1, 17) ^ v2, v2 = ROTL(v2, 32); \
+    } while (0)
+
+/* SipHash with one compression and three finalization rounds (Aumasson and Bernstein, 2012). */
+uint64_t text_hash(const void *at, size_t len)
+{
+    pthread_once(&hash_once, hash_seed);
+    const unsigned char *in = at;
+    uint64_t v0 = hash_key[0] ^ 0x736f6d6570736575ULL, v1 = hash_key[1] ^ 0x646f72616e646f6dULL;
+    uint64_t v2 = hash_key[0] ^ 0x6c7967656e657261ULL, v3 = hash_key[1] ^ 0x7465646279746573ULL;
+    uint64_t tail = (uint64_t)len << 56, m;
+    size_t left = len;
+    for (; left >= 8; left -= 8, in += 8) {
+        memcpy(&m, in, 8);
+        v3 ^= m;
+        SIP_ROUND;
+        v0 ^= m;
+    }
+    for (size_t i = 0; i < left; i++)
+        tail |= (uint64_t)in[i] << (8 * i);
+    v3 ^= tail;
+    SIP_ROUND;
+    v0 ^= tail;
+    v2 ^= 0xff;
+    SIP_ROUND;
+    SIP_ROUND;
+    SIP_ROUND;
+    return v0 ^ v1 ^ v2 ^ v3;
+}

@@ -1,0 +1,11 @@
+noinst_LIBRARIES += libgate.a
+libgate_a_SOURCES = \
+	src/gate/audit.c include/gate/audit.h \
+	src/gate/jws.c include/gate/jws.h \
+	src/gate/keys.c include/gate/keys.h \
+	src/gate/limiter.c include/gate/limiter.h \
+	src/gate/lease.c include/gate/lease.h \
+	src/gate/redis.c include/gate/redis.h \
+	src/gate/tenant.c include/gate/tenant.h \
+	src/gate/token.c include/gate/token.h \
+	src/gate/users.c include/gate/users.h

@@ -1,0 +1,142 @@
+/* The event loop of one thread.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "io/loop.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/mem.h"
+
+struct loop {
+    struct event_base *base;
+    struct list buried;
+    struct list turn_ends;
+    uint64_t now; /* 0: not read yet in this turn */
+    bool stop;
+    char *scratch;
+};
+
+struct loop *loop_new(void)
+{
+    struct loop *l = NEW(struct loop);
+    struct event_config *cfg = event_config_new();
+    CHECK(cfg != NULL);
+    /* Cross-thread work comes through the mailbox's own descriptor: no locks in libevent. */
+    event_config_set_flag(cfg, EVENT_BASE_FLAG_NOLOCK);
+    event_config_set_flag(cfg, EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
+    l->base = event_base_new_with_config(cfg);
+    event_config_free(cfg);
+    CHECK(l->base != NULL);
+    list_init(&l->buried);
+    list_init(&l->turn_ends);
+    l->scratch = mem_new(1, SCRATCH_SIZE);
+    return l;
+}
+
+static void end_turn(struct loop *l)
+{
+    while (!list_is_empty(&l->turn_ends)) {
+        struct turn_end *t = LIST_FIRST(&l->turn_ends, struct turn_end, node);
+        list_remove(&l->turn_ends, &t->node);
+        t->run(t);
+    }
+    while (!list_is_empty(&l->buried)) {
+        struct funeral *f = LIST_FIRST(&l->buried, struct funeral, node);
+        list_remove(&l->buried, &f->node);
+        f->release(f);
+    }
+    l->now = 0;
+}
+
+void loop_free(struct loop *l)
+{
+    if (!l)
+        return;
+    end_turn(l);
+    event_base_free(l->base);
+    mem_free(l->scratch);
+    mem_free(l);
+}
+
+void loop_run(struct loop *l)
+{
+    l->stop = false;
+    end_turn(l);
+    while (!l->stop) {
+        if (event_base_loop(l->base, EVLOOP_ONCE) < 0)
+            break;
+        end_turn(l);
+    }
+}
+
+void loop_break(struct loop *l)
+{
+    l->stop = true;
+    event_base_loopbreak(l->base);
+}
+
+struct event_base *loop_base(struct loop *l)
+{
+    return l->base;
+}
+
+uint64_t loop_now(struct loop *l)
+{
+    if (l->now == 0)
+        l->now = clock_now();
+    return l->now;
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct timer *t = arg;
+    t->fire(t);
+}
+
+void timer_init(struct timer *t, struct loop *l, void (*fire)(struct timer *))
+{
+    t->loop = l;
+    t->fire = fire;
+    CHECK(event_assign(&t->ev, l->base, -1, 0, on_timer, t) == 0);
+}
+
+void timer_start(struct timer *t, uint64_t after_us)
+{
+    struct timeval tv = {.tv_sec = (time_t)(after_us / US_PER_S),
+                         .tv_usec = (suseconds_t)(after_us % US_PER_S)};
+    CHECK(event_add(&t->ev, &tv) == 0);
+}
+
+void timer_stop(struct timer *t)
+{
+    if (t->loop)
+        event_del(&t->ev);
+}
+
+bool timer_is_running(const struct timer *t)
+{
+    return t->loop && event_pending(&t->ev, EV_TIMEOUT, NULL);
+}
+
+void loop_bury(struct loop *l, struct funeral *f, void (*release)(struct funeral *))
+{
+    f->release = release;
+    list_push_back(&l->buried, &f->node);
+}
+
+void loop_at_turn_end(struct loop *l, struct turn_end *t)
+{
+    if (!list_is_linked(&t->node))
+        list_push_back(&l->turn_ends, &t->node);
+}
+
+void loop_forget_turn_end(struct loop *l, struct turn_end *t)
+{
+    if (list_is_linked(&t->node))
+        list_remove(&l->turn_ends, &t->node);
+}
+
+char *loop_scratch(struct loop *l)
+{
+    return l->scratch;
+}
