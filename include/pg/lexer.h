@@ -1,0 +1,74 @@
+/* Reads SQL text in pieces of any size and notes what its statements may do to the session
+ * beyond their transaction. It is no parser: it knows comments, strings, quoted names, dollar
+ * quotes and statement ends exactly (scan.l of PostgreSQL 15), and keywords where they matter.
+ * In doubt it reports an effect that is not there, never the reverse. Pure, no memory taken.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_PG_LEXER_H
+#define POSTERN_PG_LEXER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/text.h"
+
+enum sql_effect {
+    SQL_SETS = 1u << 0,          /* SET / RESET of variables: names[] says which */
+    SQL_SETS_UNKNOWN = 1u << 1,  /* more names than fit, RESET ALL, or one that cannot be read */
+    SQL_SET_CONFIG = 1u << 2,    /* a call of set_config(): names cannot be known */
+    SQL_LISTEN = 1u << 3,
+    SQL_UNLISTEN = 1u << 4,
+    SQL_HOLD_CURSOR = 1u << 5,   /* DECLARE ... WITH HOLD */
+    SQL_CLOSE_CURSOR = 1u << 6,
+    SQL_TEMPORARY = 1u << 7,     /* CREATE [LOCAL|GLOBAL] TEMP[ORARY] ..., SELECT INTO TEMP, names in pg_temp */
+    SQL_DROP = 1u << 8,          /* DROP ...: may remove a temporary object */
+    SQL_PREPARE = 1u << 9,       /* PREPARE name AS (not PREPARE TRANSACTION) */
+    SQL_DEALLOCATE = 1u << 10,   /* DEALLOCATE [PREPARE] name: target says which */
+    SQL_DEALLOCATE_ALL = 1u << 11,
+    SQL_ADVISORY_LOCK = 1u << 12,/* pg_advisory_lock..., pg_try_advisory_lock... but not ..._xact_... */
+    SQL_ADVISORY_UNLOCK = 1u << 13,
+    SQL_DISCARD_ALL = 1u << 14,
+    SQL_DISCARD = 1u << 15,      /* DISCARD TEMP, PLANS, SEQUENCES */
+    SQL_LOAD = 1u << 16,
+    SQL_BEGIN = 1u << 17,        /* BEGIN, START TRANSACTION */
+    SQL_END = 1u << 18,          /* COMMIT, END, ROLLBACK, ABORT, PREPARE TRANSACTION */
+    SQL_EXECUTE = 1u << 19,      /* EXECUTE name */
+    SQL_DO = 1u << 20,           /* DO block or CALL: may do anything */
+    SQL_COPY = 1u << 21,
+    SQL_SEQUENCE = 1u << 22,     /* currval(, lastval(, nextval(: session state of sequences */
+    SQL_REPLICATION = 1u << 23   /* START_REPLICATION, IDENTIFY_SYSTEM, CREATE_REPLICATION_SLOT...: first words only */
+};
+
+enum { SQL_NAMES = 8, SQL_NAME_BYTES = 128 };
+
+struct sql_scan {
+    /* results, valid after sql_scan_end() */
+    uint32_t effects;      /* of all statements together */
+    uint32_t statements;   /* that are not empty */
+    unsigned name_count;
+    char names[SQL_NAMES][SQL_NAME_BYTES]; /* variables as the server calls them: SET TIME ZONE
+                              is "timezone", SET NAMES "client_encoding", SET SCHEMA
+                              "search_path", SET ROLE "role", SET SESSION AUTHORIZATION
+                              "session_authorization", SET SESSION CHARACTERISTICS the three
+                              default_transaction_*, SET XML OPTION "xmloption"; unquoted names
+                              in lower case, dotted ones joined. SET LOCAL and SET TRANSACTION
+                              are not reported. No name twice. */
+    char target[SQL_NAME_BYTES]; /* of the last DEALLOCATE name, folded like an identifier */
+    bool target_too_long;
+    /* state, the lexer's own (add what is needed) */
+    struct sql_scan_state {
+        uint8_t opaque[512];
+    } state;
+};
+
+/* standard_strings: the session's standard_conforming_strings (on unless told). */
+void sql_scan_begin(struct sql_scan *s, bool standard_strings);
+void sql_scan_feed(struct sql_scan *s, const char *at, size_t len);
+void sql_scan_end(struct sql_scan *s);
+
+/* A first look that costs almost nothing: false when the text certainly has no effect (it
+ * starts with SELECT, INSERT, UPDATE, DELETE or WITH in any case, is one piece, and holds none
+ * of the bytes or words that could matter); true: scan it. */
+bool sql_may_have_effects(const char *at, size_t len);
+
+#endif
