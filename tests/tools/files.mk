@@ -1,0 +1,5 @@
+# What tests and ./quickstart need besides the gate itself.
+# SPDX-License-Identifier: Apache-2.0
+noinst_PROGRAMS =
+noinst_PROGRAMS += tests/tools/node
+tests_tools_node_SOURCES = tests/tools/node.c
