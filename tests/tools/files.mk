@@ -3,3 +3,5 @@
 noinst_PROGRAMS =
 noinst_PROGRAMS += tests/tools/node
 tests_tools_node_SOURCES = tests/tools/node.c
+
+EXTRA_DIST += quickstart tests/tools/install.sh
