@@ -4,4 +4,4 @@ noinst_PROGRAMS =
 noinst_PROGRAMS += tests/tools/node
 tests_tools_node_SOURCES = tests/tools/node.c
 
-EXTRA_DIST += quickstart tests/tools/install.sh
+EXTRA_DIST += quickstart run-tests tests/tools/install.sh
