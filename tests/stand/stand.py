@@ -181,6 +181,8 @@ class Stand:
             ("redis", "Where the gates of a fleet share their limits.",
              [("url", f"redis://127.0.0.1:{self.redis.port}/0"),
               ("password_file", rel(self.redis.password_file)),
+              # A test's gates share nothing unless they are told to.
+              ("prefix", None if folder == self.path("gate") else os.path.basename(folder)),
               ("away", "share", "While Redis is away each gate holds to its share of the limits.")]),
             ("listener main", "Tokens come as the password, inside TLS.",
              [("address", addresses), ("port", port()), ("tls", "require"), *certificate]),
