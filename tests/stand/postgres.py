@@ -183,7 +183,8 @@ log_timezone = 'UTC'
         statements.append("CREATE ROLE acme_cert LOGIN IN ROLE acme_ro;")
         statements.append(f"CREATE DATABASE {MONITOR_DB};")
         statements.append(f"REVOKE CONNECT ON DATABASE {MONITOR_DB}, postgres, template1 FROM PUBLIC;")
-        statements.append(f"GRANT CONNECT ON DATABASE {MONITOR_DB} TO {MONITOR};")
+        # The database postgres has no yb_servers(): it plays the plain PostgreSQL.
+        statements.append(f"GRANT CONNECT ON DATABASE {MONITOR_DB}, postgres TO {MONITOR};")
         for tenant in TENANTS:
             statements.append(f"\\connect {tenant}")
             statements.append(f"""
