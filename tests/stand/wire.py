@@ -8,9 +8,11 @@ import base64
 import hashlib
 import hmac
 import secrets
+import select
 import socket
 import ssl
 import struct
+import time
 
 from . import proc
 
@@ -210,6 +212,32 @@ class Client:
 
     def send(self, *parts):
         self.socket.sendall(b"".join(parts))
+
+    def send_and_read(self, *parts):
+        """Sends more than buffers on the way hold: reads meanwhile what comes back."""
+        data = memoryview(b"".join(parts))
+        deadline = time.monotonic() + self.timeout
+        self.socket.setblocking(False)
+        try:
+            while data:
+                wants = [self.socket]
+                try:
+                    data = data[self.socket.send(data[:65536]):]
+                    wants = []
+                except (ssl.SSLWantWriteError, ssl.SSLWantReadError, BlockingIOError):
+                    pass
+                try:
+                    while part := self.socket.recv(65536):
+                        self.buffer += part
+                    raise Closed("closed while sending")
+                except (ssl.SSLWantWriteError, ssl.SSLWantReadError, BlockingIOError):
+                    pass
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{len(data)} bytes were not taken")
+                if wants:
+                    select.select(wants, wants, [], 1)
+        finally:
+            self.socket.settimeout(self.timeout)
 
     # ---- receiving ----
 
