@@ -52,7 +52,7 @@ static void peer_text(const struct sockaddr_storage *a, char *out, size_t size)
  * still better than a hang. */
 static void refuse_one(struct listen_socket *l)
 {
-    static const char answer[] = "E\0\0\0\x46SFATAL\0VFATAL\0C53300\0Mout of file descriptors, try again later\0\0";
+    static const char answer[] = "E\0\0\0\x44" "SFATAL\0VFATAL\0C53300\0Mout of file descriptors, try again later\0\0";
     close(l->spare);
     int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
