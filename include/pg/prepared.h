@@ -19,13 +19,13 @@
 #include "base/map.h"
 #include "base/text.h"
 
-enum { STATEMENT_NAME = 48 };
+enum { STATEMENT_NAME = 48 }; /* fits NAMEDATALEN */
 
 struct statements {
     struct map by_tail;
     uint64_t next;
     size_t bytes; /* held by all texts */
-    char prefix[STATEMENT_NAME];
+    char prefix[28];
 };
 
 struct statement {
