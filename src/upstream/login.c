@@ -22,14 +22,25 @@ struct login {
     struct timer timer;
     login_done *done;
     struct scram_client scram;
+    struct server_error said;
     bool wants_tls_answer, authenticated, scram_started, scram_finished;
     bool answered_secret; /* the server has asked for one kind of proof already */
 };
 
-static void finish(struct login *l, enum reason why, const struct server_error *error)
+/* Our own words about what the server did, in the form of its errors. */
+static const struct server_error *say(struct login *l, const char *sqlstate, const char *message)
+{
+    (void)text_to_array(text_of(sqlstate), l->said.sqlstate, sizeof(l->said.sqlstate));
+    snprintf(l->said.message, sizeof(l->said.message), "%s", message);
+    return &l->said;
+}
+
+static void finish(struct login *l, enum reason why, const struct server_error *from)
 {
     struct backend *b = l->backend;
     login_done *done = l->done;
+    struct server_error copy = from ? *from : (struct server_error){0};
+    const struct server_error *error = from ? &copy : NULL;
     login_abort(b);
     buf_free(&b->in);
     b->in.max = BACKEND_INPUT_MAX;
@@ -39,7 +50,7 @@ static void finish(struct login *l, enum reason why, const struct server_error *
 static void on_timeout(struct timer *t)
 {
     struct login *l = CONTAINER_OF(t, struct login, timer);
-    finish(l, REASON_NO_NODE, &(struct server_error){"08001", "the node did not answer in time"});
+    finish(l, REASON_NO_NODE, say(l, "08001", "the node did not answer in time"));
 }
 
 void login_abort(struct backend *b)
@@ -125,16 +136,16 @@ static void read_tls_answer(struct login *l)
     if (n == STREAM_AGAIN)
         return;
     if (n != 1) {
-        finish(l, REASON_NO_NODE, &(struct server_error){"08001", "the node closed the connection"});
+        finish(l, REASON_NO_NODE, say(l, "08001", "the node closed the connection"));
         return;
     }
     if (answer != 'S') {
-        finish(l, REASON_BACKEND_TLS, &(struct server_error){"08001", "the node does not offer TLS, which the configuration requires"});
+        finish(l, REASON_BACKEND_TLS, say(l, "08001", "the node does not offer TLS, which the configuration requires"));
         return;
     }
     /* Anything in clear text behind the answer was put there by somebody else. */
     if (stream_has_input(&b->stream)) {
-        finish(l, REASON_BACKEND_TLS, &(struct server_error){"08P01", "unencrypted data after the answer to SSLRequest"});
+        finish(l, REASON_BACKEND_TLS, say(l, "08P01", "unencrypted data after the answer to SSLRequest"));
         return;
     }
     l->wants_tls_answer = false;
@@ -155,8 +166,6 @@ static void send_secret(struct login *l, const void *at, size_t len)
     buf_wipe(&m);
 }
 
-#define SAY(sqlstate, text) (&(struct server_error){sqlstate, text})
-
 /* NULL: go on. Otherwise why the login ends. */
 static const struct server_error *start_scram(struct login *l, struct wire_reader *r)
 {
@@ -168,7 +177,7 @@ static const struct server_error *start_scram(struct login *l, struct wire_reade
         offered = offered || text_is(name, "SCRAM-SHA-256");
     }
     if (!offered)
-        return SAY("28000", "the node offers no SASL mechanism but ones this gateway does not speak");
+        return say(l, "28000", "the node offers no SASL mechanism but ones this gateway does not speak");
     char first[SCRAM_MESSAGE_MAX];
     scram_client_first(&l->scram, first, sizeof(first));
     struct buf m;
@@ -189,9 +198,9 @@ static const struct server_error *continue_scram(struct login *l, struct text da
 {
     char final[SCRAM_MESSAGE_MAX];
     if (!l->scram_started)
-        return SAY("08P01", "SASL data before a mechanism was chosen");
+        return say(l, "08P01", "SASL data before a mechanism was chosen");
     if (scram_client_final(&l->scram, text_of(l->plan.password), data, final, sizeof(final)) != SCRAM_GO_ON)
-        return SAY("28000", "the node's SCRAM challenge is not acceptable");
+        return say(l, "28000", "the node's SCRAM challenge is not acceptable");
     send_secret(l, final, strlen(final));
     return NULL;
 }
@@ -201,25 +210,25 @@ static const struct server_error *on_auth(struct login *l, struct text body)
     struct wire_reader r = wire_read(body);
     uint32_t code = wire_get_u32(&r);
     if (r.bad || l->authenticated)
-        return SAY("08P01", "unexpected authentication message");
+        return say(l, "08P01", "unexpected authentication message");
     if (code == AUTH_OK) {
         /* A server that skips its own proof does not know the password: it is somebody else. */
         if (l->scram_started && !l->scram_finished)
-            return SAY("28000", "the node did not prove that it knows the password");
+            return say(l, "28000", "the node did not prove that it knows the password");
         l->authenticated = true;
         return NULL;
     }
     if (code == AUTH_SASL_FINAL) {
         struct text data = wire_get(&r, r.left);
         l->scram_finished = l->scram_started && scram_client_check(&l->scram, data) == SCRAM_DONE;
-        return l->scram_finished ? NULL : SAY("28000", "the node's SCRAM signature is wrong");
+        return l->scram_finished ? NULL : say(l, "28000", "the node's SCRAM signature is wrong");
     }
     if (!l->plan.password)
-        return SAY("28000", "the node asks for a password and the cluster's credentials have none for this role");
+        return say(l, "28000", "the node asks for a password and the cluster's credentials have none for this role");
     if (code == AUTH_SASL_CONTINUE)
         return continue_scram(l, wire_get(&r, r.left));
     if (l->answered_secret)
-        return SAY("08P01", "the node asked for a second proof");
+        return say(l, "08P01", "the node asked for a second proof");
     l->answered_secret = true;
     if (code == AUTH_SASL)
         return start_scram(l, &r);
@@ -227,26 +236,27 @@ static const struct server_error *on_auth(struct login *l, struct text body)
         struct text salt = wire_get(&r, 4);
         char answer[36];
         if (r.bad)
-            return SAY("08P01", "md5 challenge without a salt");
+            return say(l, "08P01", "md5 challenge without a salt");
         md5_password(text_of(l->plan.user), text_of(l->plan.password), (const uint8_t *)salt.at, answer);
         send_secret(l, answer, sizeof(answer));
         return NULL;
     }
     if (code == AUTH_CLEARTEXT) {
         if (!l->backend->stream.ssl)
-            return SAY("28000", "the node asks for the password in clear text on a connection without TLS");
+            return say(l, "28000", "the node asks for the password in clear text on a connection without TLS");
         send_secret(l, l->plan.password, strlen(l->plan.password) + 1);
         return NULL;
     }
-    return SAY("28000", "the node asks for a kind of authentication that this gateway does not speak");
+    return say(l, "28000", "the node asks for a kind of authentication that this gateway does not speak");
 }
 
-static const struct server_error *on_key(struct backend *b, struct text body)
+static const struct server_error *on_key(struct login *l, struct text body)
 {
+    struct backend *b = l->backend;
     struct wire_reader r = wire_read(body);
     b->pid = wire_get_u32(&r);
     if (r.bad || r.left < 4 || r.left > KEY_MAX || b->key)
-        return SAY("08P01", "invalid cancel key");
+        return say(l, "08P01", "invalid cancel key");
     b->key_len = (uint32_t)r.left;
     b->key = mem_dup_n(r.at, r.left);
     return NULL;
@@ -286,16 +296,16 @@ static bool take_message(struct login *l, char type, struct text body)
         wire_get_z(&r);
         wire_get_z(&r);
         if (!l->authenticated || !wire_end(&w) || r.bad || r.left)
-            bad = SAY("08P01", "invalid ParameterStatus");
+            bad = say(l, "08P01", "invalid ParameterStatus");
         break;
     }
     case 'K':
-        bad = l->authenticated ? on_key(b, body) : SAY("08P01", "cancel key before authentication");
+        bad = l->authenticated ? on_key(l, body) : say(l, "08P01", "cancel key before authentication");
         break;
     case 'Z':
         if (!l->authenticated || body.len != 1 || body.at[0] != 'I' || !b->key ||
             buf_size(&b->in) != WIRE_HEADER + 1)
-            bad = SAY("08P01", "not ready after the login");
+            bad = say(l, "08P01", "not ready after the login");
         else {
             b->owed.status = 'I';
             finish(l, REASON_OK, NULL);
@@ -303,7 +313,7 @@ static bool take_message(struct login *l, char type, struct text body)
         }
         break;
     default:
-        bad = SAY("08P01", "unexpected message during the login");
+        bad = say(l, "08P01", "unexpected message during the login");
     }
     if (!bad)
         return false;
@@ -323,14 +333,14 @@ void login_readable(struct backend *b)
     if (n == STREAM_AGAIN)
         return;
     if (n < 0 || !buf_put(&b->in, scratch, (size_t)n)) {
-        finish(l, REASON_NO_NODE, SAY("08001", "the node closed the connection during the login"));
+        finish(l, REASON_NO_NODE, say(l, "08001", "the node closed the connection during the login"));
         return;
     }
     while (buf_size(&b->in) >= WIRE_HEADER) {
         const char *at = buf_front(&b->in);
         uint32_t len = wire_u32(at + 1);
         if (len < 4 || len > LOGIN_INPUT_MAX / 2) {
-            finish(l, REASON_BACKEND_PROTOCOL, SAY("08P01", "invalid message length during the login"));
+            finish(l, REASON_BACKEND_PROTOCOL, say(l, "08P01", "invalid message length during the login"));
             return;
         }
         if (buf_size(&b->in) < (size_t)len + 1)

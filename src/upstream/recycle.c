@@ -101,7 +101,7 @@ static void drain(struct backend *b)
 void recycle_start(struct backend *b)
 {
     if (b->state == BACKEND_BUSY || b->state == BACKEND_HELD)
-        backend_become(b, b->cancels ? BACKEND_HELD : BACKEND_RESETTING);
+        backend_become(b, BACKEND_RESETTING);
     if (!b->recycle) {
         b->recycle = NEW(struct recycle);
         b->recycle->backend = b;
@@ -112,17 +112,12 @@ void recycle_start(struct backend *b)
         give_up(b, "it is not to be used again");
         return;
     }
-    if (b->state == BACKEND_HELD) {
-        /* A cancel is in flight: whatever it hits must be the old borrower's. Input is read
-         * when it is over. */
-        return;
-    }
     bool at_rest = inflight_is_quiet(&b->owed) && b->body_left == 0 && buf_size(&b->in) == 0 && !b->sent_part;
     if (!at_rest) {
         drain(b);
         return;
     }
-    if (b->cancels) {
+    if (b->cancels) { /* at rest, and it must stay so: what the cancel hits must be nobody's */
         backend_become(b, BACKEND_HELD);
         return;
     }
