@@ -31,6 +31,9 @@ struct statements {
 struct statement {
     struct statements *home;
     uint32_t refs, tail_len;
+    uint32_t effects;          /* of its text (enum sql_effect) */
+    bool stale;                /* the server refused its plan: close it before preparing it again */
+    bool looked_at;            /* effects is known */
     char name[STATEMENT_NAME]; /* on the server */
     char tail[];               /* Parse behind its name: query, NUL, count, parameter types */
 };

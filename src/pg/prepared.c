@@ -33,6 +33,8 @@ struct statement *statement_take(struct statements *s, struct text tail)
         return NULL;
     st->home = s;
     st->refs = 1;
+    st->effects = 0;
+    st->stale = st->looked_at = false;
     st->tail_len = (uint32_t)tail.len;
     memcpy(st->tail, tail.at, tail.len);
     snprintf(st->name, sizeof(st->name), "%s%" PRIx64, s->prefix, s->next++);
