@@ -12,4 +12,5 @@ libbase_a_SOURCES = \
 	src/base/reasons.c include/base/reasons.h include/base/reasons.def \
 	src/base/sink.c include/base/sink.h \
 	include/base/snapshot.h \
-	src/base/text.c include/base/text.h
+	src/base/text.c include/base/text.h \
+	src/base/words.c include/base/words.h

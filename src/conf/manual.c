@@ -45,6 +45,7 @@ static const struct {
     {CONF_KIND_issuer, "issuer", "https://id.example.org"},
     {CONF_KIND_issuer, "audience", "postern"},
     {CONF_KIND_issuer, "jwks_file", "jwks.json"},
+    {CONF_KIND_tenant, "plan", "standard"},
     {CONF_KIND_cluster, "hosts", "yb-1.example.org, yb-2.example.org, yb-3.example.org:5433"},
     {CONF_KIND_cluster, "credentials", "userlist.txt"},
     {CONF_KIND_database, "cluster", "main"},
@@ -81,11 +82,11 @@ static bool put_example_setting(struct buf *out, const struct conf_setting *row)
     const char *value = example_value(row);
     CHECK(value || row->def);
     buf_init(&allowed, 1024);
+    bool ok = buf_put_text(&allowed, "Allowed: ");
     conf_value_allowed(row, &allowed);
-    bool ok = buf_printf(&allowed, "%s", row->reloads ? "." : ". A change needs a restart.") &&
-              buf_put(&allowed, "", 1) && put_comment(out, row->help);
-    allowed.at[0] = (char)(allowed.at[0] - ('a' <= allowed.at[0] && allowed.at[0] <= 'z' ? 32 : 0));
-    ok = ok && put_comment(out, allowed.at);
+    ok = ok && buf_printf(&allowed, "%s", row->reloads ? "." : ". A change needs a restart.") &&
+              buf_put(&allowed, "", 1) && put_comment(out, row->help) &&
+              put_comment(out, allowed.at);
     if (value)
         ok = ok && buf_printf(out, "%s = %s\n\n", row->key, value);
     else
