@@ -271,10 +271,19 @@ static bool looks_like_key(const struct reader *r, struct text line)
                              text_trim((struct text){line.at, (size_t)(equals - line.at)}));
 }
 
-/* Whether libinih shall see the line. */
-static bool take_line(struct reader *r, struct text line, size_t limit)
+/* Versions of libinih differ in whether a continued line may end in a comment: ours may. */
+static struct text without_comment(struct text line)
 {
-    struct text words = text_trim(line);
+    for (size_t i = 1; i < line.len; i++)
+        if (line.at[i] == ';' && (line.at[i - 1] == ' ' || line.at[i - 1] == '\t'))
+            line.len = i;
+    return line;
+}
+
+/* Whether libinih shall see the line, and of it how much. */
+static bool take_line(struct reader *r, struct text *shown, size_t limit)
+{
+    struct text line = *shown, words = text_trim(line);
     if (words.len == 0 || words.at[0] == ';' || words.at[0] == '#')
         return false;
     r->continues = words.at != line.at && r->owner != OWNER_NONE;
@@ -290,8 +299,11 @@ static bool take_line(struct reader *r, struct text line, size_t limit)
     else if (r->continues && looks_like_key(r, words))
         complain(r, NULL, "an indented line continues the value above it; "
                           "start each key at the beginning of its line");
-    else if (!r->continues || r->owner != OWNER_DROPPED)
+    else if (!r->continues || r->owner != OWNER_DROPPED) {
+        if (r->continues)
+            *shown = without_comment(line);
         return true;
+    }
     if (!r->continues)
         r->owner = OWNER_DROPPED;
     return false;
@@ -322,7 +334,7 @@ static char *next_line(char *out, int size, void *arg)
         line.at += 3, line.len -= 3;
     size_t limit = (size_t)size - 3;
     enum owner before = r->owner;
-    if (take_line(r, line, limit)) {
+    if (take_line(r, &line, limit)) {
         r->owed = true;
         memcpy(out, line.at, line.len);
         out[line.len] = '\n';
