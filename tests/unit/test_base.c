@@ -19,7 +19,7 @@
 #include "base/sink.h"
 #include "base/snapshot.h"
 #include "base/words.h"
-#include "tests/unit/tap.h"
+#include "tap.h"
 
 /* Repeatable numbers, so that a failure can be seen again. */
 static uint32_t dice_state = 20240229;

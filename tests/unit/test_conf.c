@@ -12,7 +12,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "conf/inside.h"
-#include "tests/unit/tap.h"
+#include "tap.h"
 
 #define GOOD \
     "[listener main]\ntls = off\n" \
