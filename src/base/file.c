@@ -21,12 +21,15 @@ static bool read_all(int fd, size_t first, size_t max, struct buf *out, char why
 {
     for (size_t want = first;; want = 4096) {
         char *room = buf_room(out, want);
-        if (!room) { /* the buffer is one byte larger than max: so this is more than max */
+        if (!room) { /* near the end: the buffer may hold max and one byte more */
             room = buf_room(out, 1);
             want = 1;
         }
         if (!room || out->len > max) {
-            snprintf(why, FILE_WHY, "is larger than %zu bytes", max);
+            if (out->len > max)
+                snprintf(why, FILE_WHY, "is larger than %zu bytes", max);
+            else
+                snprintf(why, FILE_WHY, "cannot be read: out of memory");
             return false;
         }
         ssize_t n = read(fd, room, want);

@@ -57,9 +57,10 @@ static void check_listener(struct conf *c, const struct conf_listener *l, struct
 {
     check_addresses(c, l, f);
     if (l->tls_cert.count != l->tls_key.count)
-        conf_fault(f, c, &l->at, "tls_key", "found %zu keys for %zu certificates in tls_cert; "
-                   "allowed: one key for each, in the same order", l->tls_key.count,
-                   l->tls_cert.count);
+        conf_fault(f, c, &l->at, "tls_key",
+                   "found %zu keys for %zu certificates in tls_cert; "
+                   "allowed: one key for each, in the same order",
+                   l->tls_key.count, l->tls_cert.count);
     if (l->tls != CONF_TLS_OFF && l->tls_cert.count == 0 && !is_unix_only(l))
         conf_fault(f, c, &l->at, "tls_cert",
                    "missing: TLS needs a certificate and a key (or tls = off, for plaintext)");
@@ -111,9 +112,10 @@ static void check_tenant(struct conf *c, struct conf_tenant *t, struct conf_faul
     check_template(c, &t->at, "database_role", t->database_role, "${tenant} and ${role}", pairs, f);
     for (size_t i = 0; i < t->roles.count; i++)
         if (strcmp(t->roles.item[i], "*") != 0 && !is_role_name(t->roles.item[i]))
-            conf_fault(f, c, &t->at, "roles", "found \"%.80s\"; allowed: * or names of up to %d "
-                       "letters, digits, dots, dashes and underscores", t->roles.item[i],
-                       CONF_NAME_MAX);
+            conf_fault(f, c, &t->at, "roles",
+                       "found \"%.80s\"; allowed: * or names of up to %d "
+                       "letters, digits, dots, dashes and underscores",
+                       t->roles.item[i], CONF_NAME_MAX);
     t->plan_row = conf_plan_named(c, text_of(t->plan));
     if (!t->plan_row && t->plan[0])
         conf_fault(f, c, &t->at, "plan", "found \"%.80s\"; there is no section [plan %.80s]",
@@ -129,14 +131,15 @@ static void check_cluster(struct conf *c, const struct conf_cluster *k, struct c
         struct text rest = text_of(k->topology_keys.item[i]), place, part;
         unsigned parts = 0;
         uint64_t priority;
-        bool good = text_split(&rest, ':', &place) &&
-                    (!rest.at || text_to_u64(rest, 1, 100, &priority));
+        bool good =
+            text_split(&rest, ':', &place) && (!rest.at || text_to_u64(rest, 1, 100, &priority));
         while (good && text_split(&place, '.', &part)) {
             good = part.len > 0;
             parts++;
         }
         if (!good || parts != 3)
-            conf_fault(f, c, &k->at, "topology_keys", "found \"%.80s\"; allowed: "
+            conf_fault(f, c, &k->at, "topology_keys",
+                       "found \"%.80s\"; allowed: "
                        "cloud.region.zone or cloud.region.zone:priority, 1..100",
                        k->topology_keys.item[i]);
     }
@@ -208,9 +211,11 @@ void conf_check(struct conf *c, struct conf_faults *f)
     if (c->listener_count == 0)
         conf_fault_at(f, file, 0, NULL, NULL, "no section [listener NAME]: nobody could connect");
     if (c->cluster_count == 0)
-        conf_fault_at(f, file, 0, NULL, NULL, "no section [cluster NAME]: there is no database server");
+        conf_fault_at(f, file, 0, NULL, NULL,
+                      "no section [cluster NAME]: there is no database server");
     if (c->database_count == 0)
-        conf_fault_at(f, file, 0, NULL, NULL, "no section [database NAME]: there is nothing to connect to");
+        conf_fault_at(f, file, 0, NULL, NULL,
+                      "no section [database NAME]: there is nothing to connect to");
     for (size_t i = 0; i < c->listener_count; i++) {
         check_listener(c, c->listeners[i], f);
         check_taken(c, i, f);

@@ -38,9 +38,9 @@ void conf_fault_va(struct conf_faults *f, const char *file, unsigned line, const
     vsnprintf(said, sizeof(said), fmt, ap);
     if (line)
         snprintf(number, sizeof(number), ":%u", line);
-    snprintf(place, sizeof(place), "%s%s%s%s%s%s%s%s", file ? file : "", number,
-             file ? ": " : "", section ? "[" : "", section ? section : "", section ? "]" : "",
-             key ? " " : "", key ? key : "");
+    snprintf(place, sizeof(place), "%s%s%s%s%s%s%s%s", file ? file : "", number, file ? ": " : "",
+             section ? "[" : "", section ? section : "", section ? "]" : "", key ? " " : "",
+             key ? key : "");
     f->count++;
     if (!buf_printf(&f->text, "%s%s%s\n", place, section || key ? ": " : "", said))
         return; /* counted; a megabyte of faults has been told */
@@ -291,29 +291,27 @@ static const char *pair_value(struct text name, const char *const *pairs)
 bool conf_expand(const char *template, char *out, size_t size, const char *const *pairs)
 {
     size_t len = 0;
+    const char *at = template;
     CHECK(size > 0);
-    out[0] = '\0';
-    while (*template) {
-        struct text piece = {template, 1};
-        if (template[0] == '$' && template[1] == '{') {
-            const char *close = strchr(template, '}');
-            const char *value =
-                close ? pair_value((struct text){template + 2, (size_t)(close - template) - 2}, pairs)
-                      : NULL;
+    for (; *at; at++) {
+        struct text piece = {at, 1};
+        if (at[0] == '$' && at[1] == '{') {
+            const char *close = strchr(at, '}');
+            size_t n = close ? (size_t)(close - at) - 2 : 0;
+            const char *value = close ? pair_value((struct text){at + 2, n}, pairs) : NULL;
             if (!value)
                 break;
             piece = text_of(value);
-            template = close;
+            at = close;
         }
         if (piece.len > size - 1 - len)
             break;
         memcpy(out + len, piece.at, piece.len);
         len += piece.len;
-        template++;
     }
     /* Half an expansion would be a name of somebody else's. */
-    out[*template ? 0 : len] = '\0';
-    return *template == '\0';
+    out[*at ? 0 : len] = '\0';
+    return *at == '\0';
 }
 
 /* ---- showing and comparing ---- */
@@ -375,7 +373,8 @@ static void compare(const struct conf_section *old, const struct conf_section *f
         conf_value_text(row, old, &was);
         conf_value_text(row, fresh, &is);
         if (!text_eq(buf_text(&was), buf_text(&is)))
-            buf_printf(out, "[%s] %s: \"" TEXT_FMT "\" becomes \"" TEXT_FMT "\" only after a restart\n",
+            buf_printf(out,
+                       "[%s] %s: \"" TEXT_FMT "\" becomes \"" TEXT_FMT "\" only after a restart\n",
                        label, row->key, TEXT_ARG(buf_text(&was)), TEXT_ARG(buf_text(&is)));
         buf_free(&was);
         buf_free(&is);

@@ -85,8 +85,7 @@ static bool put_example_setting(struct buf *out, const struct conf_setting *row)
     bool ok = buf_put_text(&allowed, "Allowed: ");
     conf_value_allowed(row, &allowed);
     ok = ok && buf_printf(&allowed, "%s", row->reloads ? "." : ". A change needs a restart.") &&
-              buf_put(&allowed, "", 1) && put_comment(out, row->help) &&
-              put_comment(out, allowed.at);
+         buf_put(&allowed, "", 1) && put_comment(out, row->help) && put_comment(out, allowed.at);
     if (value)
         ok = ok && buf_printf(out, "%s = %s\n\n", row->key, value);
     else
@@ -197,35 +196,34 @@ static const char manual_head[] =
     ".B postern \\-\\-check\n"
     "reports the faults and does nothing else.\n";
 
-static const char manual_tail[] =
-    ".SH EXAMPLE\n"
-    ".nf\n"
-    "[listener main]\n"
-    "tls_cert = server.crt\n"
-    "tls_key = server.key\n"
-    "\n"
-    "[issuer main]\n"
-    "issuer = https://id.example.org\n"
-    "audience = postern\n"
-    "jwks_file = jwks.json\n"
-    "\n"
-    "[plan standard]\n"
-    "max_connections = 200\n"
-    "queries_per_second = 1000\n"
-    "\n"
-    "[tenant *]\n"
-    "database_role = t_${tenant}_${role}\n"
-    "plan = standard\n"
-    "\n"
-    "[cluster main]\n"
-    "hosts = yb\\-1.example.org, yb\\-2.example.org\n"
-    "credentials = userlist.txt\n"
-    "\n"
-    "[database *]\n"
-    "cluster = main\n"
-    ".fi\n"
-    ".SH SEE ALSO\n"
-    ".BR postern (1)\n";
+static const char manual_tail[] = ".SH EXAMPLE\n"
+                                  ".nf\n"
+                                  "[listener main]\n"
+                                  "tls_cert = server.crt\n"
+                                  "tls_key = server.key\n"
+                                  "\n"
+                                  "[issuer main]\n"
+                                  "issuer = https://id.example.org\n"
+                                  "audience = postern\n"
+                                  "jwks_file = jwks.json\n"
+                                  "\n"
+                                  "[plan standard]\n"
+                                  "max_connections = 200\n"
+                                  "queries_per_second = 1000\n"
+                                  "\n"
+                                  "[tenant *]\n"
+                                  "database_role = t_${tenant}_${role}\n"
+                                  "plan = standard\n"
+                                  "\n"
+                                  "[cluster main]\n"
+                                  "hosts = yb\\-1.example.org, yb\\-2.example.org\n"
+                                  "credentials = userlist.txt\n"
+                                  "\n"
+                                  "[database *]\n"
+                                  "cluster = main\n"
+                                  ".fi\n"
+                                  ".SH SEE ALSO\n"
+                                  ".BR postern (1)\n";
 
 bool conf_write_manual(struct buf *out)
 {

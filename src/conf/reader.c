@@ -55,8 +55,8 @@ struct reader {
 static void read_path(struct conf_inside *in, const char *path, unsigned depth,
                       const struct reader *from, unsigned line, struct conf_faults *faults);
 
-static void __attribute__((format(printf, 3, 4))) complain(struct reader *r, const char *key,
-                                                           const char *fmt, ...)
+static void __attribute__((format(printf, 3, 4)))
+complain(struct reader *r, const char *key, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -118,8 +118,9 @@ static void unknown_kind(struct reader *r, struct text word)
     if (is_near(word, least))
         complain(r, NULL, "unknown section; did you mean [%s]?", best);
     else
-        complain(r, NULL, "unknown section; allowed: postern, redis, listener, issuer, plan, "
-                          "tenant, cluster and database");
+        complain(r, NULL,
+                 "unknown section; allowed: postern, redis, listener, issuer, plan, "
+                 "tenant, cluster and database");
 }
 
 static void unknown_key(struct reader *r, struct text key)
@@ -241,8 +242,9 @@ static void header(struct reader *r, struct text line)
     r->label[0] = '\0';
     r->in_section = true;
     if (!close || has_control(line)) {
-        complain(r, NULL, "%s", close ? "a control character in a section's header"
-                                      : "a section's header without its ]");
+        complain(r, NULL, "%s",
+                 close ? "a control character in a section's header"
+                       : "a section's header without its ]");
         return;
     }
     struct text words = text_trim((struct text){line.at + 1, (size_t)(close - line.at) - 1});
@@ -294,11 +296,13 @@ static bool take_line(struct reader *r, struct text *shown, size_t limit)
     if (has_control(line))
         complain(r, NULL, "a control character (byte below 0x20, or 0x7f) in this line");
     else if (line.len > limit)
-        complain(r, NULL, "this line has more than %zu bytes; continue the value on an indented line",
+        complain(r, NULL,
+                 "this line has more than %zu bytes; continue the value on an indented line",
                  limit);
     else if (r->continues && looks_like_key(r, words))
-        complain(r, NULL, "an indented line continues the value above it; "
-                          "start each key at the beginning of its line");
+        complain(r, NULL,
+                 "an indented line continues the value above it; "
+                 "start each key at the beginning of its line");
     else if (!r->continues || r->owner != OWNER_DROPPED) {
         if (r->continues)
             *shown = without_comment(line);
@@ -486,8 +490,8 @@ static void read_includes(struct reader *r, unsigned depth)
             mem_free(inc->path);
             continue;
         }
-        char *path = inc->path[0] == '/' ? mem_dup(inc->path)
-                                         : mem_format("%s/%s", r->file->dir, inc->path);
+        char *path =
+            inc->path[0] == '/' ? mem_dup(inc->path) : mem_format("%s/%s", r->file->dir, inc->path);
         DIR *dir = opendir(path);
         if (dir) {
             read_directory(dir, path, depth + 1, r, inc->line);

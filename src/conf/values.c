@@ -14,9 +14,13 @@
 
 enum { LIST_MAX = 4096 };
 
-#define NAMED(kind, array, count, wildcard) \
-    [CONF_KIND_##kind] = {#kind, true, wildcard, sizeof(struct conf_##kind), \
-                          offsetof(struct conf, array), offsetof(struct conf, count)}
+#define NAMED(kind, array, count, wildcard)             \
+    [CONF_KIND_##kind] = {#kind,                        \
+                          true,                         \
+                          wildcard,                     \
+                          sizeof(struct conf_##kind),   \
+                          offsetof(struct conf, array), \
+                          offsetof(struct conf, count)}
 
 static const struct conf_kind_row kinds[] = {
     [CONF_KIND_postern] = {"postern", false, false, sizeof(struct conf_postern), 0, 0},
@@ -33,8 +37,14 @@ enum { WHEN_RESTART, WHEN_RELOAD };
 #define REQUIRED NULL
 static const struct conf_setting settings[] = {
 #define SETTING(section, key, type, def, limits, when, help) \
-    {CONF_KIND_##section, #key,        CONF_TYPE_##type, def, \
-     limits,              WHEN_##when, help,             offsetof(struct conf_##section, key)},
+    {CONF_KIND_##section,                                    \
+     #key,                                                   \
+     CONF_TYPE_##type,                                       \
+     def,                                                    \
+     limits,                                                 \
+     WHEN_##when,                                            \
+     help,                                                   \
+     offsetof(struct conf_##section, key)},
 #include "conf/settings.def"
 #undef SETTING
 };
@@ -201,8 +211,8 @@ static bool list_parse(const struct conf_setting *row, struct text t, const char
             list_free(out);
             return false;
         }
-        out->item[out->count++] = row->type == CONF_TYPE_PATHS ? resolve(item, dir)
-                                                               : mem_dup_n(item.at, item.len);
+        out->item[out->count++] =
+            row->type == CONF_TYPE_PATHS ? resolve(item, dir) : mem_dup_n(item.at, item.len);
     }
     return true;
 }
@@ -387,8 +397,7 @@ static void put_hosts(struct buf *out, const struct conf_hosts *h)
     }
 }
 
-void conf_value_text(const struct conf_setting *row, const struct conf_section *at,
-                     struct buf *out)
+void conf_value_text(const struct conf_setting *row, const struct conf_section *at, struct buf *out)
 {
     const void *of = field(row, at);
     const struct conf_list *l = of;

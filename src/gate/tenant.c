@@ -85,8 +85,7 @@ static const char *first_role(const struct conf_tenant *row, const struct identi
     return NULL;
 }
 
-static void tell_roles(const struct conf_tenant *row, const struct identity *who,
-                       struct note *note)
+static void tell_roles(const struct conf_tenant *row, const struct identity *who, struct note *note)
 {
     const char *before = "The roles of these credentials are: ";
     for (unsigned i = 0; i < who->role_count; i++)
@@ -94,8 +93,10 @@ static void tell_roles(const struct conf_tenant *row, const struct identity *who
             note_add(note, "%s%s", before, who->role[i]);
             before = ", ";
         }
-    note_add(note, "%s", note->len ? "." : "These credentials carry no role that their tenant "
-                                           "may use.");
+    note_add(note, "%s",
+             note->len ? "."
+                       : "These credentials carry no role that their tenant "
+                         "may use.");
 }
 
 static enum reason choose_role(const struct conf_tenant *row, const struct identity *who,
@@ -147,8 +148,8 @@ static void tell_databases(const struct conf_tenant *row, const struct identity 
 }
 
 static enum reason choose_database(const struct conf *conf, const struct conf_tenant *row,
-                                   const struct identity *who, struct text name,
-                                   struct grant *out, struct note *note)
+                                   const struct identity *who, struct text name, struct grant *out,
+                                   struct note *note)
 {
     if (name.len >= sizeof(out->database)) {
         note_add(note, "The database's name has %zu bytes.", name.len);

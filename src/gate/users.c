@@ -28,8 +28,8 @@ struct source {
     unsigned line;
 };
 
-static void __attribute__((format(printf, 2, 3))) complain(const struct source *s,
-                                                           const char *fmt, ...)
+static void __attribute__((format(printf, 2, 3)))
+complain(const struct source *s, const char *fmt, ...)
 {
     char what[512];
     va_list ap;
@@ -113,8 +113,10 @@ static bool set_roles(const struct source *s, struct text *line, struct user *u)
     enum word kind = word_take(line, word, sizeof(word));
     bool has_tenant = u->identity.tenant[0] != '\0', is_dash = strcmp(word, "-") == 0;
     if ((kind != WORD_BARE && kind != WORD_QUOTED) || is_dash == has_tenant) {
-        complain(s, has_tenant ? "user %s: the roles are missing or too long"
-                               : "user %s: without a tenant the roles must be -", u->name);
+        complain(s,
+                 has_tenant ? "user %s: the roles are missing or too long"
+                            : "user %s: without a tenant the roles must be -",
+                 u->name);
         return false;
     }
     struct text rest = text_of(word), role;
@@ -188,8 +190,8 @@ static void read_file(struct users *into, const struct conf *conf, struct conf_f
     struct text line;
     char why[FILE_WHY];
     if (!file_read(conf->postern.users_file, USERS_FILE_MAX, true, &content, why))
-        conf_fault(faults, conf, &conf->postern.at, "users_file", "%s %s",
-                   conf->postern.users_file, why);
+        conf_fault(faults, conf, &conf->postern.at, "users_file", "%s %s", conf->postern.users_file,
+                   why);
     else
         for (struct text rest = buf_text(&content); text_split(&rest, '\n', &line);) {
             s.line++;

@@ -54,8 +54,7 @@ static void test_buf(void)
     buf_free(&b);
     buf_init(&b, 1000);
     ok(buf_put_json(&b, TEXT("a\"\\\n\x7f\xc3\xa9\xff\xed\xa0\x80z")), "buf: json");
-    ok(text_is(buf_text(&b),
-               "\"a\\\"\\\\\\u000a\\u007f\xc3\xa9\\ufffd\\ufffd\\ufffd\\ufffdz\""),
+    ok(text_is(buf_text(&b), "\"a\\\"\\\\\\u000a\\u007f\xc3\xa9\\ufffd\\ufffd\\ufffd\\ufffdz\""),
        "buf: json escapes control characters, bad UTF-8 and surrogates");
     buf_free(&b);
 }
@@ -164,13 +163,13 @@ static void test_list(void)
     list_insert_after(&l, &t[2].node, &t[3].node);
     int sum = 0, place = 0;
     LIST_EACH(&l, struct thing, node, it)
-        sum += it->value == place++;
+    sum += it->value == place++;
     ok(sum == 4 && l.count == 4, "list: in order");
     ok(LIST_LAST(&l, struct thing, node)->value == 3 && list_after(&l, &t[3].node) == NULL,
        "list: the last one");
     LIST_EACH(&l, struct thing, node, it)
-        if (it->value % 2 == 0)
-            list_remove(&l, &it->node);
+    if (it->value % 2 == 0)
+        list_remove(&l, &it->node);
     ok(l.count == 2 && !list_is_linked(&t[0].node) && list_first(&l) == &t[1].node,
        "list: removal on the way");
     list_remove(&l, &t[1].node);
@@ -198,8 +197,9 @@ static void test_text(void)
     ok(text_to_u64(TEXT("18446744073709551615"), 0, UINT64_MAX, &n) && n == UINT64_MAX,
        "text: the largest number");
     n = 77;
-    const char *bad[] = {"", "18446744073709551616", "99999999999999999999", "-1", "+1", " 1", "1 ",
-                         "0x1", "1e3", "000000000000000000001"};
+    const char *bad[] = {
+        "",    "18446744073709551616", "99999999999999999999", "-1", "+1", " 1", "1 ", "0x1",
+        "1e3", "000000000000000000001"};
     for (size_t i = 0; i < COUNT_OF(bad); i++)
         ok(!text_to_u64(text_of(bad[i]), 0, UINT64_MAX, &n) && n == 77, "text: no number '%s'",
            bad[i]);

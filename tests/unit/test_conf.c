@@ -14,9 +14,9 @@
 #include "conf/inside.h"
 #include "tap.h"
 
-#define GOOD \
+#define GOOD                       \
     "[listener main]\ntls = off\n" \
-    "[cluster main]\nhosts = a\n" \
+    "[cluster main]\nhosts = a\n"  \
     "[database *]\ncluster = main\n"
 
 static struct conf_faults faults;
@@ -37,6 +37,7 @@ static const char *load(const char *text, struct conf **out)
 }
 
 /* One fault, exactly. */
+/* clang-format off */
 static const struct {
     const char *text, *fault;
 } refused[] = {
@@ -101,6 +102,7 @@ static const struct {
     {"[cluster main]\nhosts = a\n[database *]\ncluster = main\n", "x.ini: no section [listener NAME]: nobody could connect\n"},
     {"[listener main]\ntls = off\n[cluster main]\nhosts = a\n", "x.ini: no section [database NAME]: there is nothing to connect to\n"},
 };
+/* clang-format on */
 
 static void test_refused(void)
 {
@@ -116,7 +118,8 @@ static void test_refused(void)
     load(GOOD "[tenant t]\ndatabases = nope\n", NULL);
     ok(faults.count == 0, "with [database *] every name is one");
     is_text(load("[listener main]\ntls = off\n[cluster m]\nhosts = a\n[database d]\ncluster = m\n"
-                 "[tenant t]\ndatabases = d, nope\n", NULL),
+                 "[tenant t]\ndatabases = d, nope\n",
+                 NULL),
             "x.ini:8: [tenant t] databases: found \"nope\"; there is no section [database nope]\n",
             "a tenant's database that is nobody's");
 }
@@ -143,7 +146,8 @@ static void test_lines(void)
 
     is_text(load("\xef\xbb\xbf" GOOD "[issuer i]\r\n\r\naudience = a, ; one\r\n\tb\r\n# no\r\n"
                  "  c, d\r\nissuer = i\njwks_file = /j\n\n[tenant *]\ndatabases = ${tenant}\n x\n"
-                 "[postern]\nuser = a\n  b ; c\n  d\n[cluster v6]\nhosts = h,\n  [::1]:7\n", &c),
+                 "[postern]\nuser = a\n  b ; c\n  d\n[cluster v6]\nhosts = h,\n  [::1]:7\n",
+                 &c),
             "", "marks, comments, carriage returns and continuations");
     ok(c->issuer_count == 1 && c->issuers[0]->audience.count == 4 &&
            strcmp(c->issuers[0]->audience.item[3], "d") == 0,
@@ -168,9 +172,10 @@ static void test_values(void)
 {
     struct conf *c;
     is_text(load(GOOD "[postern]\nlogin_timeout = 1500 ms\nclient_idle_timeout = 0\n"
-                 "max_message = 2MB\nlog_level = warning\nhttp_listen = [::1]:0\n"
-                 "[cluster k]\nhosts = a, b:1, [::1]:2, 10.0.0.1\ndiscovery = NO\n"
-                 "[listener u]\naddress = /run/postern\n", &c),
+                      "max_message = 2MB\nlog_level = warning\nhttp_listen = [::1]:0\n"
+                      "[cluster k]\nhosts = a, b:1, [::1]:2, 10.0.0.1\ndiscovery = NO\n"
+                      "[listener u]\naddress = /run/postern\n",
+                 &c),
             "", "values of each type");
     ok(c->postern.login_timeout == 1500 * US_PER_MS && c->postern.client_idle_timeout == 0,
        "durations are microseconds");
@@ -243,8 +248,8 @@ struct seen {
     char workers[64], tls[64], timeout[64];
 };
 
-static void see(void *arg, const char *section, const char *key, const char *value,
-                const char *def, bool reloads)
+static void see(void *arg, const char *section, const char *key, const char *value, const char *def,
+                bool reloads)
 {
     struct seen *s = arg;
     s->count++;
@@ -339,8 +344,8 @@ static bool fault_is(const char *fmt_before, const char *after)
 {
     char line[1024];
     snprintf(line, sizeof(line), "%s/%s%s", dir, fmt_before, after);
-    bool found = buf_size(&faults.text) && memmem(buf_front(&faults.text), buf_size(&faults.text),
-                                                  line, strlen(line));
+    bool found = buf_size(&faults.text) &&
+                 memmem(buf_front(&faults.text), buf_size(&faults.text), line, strlen(line));
     if (!found)
         printf("# want: %s\n# got: " TEXT_FMT "\n", line, TEXT_ARG(buf_text(&faults.text)));
     return found;

@@ -44,8 +44,10 @@ static struct credentials *load(const char *a, const char *b)
 
 static void test_userlist(void)
 {
-    put("list", "; a comment\n# another\n\n\"app\" \"sesame\"\n  \"o\"\"dd\"\t\"a\"\"b c\" # why\r\n"
-                "\"spaces in\" \" x \"\n\"last\" \"#;\"", 0640);
+    put("list",
+        "; a comment\n# another\n\n\"app\" \"sesame\"\n  \"o\"\"dd\"\t\"a\"\"b c\" # why\r\n"
+        "\"spaces in\" \" x \"\n\"last\" \"#;\"",
+        0640);
     struct credentials *c = load("list", NULL);
     ok(c != NULL, "a userlist");
     is_text(credentials_find(c, "one", "app"), "sesame", "a role");
@@ -117,7 +119,8 @@ static void test_refused(void)
                  refused[i].line, refused[i].fault);
         ok(!c && faults.count == 1 && text_starts(buf_text(&faults.text), want), "refused %zu: %s",
            i, refused[i].fault);
-        ok(buf_size(&faults.text) && !memmem(buf_front(&faults.text), buf_size(&faults.text), "sesame", 6),
+        ok(buf_size(&faults.text) &&
+               !memmem(buf_front(&faults.text), buf_size(&faults.text), "sesame", 6),
            "and the password is not told");
         credentials_unref(c);
     }

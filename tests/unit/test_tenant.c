@@ -41,8 +41,7 @@ static struct identity who_is(const char *tenant, const char *roles)
 static enum reason ask(const char *tenant, const char *roles, const char *user, const char *db)
 {
     struct identity who = who_is(tenant, roles);
-    return tenant_grant(conf, &who, NULL, text_of(user), text_of(db), &got, detail,
-                        sizeof(detail));
+    return tenant_grant(conf, &who, NULL, text_of(user), text_of(db), &got, detail, sizeof(detail));
 }
 
 static void test_granted(void)

@@ -87,7 +87,8 @@ static const struct {
     {"\"a\" \"sesame\" acme rw\n", ":1: user a: the second word is no SCRAM-SHA-256 verifier"},
     {"\"a\"\n", ":1: user a: the second word is no SCRAM-SHA-256 verifier"},
     {"\"a\" \"%s\"\n", ":1: user a: the tenant is missing; - is for administrators"},
-    {"\"a\" \"%s\" globex rw\n", ":1: user a: there is no section [tenant globex] and no [tenant *]"},
+    {"\"a\" \"%s\" globex rw\n",
+     ":1: user a: there is no section [tenant globex] and no [tenant *]"},
     {"\"a\" \"%s\" a/b rw\n", ":1: user a: the tenant is no valid name"},
     {"\"a\" \"%s\" acme\n", ":1: user a: the roles are missing or too long"},
     {"\"a\" \"%s\" acme -\n", ":1: user a: the roles are missing or too long"},
@@ -154,8 +155,8 @@ int main(void)
     struct scram_verifier v;
     conf_faults_init(&faults);
     int fd = mkstemp(path);
-    if (fd < 0 || !scram_verifier_make(TEXT("sesame"), (const uint8_t *)"0123456789abcdef", 16,
-                                       4096, &v))
+    if (fd < 0 ||
+        !scram_verifier_make(TEXT("sesame"), (const uint8_t *)"0123456789abcdef", 16, 4096, &v))
         return 99;
     close(fd);
     scram_verifier_text(&v, verifier, sizeof(verifier));
