@@ -4,6 +4,7 @@
 #include "config.h"
 #include "conf/inside.h"
 
+#include <arpa/inet.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -14,6 +15,13 @@ enum { SOCKET_DIRECTORY_MAX = 86 };
 static bool is_path(const char *address)
 {
     return address[0] == '/';
+}
+
+/* Names are not looked up for listeners: what they mean could change between two reloads. */
+static bool is_ip(const char *address)
+{
+    struct in6_addr any;
+    return inet_pton(AF_INET, address, &any) == 1 || inet_pton(AF_INET6, address, &any) == 1;
 }
 
 static bool is_unix_only(const struct conf_listener *l)
@@ -28,6 +36,10 @@ static void check_addresses(struct conf *c, const struct conf_listener *l, struc
         if (is_path(a) && l->address.count > 1)
             conf_fault(f, c, &l->at, "address",
                        "found \"%s\" among others; allowed: addresses, or one directory alone", a);
+        if (!is_path(a) && !is_ip(a))
+            conf_fault(
+                f, c, &l->at, "address",
+                "found \"%.80s\"; allowed: IPv4 or IPv6 addresses, or one absolute directory", a);
         if (is_path(a) && strlen(a) > SOCKET_DIRECTORY_MAX)
             conf_fault(f, c, &l->at, "address",
                        "the directory's path has more than %d bytes, too long for a unix socket",

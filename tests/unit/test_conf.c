@@ -80,6 +80,8 @@ static const struct {
     {GOOD "[listener b]\nport = 1\ntls_cert = a, b\ntls_key = k\n", "x.ini:10: [listener b] tls_key: found 1 keys for 2 certificates in tls_cert; allowed: one key for each, in the same order\n"},
     {GOOD "[listener b]\nport = 1\ntls_cert = a\ntls_key = k\ntls_client_auth = optional\n", "x.ini:7: [listener b] tls_client_ca: missing: tls_client_auth needs the authorities of the certificates\n"},
     {GOOD "[listener b]\ntls = off\naddress = 1.2.3.4, ::\n", "x.ini:9: [listener b] address: ::, port 5432, is taken by [listener main]\n"},
+    {GOOD "[listener b]\naddress = localhost\ntls = off\n", "x.ini:8: [listener b] address: found \"localhost\"; allowed: IPv4 or IPv6 addresses, or one absolute directory\n"},
+    {GOOD "[listener b]\naddress = /run/x\nport = 0\n", "x.ini:9: [listener b] port: found 0; a unix socket needs a number in its name\n"},
     {GOOD "[listener b]\naddress = /run/x, ::1\ntls = off\nport = 1\n", "x.ini:8: [listener b] address: found \"/run/x\" among others; allowed: addresses, or one directory alone\n"},
     {GOOD "[issuer i]\nissuer = i\njwks_file = j\n", "x.ini:7: [issuer i] audience: missing: this section needs it\n"},
     {GOOD "[issuer i]\nissuer = i\njwks_file = j\naudience = a\nalgorithms = RS256, none\n", "x.ini:11: [issuer i] algorithms: found \"none\"; allowed: a list with commas between of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA\n"},
