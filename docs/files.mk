@@ -19,3 +19,5 @@ EXTRA_DIST += deploy/kubernetes/README.md \
 	deploy/kubernetes/database/helm-values.yaml deploy/kubernetes/database/networkpolicy.yaml \
 	deploy/kubernetes/monitoring/podmonitor.yaml deploy/kubernetes/redis/kustomization.yaml \
 	deploy/kubernetes/redis/redis.yaml
+
+dist_check_SCRIPTS += tests/tools/check-examples.py

@@ -15,6 +15,7 @@ endif
 systemd/postern.service: $(srcdir)/systemd/postern.service.in Makefile
 	$(AM_V_GEN)$(MKDIR_P) systemd && \
 	sed -e 's|@bindir[@]|$(bindir)|g' -e 's|@sysconfdir[@]|$(sysconfdir)|g' \
+	    -e 's|@UNIT_TYPE[@]|$(UNIT_TYPE)|g' \
 	    $(srcdir)/systemd/postern.service.in >$@.new && mv $@.new $@
 
 systemd/postern.conf: $(srcdir)/systemd/postern.sysusers
