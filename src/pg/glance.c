@@ -67,7 +67,7 @@ static bool only_space(const char *at, const char *end)
 
 /* The bytes at which something begins, or ends, that may matter. */
 static const bool hot[256] = {[';'] = true, ['&'] = true, ['('] = true, ['-'] = true,
-                              ['/'] = true, ['p'] = true, ['P'] = true};
+                              ['/'] = true, ['$'] = true, ['p'] = true, ['P'] = true};
 
 static bool says_into(const char *at, const char *end)
 {
@@ -89,6 +89,8 @@ static bool matters(const char *begin, const char *p, const char *end, bool *sel
         return p + 1 < end && p[1] == '-';
     case '/':
         return p + 1 < end && p[1] == '*';
+    case '$': /* a dollar quote, not $1 */
+        return p + 1 < end && is_in_word(p[1]) && (p[1] < '0' || p[1] > '9');
     case '(':
         return may_be_call(begin, p);
     default: /* INTO TEMP, INTO pg_temp.x */

@@ -376,26 +376,30 @@ static void forget(struct sql_scan_state *st)
     st->if_call = st->if_dot = st->uescape = 0;
 }
 
-static bool contains(struct text t, const char *part)
-{
-    return memmem(t.at, t.len, part, strlen(part)) != NULL;
-}
-
 static uint32_t call_effects(const struct sql_scan_state *st)
 {
-    struct text w = word_of(st);
+    static const struct {
+        const char *word;
+        uint32_t effects;
+    } calls[] = {
+        {"set_config", SQL_SET_CONFIG},
+        {"setval", SQL_SEQUENCE},
+        {"nextval", SQL_SEQUENCE},
+        {"currval", SQL_SEQUENCE},
+        {"lastval", SQL_SEQUENCE},
+        {"pg_advisory_lock", SQL_ADVISORY_LOCK},
+        {"pg_advisory_lock_shared", SQL_ADVISORY_LOCK},
+        {"pg_try_advisory_lock", SQL_ADVISORY_LOCK},
+        {"pg_try_advisory_lock_shared", SQL_ADVISORY_LOCK},
+        {"pg_advisory_unlock", SQL_ADVISORY_UNLOCK},
+        {"pg_advisory_unlock_shared", SQL_ADVISORY_UNLOCK},
+        {"pg_advisory_unlock_all", SQL_ADVISORY_UNLOCK},
+    };
     if (st->word_opaque)
         return CALLS;
-    if (w.len < strlen("setval"))
-        return 0;
-    if (text_is(w, "set_config"))
-        return SQL_SET_CONFIG;
-    if (text_is(w, "nextval") || text_is(w, "currval") || text_is(w, "lastval") ||
-        text_is(w, "setval"))
-        return SQL_SEQUENCE;
-    if ((text_starts(w, "pg_advisory_") || text_starts(w, "pg_try_advisory_")) &&
-        !contains(w, "_xact_"))
-        return contains(w, "_unlock") ? SQL_ADVISORY_UNLOCK : SQL_ADVISORY_LOCK;
+    for (size_t i = 0; st->word_len && i < COUNT_OF(calls); i++)
+        if (calls[i].word[0] == st->word[0] && text_is(word_of(st), calls[i].word))
+            return calls[i].effects;
     return 0;
 }
 
