@@ -30,6 +30,7 @@ enum probe_result {
     PROBE_ANSWERED, /* logged in and the question was answered */
     PROBE_REFUSED,  /* the server is there and said no, with an SQLSTATE */
     PROBE_FAILED,   /* no connection, TLS fault, connection lost, or out of time */
+    PROBE_UNABLE,   /* this process is out of descriptors: says nothing about the node */
 };
 
 struct probe_answer {

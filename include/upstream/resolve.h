@@ -31,6 +31,8 @@ void address_text(const struct address *a, char out[ADDRESS_TEXT]);
 struct resolver *resolver_new(struct loop *loop);
 /* Reads resolv.conf and hosts again (between look-ups: with one in flight, nothing happens). */
 void resolver_reload(struct resolver *r);
+/* Asks this server ("address:port") only; for tests. */
+void resolver_use(struct resolver *r, const char *server);
 /* Look-ups must have ended or been cancelled. Not within a callback of the loop: libevent lets
  * go of cancelled requests only in the loop, so this runs turns of it while there are any. */
 void resolver_free(struct resolver *r);

@@ -11,6 +11,7 @@
 #include "upstream/probe.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -112,15 +113,27 @@ static void report(struct probe *p, enum probe_result result)
     p->ops->done(p->arg, &answer);
 }
 
+/* Asked before anything is closed. A gate that is flooded must not blame its nodes. */
+static enum probe_result failure(void)
+{
+    int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        return errno == EMFILE || errno == ENFILE ? PROBE_UNABLE : PROBE_FAILED;
+    close(fd);
+    return PROBE_FAILED;
+}
+
 static void fail(struct probe *p)
 {
+    enum probe_result result = failure();
     probe_close(p);
-    report(p, PROBE_FAILED);
+    report(p, result);
 }
 
 /* From within probe_ask(): done() waits for the loop. */
 static void fail_soon(struct probe *p)
 {
+    p->answer.result = failure();
     probe_close(p);
     p->state = PROBE_REPORTING;
     timer_start(&p->deadline, 0);
@@ -129,13 +142,17 @@ static void fail_soon(struct probe *p)
 static void on_deadline(struct timer *t)
 {
     struct probe *p = CONTAINER_OF(t, struct probe, deadline);
-    if (p->state != PROBE_REPORTING)
-        snprintf(p->answer.text, sizeof(p->answer.text), "%s after %llu ms",
-                 p->state == PROBE_ASKING ? "no answer to the probe"
-                 : p->state == PROBE_LOGIN && PQstatus(p->conn) != CONNECTION_STARTED
-                     ? "connected, but no login"
-                     : "no connection",
-                 (unsigned long long)(p->timeout / US_PER_MS));
+    if (p->state == PROBE_REPORTING) {
+        p->state = PROBE_CLOSED;
+        report(p, p->answer.result);
+        return;
+    }
+    snprintf(p->answer.text, sizeof(p->answer.text), "%s after %llu ms",
+             p->state == PROBE_ASKING ? "no answer to the probe"
+             : p->state == PROBE_LOGIN && PQstatus(p->conn) != CONNECTION_STARTED
+                 ? "connected, but no login"
+                 : "no connection",
+             (unsigned long long)(p->timeout / US_PER_MS));
     fail(p);
 }
 
@@ -160,8 +177,8 @@ static void wait_for(struct probe *p, int fd, short what)
 static void knock(struct probe *p, const struct address *to)
 {
     p->fd = socket(to->at.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (p->fd >= 0 && (connect(p->fd, (const struct sockaddr *)&to->at, to->len) == 0 ||
-                       errno == EINPROGRESS)) {
+    if (p->fd >= 0 &&
+        (connect(p->fd, (const struct sockaddr *)&to->at, to->len) == 0 || errno == EINPROGRESS)) {
         p->state = PROBE_KNOCKING;
         wait_for(p, p->fd, EV_WRITE);
         return;
@@ -271,9 +288,9 @@ static void login_failed(struct probe *p)
     /* It asked for a password, so it is there, and there is none to give. */
     if (p->answer.sqlstate[0] == '\0' && PQconnectionNeedsPassword(p->conn))
         memcpy(p->answer.sqlstate, "28P01", 6);
-    bool refused = p->answer.sqlstate[0] != '\0';
+    enum probe_result result = p->answer.sqlstate[0] ? PROBE_REFUSED : failure();
     probe_close(p);
-    report(p, refused ? PROBE_REFUSED : PROBE_FAILED);
+    report(p, result);
 }
 
 static void ask(struct probe *p)
@@ -350,9 +367,7 @@ static void answered(struct probe *p, bool keep)
         p->state = PROBE_IDLE;
         wait_for(p, PQsocket(p->conn), EV_READ);
     }
-    report(p, refused        ? PROBE_REFUSED
-              : p->saw_error ? PROBE_FAILED
-                             : PROBE_ANSWERED);
+    report(p, refused ? PROBE_REFUSED : p->saw_error ? PROBE_FAILED : PROBE_ANSWERED);
 }
 
 /* Reads what is there; false when the connection broke or the answer is too big. A single

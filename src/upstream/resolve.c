@@ -112,6 +112,14 @@ void resolver_reload(struct resolver *r)
     open_dns(r);
 }
 
+void resolver_use(struct resolver *r, const char *server)
+{
+    evdns_base_free(r->dns, 0);
+    r->dns = evdns_base_new(loop_base(r->loop), 0);
+    CHECK(r->dns != NULL && evdns_base_nameserver_ip_add(r->dns, server) == 0);
+    evdns_base_search_clear(r->dns);
+}
+
 void resolver_free(struct resolver *r)
 {
     enum { TURNS = 100 }; /* one or two are enough; more would mean a lost callback */

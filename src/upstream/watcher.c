@@ -5,10 +5,8 @@
 
 #include <string.h>
 
-#include "base/list.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "upstream/resolve.h"
 #include "upstream/watch.h"
 
 struct watcher {
@@ -19,9 +17,9 @@ struct watcher {
 
 static struct watch *find(const struct watcher *w, const char *cluster)
 {
-    for (struct list_node *n = list_first(&w->watches); n; n = list_after(&w->watches, n))
-        if (strcmp(watch_name(watch_of(n)), cluster) == 0)
-            return watch_of(n);
+    LIST_EACH(&w->watches, struct watch, link, watch)
+    if (strcmp(watch_name(watch), cluster) == 0)
+        return watch;
     return NULL;
 }
 
@@ -35,7 +33,7 @@ static const struct conf_cluster *row_of(const struct conf *conf, const char *cl
 
 static void end_watch(struct watcher *w, struct watch *watch)
 {
-    list_remove(&w->watches, watch_link(watch));
+    list_remove(&w->watches, &watch->link);
     watch_free(watch);
 }
 
@@ -43,13 +41,10 @@ void watcher_configure(struct watcher *w, const struct conf *conf,
                        const struct credentials *credentials)
 {
     resolver_reload(w->common.resolver);
-    for (struct list_node *n = list_first(&w->watches), *next; n; n = next) {
-        next = list_after(&w->watches, n);
-        struct watch *watch = watch_of(n);
-        if (!row_of(conf, watch_name(watch))) {
-            log_info(NULL, "cluster %s is not watched any more", watch_name(watch));
-            end_watch(w, watch);
-        }
+    LIST_EACH(&w->watches, struct watch, link, watch)
+    if (!row_of(conf, watch_name(watch))) {
+        log_info(NULL, "cluster %s is not watched any more", watch_name(watch));
+        end_watch(w, watch);
     }
     for (size_t i = 0; i < conf->cluster_count; i++) {
         const struct conf_cluster *row = conf->clusters[i];
@@ -58,7 +53,7 @@ void watcher_configure(struct watcher *w, const struct conf *conf,
             watch_configure(watch, conf, row, credentials);
         } else {
             watch = watch_new(&w->common, conf, row, credentials);
-            list_push_back(&w->watches, watch_link(watch));
+            list_push_back(&w->watches, &watch->link);
         }
     }
 }
@@ -80,7 +75,7 @@ void watcher_free(struct watcher *w)
     if (!w)
         return;
     while (!list_is_empty(&w->watches))
-        end_watch(w, watch_of(list_first(&w->watches)));
+        end_watch(w, LIST_FIRST(&w->watches, struct watch, link));
     resolver_free(w->common.resolver);
     mem_free(w);
 }

@@ -104,8 +104,17 @@ static void postgres_run(struct postgres *pg)
     char data[96], port[8];
     snprintf(data, sizeof(data), "%s/data", pg->dir);
     snprintf(port, sizeof(port), "%u", (unsigned)pg->port);
-    char *argv[] = {(char *)POSTGRES_BIN "/postgres", (char *)"-D", data, (char *)"-p", port,
-                    (char *)"-k", pg->dir, (char *)"-h", (char *)"127.0.0.1", (char *)"-F", NULL};
+    char *argv[] = {(char *)POSTGRES_BIN "/postgres",
+                    (char *)"-D",
+                    data,
+                    (char *)"-p",
+                    port,
+                    (char *)"-k",
+                    pg->dir,
+                    (char *)"-h",
+                    (char *)"127.0.0.1",
+                    (char *)"-F",
+                    NULL};
     pg->pid = postgres_spawn(pg, argv);
 }
 
@@ -121,9 +130,18 @@ static bool postgres_start(struct postgres *pg, const char *hba)
     if (user && chown(pg->dir, user->pw_uid, user->pw_gid) != 0)
         return false;
     snprintf(data, sizeof(data), "%s/data", pg->dir);
-    char *argv[] = {(char *)POSTGRES_BIN "/initdb", (char *)"-D", data, (char *)"-U",
-                    (char *)"postgres", (char *)"-A", (char *)"trust", (char *)"--no-sync",
-                    (char *)"--locale=C", (char *)"-E", (char *)"UTF8", NULL};
+    char *argv[] = {(char *)POSTGRES_BIN "/initdb",
+                    (char *)"-D",
+                    data,
+                    (char *)"-U",
+                    (char *)"postgres",
+                    (char *)"-A",
+                    (char *)"trust",
+                    (char *)"--no-sync",
+                    (char *)"--locale=C",
+                    (char *)"-E",
+                    (char *)"UTF8",
+                    NULL};
     waitpid(postgres_spawn(pg, argv), &status, 0);
     snprintf(file, sizeof(file), "%s/pg_hba.conf", data);
     FILE *f = status == 0 ? fopen(file, "w") : NULL;
@@ -145,14 +163,20 @@ static bool postgres_is_ready(void *arg)
     return PQping(dsn) == PQPING_OK;
 }
 
-static void postgres_stop(struct postgres *pg)
+/* SIGINT: sessions get 57P01; SIGQUIT: they just end. postgres_run() starts it again. */
+static void postgres_halt(struct postgres *pg, int signal)
 {
-    char command[96];
     if (pg->pid > 0) {
-        kill(pg->pid, SIGQUIT);
+        kill(pg->pid, signal);
         waitpid(pg->pid, NULL, 0);
     }
     pg->pid = 0;
+}
+
+static void postgres_stop(struct postgres *pg)
+{
+    char command[96];
+    postgres_halt(pg, SIGQUIT);
     snprintf(command, sizeof(command), "rm -rf '%s'", pg->dir);
     if (system(command) != 0)
         printf("# %s is left\n", pg->dir);
