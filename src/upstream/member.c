@@ -281,8 +281,6 @@ static void judge(struct member *m, const struct probe_answer *answer, uint64_t 
     if (answer->result == PROBE_ANSWERED) {
         m->watch->told_refused = false;
         node_connected(n);
-    } else if (answer->result == PROBE_REFUSED && answer->logged_in && is_class(state, "42")) {
-        node_connected(n); /* no yb_servers(), or not for this role */
     } else if (answer->result == PROBE_REFUSED && !answer->logged_in &&
                (is_class(state, "28") || is_class(state, "3D") || is_class(state, "42"))) {
         monitor_refused(m->watch, answer);
@@ -307,8 +305,12 @@ static void on_done(void *arg, const struct probe_answer *answer)
     CHECK(what != ASKED_NOTHING);
     m->asked = ASKED_NOTHING;
     w->asking--;
-    judge(m, answer, now);
     m->probe_at = now + jittered(w->row->probe_interval);
+    /* yb_servers() asks the masters: when they are away, that says nothing about this node. */
+    if (what == ASKED_NODES && answer->logged_in && answer->result != PROBE_ANSWERED)
+        m->probe_at = 0;
+    else
+        judge(m, answer, now);
     if (what == ASKED_NODES) {
         w->asked_nodes = NULL;
         watch_take_answer(w, answer); /* m may be gone */
@@ -317,15 +319,17 @@ static void on_done(void *arg, const struct probe_answer *answer)
 }
 
 /* The kept connection broke: the node may have died, or somebody ended this one session. Only
- * a fresh login tells, so that is what follows, and until then nothing is held against it. */
+ * a fresh login tells, so that is what follows, and until then nothing is held against it.
+ * Not at once when the last one was just now: some servers end every session. */
 static void on_lost(void *arg, const struct probe_answer *why)
 {
     struct member *m = arg;
-    m->probe_at = 0;
+    uint64_t now = loop_now(m->watch->common->loop), pause = m->watch->row->probe_interval;
+    m->probe_at = m->probed_at + (pause < SICK_INTERVAL ? pause : SICK_INTERVAL);
     log_debug(NULL, "cluster %s: node %s ended the monitor's session: %s", m->watch->row->at.name,
               m->label, why->text);
-    if (member_can_ask(m))
-        member_ask(m, ASKED_HEALTH, loop_now(m->watch->common->loop));
+    if (member_can_ask(m) && now >= m->probe_at)
+        member_ask(m, ASKED_HEALTH, now);
 }
 
 static bool on_row(void *arg, const PGresult *row)

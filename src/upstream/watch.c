@@ -43,13 +43,13 @@ void watch_publish(struct watch *w)
 {
     size_t count = 0;
     LIST_EACH(&w->members, struct member, link, m)
-    rank(m);
+        rank(m);
     if (!w->changed)
         return;
     w->changed = false;
     struct node **nodes = mem_new(w->members.count, sizeof(struct node *));
     LIST_EACH(&w->members, struct member, link, m)
-    nodes[count++] = m->node;
+        nodes[count++] = m->node;
     struct topology *t = topology_new(w->row->at.name, nodes, count);
     mem_free(nodes);
     w->common->ops->topology_changed(w->common->arg, t);
@@ -100,17 +100,17 @@ bool watch_take_row(struct watch *w, const PGresult *row)
 static void drop_strays(struct watch *w)
 {
     LIST_EACH(&w->members, struct member, link, m)
-    if (!m->configured && !m->listed) {
-        log_info(NULL, "cluster %s: node %s left", w->row->at.name, m->label);
-        member_free(m);
-    }
+        if (!m->configured && !m->listed) {
+            log_info(NULL, "cluster %s: node %s left", w->row->at.name, m->label);
+            member_free(m);
+        }
 }
 
 static void forget_list(struct watch *w)
 {
     w->has_list = false;
     LIST_EACH(&w->members, struct member, link, m)
-    m->listed = false;
+        m->listed = false;
 }
 
 /* Says what was ignored, once until it changes. */
@@ -133,7 +133,7 @@ static void take_list(struct watch *w)
 {
     const struct answer *a = &w->answer;
     LIST_EACH(&w->members, struct member, link, m)
-    m->stays = false;
+        m->stays = false;
     for (size_t i = 0; i < a->count; i++) {
         const struct found *f = &a->rows[i];
         struct member *m = member_of(w, f->host, f->port);
@@ -148,7 +148,7 @@ static void take_list(struct watch *w)
         member_set_place(m, f);
     }
     LIST_EACH(&w->members, struct member, link, m)
-    m->listed = m->stays;
+        m->listed = m->stays;
     drop_strays(w);
     w->has_list = true;
     memcpy(w->universe, a->universe, sizeof(w->universe));
@@ -205,9 +205,9 @@ static void discover(struct watch *w, uint64_t now)
     if (!discovers(w) || w->asked_nodes || now < w->discover_at)
         return;
     LIST_EACH(&w->members, struct member, link, m)
-    if (member_can_ask(m) && !member_is_sick(m) &&
-        (!best || (m->node->health == NODE_UP && best->node->health != NODE_UP)))
-        best = m;
+        if (member_can_ask(m) && !member_is_sick(m) &&
+            (!best || (m->node->health == NODE_UP && best->node->health != NODE_UP)))
+            best = m;
     if (!best)
         return;
     answer_clear(w);
@@ -223,8 +223,7 @@ static void on_tick(struct timer *t)
     struct watch *w = CONTAINER_OF(t, struct watch, tick);
     uint64_t now = loop_now(w->common->loop);
     discover(w, now);
-    LIST_EACH(&w->members, struct member, link, m)
-    {
+    LIST_EACH(&w->members, struct member, link, m) {
         member_tell_health(m, "a server connection says so");
         member_resolve(m, now);
         if (member_can_ask(m) && member_is_due(m, now))
@@ -251,8 +250,7 @@ static void warn_of_keys(const struct watch *w)
 static bool take_hosts(struct watch *w)
 {
     bool overlap = false;
-    LIST_EACH(&w->members, struct member, link, m)
-    {
+    LIST_EACH(&w->members, struct member, link, m) {
         m->stays = m->configured;
         m->configured = false;
     }
@@ -279,8 +277,7 @@ void watch_configure(struct watch *w, const struct conf *conf, const struct conf
     if (!same_cluster || !discovers(w))
         forget_list(w);
     drop_strays(w);
-    LIST_EACH(&w->members, struct member, link, m)
-    {
+    LIST_EACH(&w->members, struct member, link, m) {
         member_hush(m);
         m->probe_at = m->resolve_at = 0;
     }
@@ -314,7 +311,7 @@ void watch_free(struct watch *w)
 {
     timer_stop(&w->tick);
     LIST_EACH(&w->members, struct member, link, m)
-    member_free(m);
+        member_free(m);
     answer_clear(w);
     map_free(&w->by_label);
     conf_unref(w->conf);

@@ -18,8 +18,8 @@ struct watcher {
 static struct watch *find(const struct watcher *w, const char *cluster)
 {
     LIST_EACH(&w->watches, struct watch, link, watch)
-    if (strcmp(watch_name(watch), cluster) == 0)
-        return watch;
+        if (strcmp(watch_name(watch), cluster) == 0)
+            return watch;
     return NULL;
 }
 
@@ -42,10 +42,10 @@ void watcher_configure(struct watcher *w, const struct conf *conf,
 {
     resolver_reload(w->common.resolver);
     LIST_EACH(&w->watches, struct watch, link, watch)
-    if (!row_of(conf, watch_name(watch))) {
-        log_info(NULL, "cluster %s is not watched any more", watch_name(watch));
-        end_watch(w, watch);
-    }
+        if (!row_of(conf, watch_name(watch))) {
+            log_info(NULL, "cluster %s is not watched any more", watch_name(watch));
+            end_watch(w, watch);
+        }
     for (size_t i = 0; i < conf->cluster_count; i++) {
         const struct conf_cluster *row = conf->clusters[i];
         struct watch *watch = find(w, row->at.name);

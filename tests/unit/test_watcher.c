@@ -420,6 +420,44 @@ static void test_hostile_rows(void)
     world_end(&w);
 }
 
+static bool was_sick(void *arg)
+{
+    const struct world *w = arg;
+    for (size_t i = 0; i < w->of[0]->count; i++)
+        if (w->of[0]->nodes[i]->failures > 0)
+            return true;
+    return has_gone_round(arg);
+}
+
+/* yb_servers() that hangs, or answers with more than anybody should take in. */
+static void test_hostile_answers(void)
+{
+    static const char *const bodies[] = {
+        "SELECT 'x'::text, 1::int8 FROM pg_sleep(60)", "SELECT repeat('x', 100000000), 1::int8",
+        "SELECT 'a' || n, n::int8 FROM generate_series(1, 10000000) n, pg_sleep(60)"};
+    for (size_t i = 0; i < COUNT_OF(bodies); i++) {
+        struct world w;
+        char sql[512];
+        drop_function();
+        snprintf(sql, sizeof(sql),
+                 "CREATE FUNCTION yb_servers(OUT host text, OUT port int8) RETURNS SETOF record "
+                 "LANGUAGE sql AS $$ %s $$",
+                 bodies[i]);
+        postgres_sql(&pg, "yugabyte", sql);
+        struct conf *c = main_conf("127.0.0.1", relays[0].port);
+        add_host(c->clusters[0], "127.0.0.1", relays[1].port);
+        world_start(&w, c);
+        becomes(&w, relays[0].port, NODE_UP);
+        becomes(&w, relays[1].port, NODE_UP);
+        w.port = relays[0].port;
+        w.rounds.count = 0;
+        ok(UNTIL(was_sick, &w) && w.rounds.count > ROUNDS, "hostile answer %zu takes no node out",
+           i);
+        is_int(w.of[0]->count, 2, "and adds none");
+        world_end(&w);
+    }
+}
+
 static void test_membership(void)
 {
     struct world w;
@@ -677,6 +715,7 @@ int main(void)
     test_columns();
     test_keys();
     test_hostile_rows();
+    test_hostile_answers();
     test_membership();
     test_kill_and_back();
     test_names();
