@@ -4,6 +4,7 @@ libgate_a_SOURCES = \
 	src/gate/jws.c include/gate/jws.h \
 	src/gate/keys.c include/gate/keys.h \
 	src/gate/limiter.c include/gate/limiter.h \
+	src/gate/limiter_shared.c include/gate/limiter_shared.h \
 	src/gate/lease.c include/gate/lease.h \
 	src/gate/redis.c include/gate/redis.h \
 	src/gate/tenant.c include/gate/tenant.h \

@@ -1,0 +1,816 @@
+/* Meters: who may connect, who may query, and who waits for how long.
+ *
+ *   source   where tokens come from now: Redis, this process's memory, its share, or nowhere
+ *   lease    tokens that a meter holds; debited when granted, worthless after a second
+ *   due      meters that have something to ask Redis, sent together at the end of the turn
+ *   verdict  an ask that is decided, delivered at the end of the turn
+ *
+ * A meter asks Redis for one thing of each kind at a time. It lives on for a while after its
+ * last reference, so that nothing in flight ever misses it.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "gate/limiter.h"
+
+#include <stdio.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "gate/lease.h"
+#include "gate/limiter_shared.h"
+#include "gate/redis.h"
+
+enum {
+    BEAT_S = 10,        /* heartbeat of connection counts, and housekeeping */
+    MEMBER_LIFE_S = 30, /* what a dead instance held is free again after that */
+    LEASE_TICK_MS = 250,
+    LEASE_AGE_MS = 750, /* with the tick: a lease lives at most a second */
+    RETRY_MIN_MS = 2,   /* a tenant out of tokens does not ask Redis more often */
+    CONNECTS_AT_ONCE = 1000,
+    TAG_MAX = 32
+};
+
+enum source { SOURCE_REDIS, SOURCE_MEMORY, SOURCE_SHARE, SOURCE_OPEN, SOURCE_CLOSED };
+
+/* limit_ask.want: what is asked for; once it is decided, also DECIDED and the verdict. */
+enum { WANT_QUERY = 1, WANT_CONNECT = 2, WANT_DECIDED = 4, WANT_VERDICT_SHIFT = 8 };
+
+struct limits {
+    uint32_t max_connections, connections_per_second, connections_burst;
+    uint32_t queries_per_second, queries_burst;
+    uint64_t rate_wait;
+};
+
+struct meter {
+    /* What the fast path touches. */
+    uint32_t tokens, low_water;
+    struct limits limits;
+    uint64_t queries, refused;
+
+    struct limiter *limiter;
+    struct list_node node, due_node, leased_node;
+    struct text tenant;
+    char *plan, *query_key, *connect_key;
+    struct shared_tenant *shared;
+    unsigned refs, pending; /* pending: asks that wait or are decided and not yet told */
+    uint64_t idle_since;
+
+    uint32_t leased; /* tokens at the time of the last grant */
+    uint64_t granted_at, next_at; /* next_at: the store has none before */
+    struct list query_waiting, connect_waiting;
+    struct timer retry;
+
+    uint32_t held; /* connections */
+    bool stale;    /* Redis has another count of them */
+    struct redis_call query_call, connect_call;
+    uint32_t query_asked, connect_asked, held_told;
+};
+
+struct limiter {
+    struct loop *loop;
+    struct limiter_shared *shared;
+    char *member, *prefix;
+    char tag[TAG_MAX];
+    struct redis *redis; /* NULL: none configured */
+    struct redis_script query_script, connect_script;
+    enum source source;
+    int away; /* enum conf_away */
+    uint32_t fleet_size;
+    uint64_t repaired_at;
+    struct map by_tenant;
+    struct list meters, due, leased, verdicts;
+    struct turn_end turn_end;
+    struct timer beat, lease_tick;
+};
+
+static const char *const source_names[] = {"redis", "memory", "share", "open", "closed"};
+
+/* ---- small questions ---- */
+
+static bool counts_connections(const struct meter *m)
+{
+    return m->limits.max_connections || m->limits.connections_per_second;
+}
+
+static bool is_local(const struct limiter *l)
+{
+    return l->source == SOURCE_MEMORY || l->source == SOURCE_SHARE;
+}
+
+static uint32_t parts_of(const struct limiter *l)
+{
+    return l->source == SOURCE_SHARE ? l->fleet_size : 1;
+}
+
+static struct lease_rate query_rate(const struct meter *m)
+{
+    return lease_rate(m->limits.queries_per_second, m->limits.queries_burst,
+                      parts_of(m->limiter));
+}
+
+static void mark_due(struct meter *m)
+{
+    if (!list_is_linked(&m->due_node))
+        list_push_back(&m->limiter->due, &m->due_node);
+    loop_at_turn_end(m->limiter->loop, &m->limiter->turn_end);
+}
+
+static void mark_stale(struct meter *m)
+{
+    m->stale = true;
+    if (m->limiter->source == SOURCE_REDIS)
+        mark_due(m);
+}
+
+/* ---- asks ---- */
+
+static struct list *waiting_of(struct meter *m, const struct limit_ask *ask)
+{
+    return ask->want & WANT_QUERY ? &m->query_waiting : &m->connect_waiting;
+}
+
+static enum limit_verdict wait_for(struct meter *m, struct limit_ask *ask, uint32_t want)
+{
+    CHECK(ask->meter == NULL);
+    ask->meter = m;
+    ask->want = want;
+    ask->deadline = loop_now(m->limiter->loop) + m->limits.rate_wait;
+    list_push_back(waiting_of(m, ask), &ask->node);
+    m->pending++;
+    return LIMIT_WAIT;
+}
+
+/* Decided, but told only at the end of the turn: whoever is told may ask again at once. From
+ * here on `deadline` holds retry_after. */
+static void decide(struct meter *m, struct limit_ask *ask, enum limit_verdict verdict,
+                   uint64_t retry_after)
+{
+    struct limiter *l = m->limiter;
+    list_remove(waiting_of(m, ask), &ask->node);
+    ask->want |= WANT_DECIDED | (uint32_t)verdict << WANT_VERDICT_SHIFT;
+    ask->deadline = retry_after;
+    if (verdict != LIMIT_PASS)
+        m->refused++;
+    list_push_back(&l->verdicts, &ask->node);
+    loop_at_turn_end(l->loop, &l->turn_end);
+}
+
+static void tell_verdicts(struct limiter *l)
+{
+    while (!list_is_empty(&l->verdicts)) {
+        struct limit_ask *ask = LIST_FIRST(&l->verdicts, struct limit_ask, node);
+        list_remove(&l->verdicts, &ask->node);
+        ask->meter->pending--;
+        ask->meter = NULL;
+        ask->decided(ask, (enum limit_verdict)(ask->want >> WANT_VERDICT_SHIFT), ask->deadline);
+    }
+}
+
+void limit_ask_cancel(struct limit_ask *ask)
+{
+    struct meter *m = ask->meter;
+    if (!m)
+        return;
+    ask->meter = NULL;
+    m->pending--;
+    if (!(ask->want & WANT_DECIDED)) {
+        list_remove(waiting_of(m, ask), &ask->node);
+        return;
+    }
+    list_remove(&m->limiter->verdicts, &ask->node);
+    if (ask->want & WANT_CONNECT && ask->want >> WANT_VERDICT_SHIFT == LIMIT_PASS)
+        meter_disconnect(m);
+}
+
+/* ---- leases ---- */
+
+static void drop_lease(struct meter *m)
+{
+    m->tokens = m->low_water = m->leased = 0;
+    m->query_asked = 0;
+    m->granted_at = m->next_at = 0;
+}
+
+static uint32_t lease_wanted(const struct meter *m, uint64_t now)
+{
+    uint32_t most = lease_most(m->limits.queries_per_second, m->limits.queries_burst);
+    uint32_t want =
+        lease_next_size(m->leased, m->leased - m->tokens, now - m->granted_at, most);
+    if (want < m->query_waiting.count)
+        want = m->query_waiting.count < most ? (uint32_t)m->query_waiting.count : most;
+    return want;
+}
+
+static void lease_granted(struct meter *m, uint32_t granted, uint32_t wanted, uint64_t wait,
+                          uint64_t now)
+{
+    struct limiter *l = m->limiter;
+    m->tokens += granted;
+    m->leased = m->tokens;
+    m->granted_at = now;
+    m->low_water = l->source == SOURCE_REDIS ? lease_low_water(m->leased) : 0;
+    m->next_at = 0;
+    if (granted < wanted) {
+        /* Asking for each token as it is earned would be a storm; with a small burst, waiting
+         * longer would lose tokens. */
+        struct lease_rate rate = query_rate(m);
+        uint64_t pause = lease_cost(&rate, rate.burst) / 4;
+        if (pause > RETRY_MIN_MS * US_PER_MS)
+            pause = RETRY_MIN_MS * US_PER_MS;
+        m->next_at = now + (wait > pause ? wait : pause);
+    }
+    if (m->tokens && !list_is_linked(&m->leased_node)) {
+        list_push_back(&l->leased, &m->leased_node);
+        if (!timer_is_running(&l->lease_tick))
+            timer_start(&l->lease_tick, LEASE_TICK_MS * US_PER_MS);
+    }
+}
+
+static void lease_from_memory(struct meter *m, uint64_t now)
+{
+    struct lease_rate rate = query_rate(m);
+    uint32_t want = lease_wanted(m, now);
+    uint64_t wait;
+    uint32_t granted =
+        limiter_shared_lease(m->limiter->shared, m->shared, &rate, now, want, &wait);
+    lease_granted(m, granted, want, wait, now);
+}
+
+static void on_lease_tick(struct timer *t)
+{
+    struct limiter *l = CONTAINER_OF(t, struct limiter, lease_tick);
+    uint64_t now = loop_now(l->loop);
+    LIST_EACH(&l->leased, struct meter, leased_node, m) {
+        if (now - m->granted_at >= LEASE_AGE_MS * US_PER_MS)
+            m->tokens = m->leased = 0;
+        if (m->tokens == 0)
+            list_remove(&l->leased, &m->leased_node);
+    }
+    if (!list_is_empty(&l->leased))
+        timer_start(t, LEASE_TICK_MS * US_PER_MS);
+}
+
+/* ---- queries ---- */
+
+/* When the token for the query behind `ahead` others is earned, at the earliest. */
+static uint64_t turn_of(const struct meter *m, size_t ahead)
+{
+    struct lease_rate rate = query_rate(m);
+    return m->next_at + lease_cost(&rate, ahead);
+}
+
+/* The store has none before next_at: who cannot live to see its turn is told so now. */
+static void refuse_hopeless(struct meter *m, uint64_t now)
+{
+    size_t ahead = 0;
+    LIST_EACH(&m->query_waiting, struct limit_ask, node, ask) {
+        uint64_t turn = turn_of(m, ahead);
+        if (turn > ask->deadline)
+            decide(m, ask, LIMIT_RATE, turn - now);
+        else
+            ahead++;
+    }
+    if (ahead)
+        timer_start(&m->retry, m->next_at - now);
+}
+
+/* Moves the queue of queries as far as tokens, or the lack of a limit, allow. */
+static void pump_queries(struct meter *m)
+{
+    struct limiter *l = m->limiter;
+    uint64_t now = loop_now(l->loop);
+    struct limit_ask *ask;
+    while ((ask = LIST_FIRST(&m->query_waiting, struct limit_ask, node)) != NULL) {
+        if (m->limits.queries_per_second == 0 || l->source == SOURCE_OPEN) {
+            decide(m, ask, LIMIT_PASS, 0);
+        } else if (l->source == SOURCE_CLOSED) {
+            decide(m, ask, LIMIT_AWAY, 0);
+        } else if (m->tokens > 0) {
+            m->tokens--;
+            decide(m, ask, LIMIT_PASS, 0);
+        } else if (now < m->next_at) {
+            refuse_hopeless(m, now);
+            return;
+        } else if (is_local(l)) {
+            lease_from_memory(m, now);
+        } else {
+            mark_due(m);
+            return;
+        }
+    }
+}
+
+static void on_retry(struct timer *t)
+{
+    pump_queries(CONTAINER_OF(t, struct meter, retry));
+}
+
+static enum limit_verdict query_slowly(struct meter *m, struct limit_ask *ask,
+                                       uint64_t *retry_after)
+{
+    struct limiter *l = m->limiter;
+    if (m->limits.queries_per_second == 0 || l->source == SOURCE_OPEN)
+        return LIMIT_PASS;
+    if (l->source == SOURCE_CLOSED) {
+        m->refused++;
+        return LIMIT_AWAY;
+    }
+    uint64_t now = loop_now(l->loop);
+    if (is_local(l) && list_is_empty(&m->query_waiting) && now >= m->next_at) {
+        lease_from_memory(m, now);
+        if (m->tokens > 0) {
+            m->tokens--;
+            return LIMIT_PASS;
+        }
+    }
+    if (now < m->next_at) {
+        uint64_t turn = turn_of(m, m->query_waiting.count);
+        if (turn > now + m->limits.rate_wait) {
+            *retry_after = turn - now;
+            m->refused++;
+            return LIMIT_RATE;
+        }
+        if (!timer_is_running(&m->retry))
+            timer_start(&m->retry, m->next_at - now);
+    } else if (!is_local(l)) {
+        mark_due(m);
+    }
+    return wait_for(m, ask, WANT_QUERY);
+}
+
+enum limit_verdict meter_query(struct meter *m, struct limit_ask *ask, uint64_t *retry_after)
+{
+    *retry_after = 0;
+    m->queries++;
+    if (m->tokens == 0)
+        return query_slowly(m, ask, retry_after);
+    if (--m->tokens < m->low_water)
+        mark_due(m);
+    return LIMIT_PASS;
+}
+
+/* ---- connections ---- */
+
+static void admit(struct meter *m)
+{
+    m->held++;
+    limiter_shared_count(m->limiter->shared, m->shared, 1);
+}
+
+/* A connection now, from anywhere but Redis; LIMIT_WAIT when Redis has to say it. */
+static enum limit_verdict connect_locally(struct meter *m, uint64_t *retry_after)
+{
+    struct limiter *l = m->limiter;
+    if (!counts_connections(m) || l->source == SOURCE_OPEN) {
+        admit(m);
+        return LIMIT_PASS;
+    }
+    if (l->source == SOURCE_CLOSED)
+        return LIMIT_AWAY;
+    if (l->source == SOURCE_REDIS)
+        return LIMIT_WAIT;
+    uint32_t parts = parts_of(l), max = m->limits.max_connections;
+    struct lease_rate rate =
+        lease_rate(m->limits.connections_per_second, m->limits.connections_burst, parts);
+    enum limit_verdict verdict =
+        limiter_shared_connect(l->shared, m->shared, max / parts + (max % parts != 0), &rate,
+                               loop_now(l->loop), retry_after);
+    if (verdict == LIMIT_PASS)
+        m->held++;
+    return verdict;
+}
+
+static void pump_connects(struct meter *m)
+{
+    struct limit_ask *ask;
+    while ((ask = LIST_FIRST(&m->connect_waiting, struct limit_ask, node)) != NULL) {
+        uint64_t retry_after = 0;
+        enum limit_verdict verdict = connect_locally(m, &retry_after);
+        if (verdict == LIMIT_WAIT) {
+            mark_due(m);
+            return;
+        }
+        decide(m, ask, verdict, retry_after);
+    }
+}
+
+enum limit_verdict meter_connect(struct meter *m, struct limit_ask *ask, uint64_t *retry_after)
+{
+    *retry_after = 0;
+    enum limit_verdict verdict = connect_locally(m, retry_after);
+    if (verdict == LIMIT_WAIT) {
+        mark_due(m);
+        return wait_for(m, ask, WANT_CONNECT);
+    }
+    if (verdict != LIMIT_PASS)
+        m->refused++;
+    return verdict;
+}
+
+void meter_disconnect(struct meter *m)
+{
+    CHECK(m->held > 0);
+    m->held--;
+    limiter_shared_count(m->limiter->shared, m->shared, -1);
+    if (m->limits.max_connections && m->limiter->redis)
+        mark_stale(m);
+}
+
+/* ---- Redis ---- */
+
+/* The numbers of a call as text. */
+struct numbers {
+    char text[REDIS_ARGS_MAX][24];
+};
+
+static struct text number(struct numbers *n, size_t i, uint64_t value)
+{
+    int len = snprintf(n->text[i], sizeof(n->text[i]), "%llu", (unsigned long long)value);
+    return (struct text){n->text[i], (size_t)len};
+}
+
+static void on_query_answer(struct redis_call *call, const int64_t *values)
+{
+    struct meter *m = CONTAINER_OF(call, struct meter, query_call);
+    uint32_t asked = m->query_asked;
+    m->query_asked = 0;
+    if (!values)
+        return; /* the change to "away" follows, and moves everybody */
+    /* An answer to a question of the time before a reload gives nothing. */
+    if (asked) {
+        uint64_t granted = (uint64_t)values[LEASE_QUERY_GRANTED];
+        uint64_t wait = (uint64_t)values[LEASE_QUERY_WAIT];
+        if (granted > asked)
+            granted = asked;
+        if (wait > US_PER_S)
+            wait = US_PER_S; /* the lowest limit is one a second */
+        lease_granted(m, (uint32_t)granted, asked, wait, loop_now(m->limiter->loop));
+    }
+    pump_queries(m);
+}
+
+static void ask_for_lease(struct meter *m, uint64_t now)
+{
+    struct limiter *l = m->limiter;
+    const struct limits *p = &m->limits;
+    bool wanted = !list_is_empty(&m->query_waiting) || m->tokens < m->low_water;
+    if (m->query_call.id || !wanted || now < m->next_at || p->queries_per_second == 0)
+        return;
+    uint32_t want = lease_wanted(m, now);
+    struct numbers n;
+    struct text args[] = {
+        number(&n, 0, p->queries_per_second),
+        number(&n, 1, p->queries_burst ? p->queries_burst : p->queries_per_second),
+        number(&n, 2, want),
+    };
+    if (redis_call(l->redis, &m->query_call, &l->query_script, text_of(m->query_key), args,
+                   COUNT_OF(args)))
+        m->query_asked = want;
+}
+
+static void mark_all_stale(struct limiter *l)
+{
+    l->repaired_at = loop_now(l->loop);
+    LIST_EACH(&l->meters, struct meter, node, m)
+        if (m->limits.max_connections && (m->held || m->stale))
+            mark_stale(m);
+}
+
+static void on_connect_answer(struct redis_call *call, const int64_t *values)
+{
+    struct meter *m = CONTAINER_OF(call, struct meter, connect_call);
+    struct limiter *l = m->limiter;
+    uint32_t asked = m->connect_asked, left = asked;
+    struct limit_ask *ask;
+    if (!values) {
+        m->stale = true;
+        return;
+    }
+    uint64_t granted = (uint64_t)values[LEASE_CONNECT_GRANTED];
+    for (; granted > 0 && left > 0; granted--, left--) {
+        ask = LIST_FIRST(&m->connect_waiting, struct limit_ask, node);
+        if (!ask) {
+            mark_stale(m); /* who asked is gone: Redis gets the true count */
+            left = 0;
+            break;
+        }
+        admit(m);
+        decide(m, ask, LIMIT_PASS, 0);
+    }
+    bool full = values[LEASE_CONNECT_WHY] == LEASE_WHY_CONNECTIONS;
+    uint64_t wait = (uint64_t)values[LEASE_CONNECT_WAIT];
+    for (; left > 0; left--)
+        if ((ask = LIST_FIRST(&m->connect_waiting, struct limit_ask, node)) != NULL)
+            decide(m, ask, full ? LIMIT_CONNECTIONS : LIMIT_RATE,
+                   full || wait > US_PER_S ? 0 : wait);
+    /* Redis did not know what it was told before: it lost its data, so tell it all. */
+    uint64_t now = loop_now(l->loop);
+    if (m->held_told && values[LEASE_CONNECT_KNOWN] == 0 && now - l->repaired_at > US_PER_S) {
+        log_warning(l->tag, "Redis had lost its connection counts: they are registered again");
+        mark_all_stale(l);
+    }
+    if (m->stale || !list_is_empty(&m->connect_waiting))
+        mark_due(m);
+}
+
+static void ask_for_connections(struct meter *m)
+{
+    struct limiter *l = m->limiter;
+    const struct limits *p = &m->limits;
+    if (m->connect_call.id || (!m->stale && list_is_empty(&m->connect_waiting)))
+        return;
+    uint32_t want = m->connect_waiting.count < CONNECTS_AT_ONCE
+                        ? (uint32_t)m->connect_waiting.count
+                        : CONNECTS_AT_ONCE;
+    struct numbers n;
+    struct text args[] = {
+        text_of(l->member),
+        number(&n, 1, m->held),
+        number(&n, 2, want),
+        number(&n, 3, p->max_connections),
+        number(&n, 4, p->connections_per_second),
+        number(&n, 5, p->connections_burst ? p->connections_burst : p->connections_per_second),
+        number(&n, 6, MEMBER_LIFE_S * US_PER_S),
+    };
+    if (!redis_call(l->redis, &m->connect_call, &l->connect_script, text_of(m->connect_key),
+                    args, COUNT_OF(args)))
+        return;
+    m->connect_asked = want;
+    m->held_told = p->max_connections ? m->held : 0; /* without one, Redis counts none */
+    m->stale = false;
+}
+
+static void on_turn_end(struct turn_end *t)
+{
+    struct limiter *l = CONTAINER_OF(t, struct limiter, turn_end);
+    tell_verdicts(l);
+    if (l->source == SOURCE_REDIS && redis_state_of(l->redis) == REDIS_STARTING)
+        return; /* they stay due until it has started, or is away */
+    while (!list_is_empty(&l->due)) {
+        struct meter *m = LIST_FIRST(&l->due, struct meter, due_node);
+        list_remove(&l->due, &m->due_node);
+        if (l->source != SOURCE_REDIS)
+            continue;
+        ask_for_lease(m, loop_now(l->loop));
+        ask_for_connections(m);
+    }
+}
+
+/* ---- the source ---- */
+
+static enum source source_now(const struct limiter *l)
+{
+    if (!l->redis)
+        return SOURCE_MEMORY;
+    if (redis_state_of(l->redis) != REDIS_AWAY)
+        return SOURCE_REDIS;
+    return l->away == CONF_AWAY_OPEN     ? SOURCE_OPEN
+           : l->away == CONF_AWAY_CLOSED ? SOURCE_CLOSED
+                                         : SOURCE_SHARE;
+}
+
+/* Everybody asks anew, and nobody keeps what another source has granted. */
+static void begin_anew(struct limiter *l)
+{
+    l->source = source_now(l);
+    LIST_EACH(&l->meters, struct meter, node, m) {
+        timer_stop(&m->retry);
+        drop_lease(m);
+        pump_queries(m);
+        pump_connects(m);
+    }
+    if (l->source == SOURCE_REDIS)
+        mark_all_stale(l);
+    loop_at_turn_end(l->loop, &l->turn_end);
+}
+
+static void on_redis_changed(void *owner, enum redis_state state, const char *why)
+{
+    struct limiter *l = owner;
+    begin_anew(l);
+    if (state == REDIS_READY)
+        log_info(l->tag, "Redis answers");
+    else
+        log_warning(l->tag, "Redis is away, limits are \"%s\": %s", source_names[l->source], why);
+}
+
+bool limiter_is_ready(const struct limiter *l)
+{
+    return !l->redis || redis_state_of(l->redis) == REDIS_READY;
+}
+
+/* ---- meters ---- */
+
+static void name_keys(struct meter *m)
+{
+    mem_free(m->query_key);
+    mem_free(m->connect_key);
+    m->query_key = mem_format("{%s:" TEXT_FMT "}:q", m->limiter->prefix, TEXT_ARG(m->tenant));
+    m->connect_key = mem_format("{%s:" TEXT_FMT "}:c", m->limiter->prefix, TEXT_ARG(m->tenant));
+}
+
+static void set_plan(struct meter *m, const struct conf_plan *plan)
+{
+    struct limits fresh = {0};
+    if (plan)
+        fresh = (struct limits){plan->max_connections,   plan->connections_per_second,
+                                plan->connections_burst, plan->queries_per_second,
+                                plan->queries_burst,     plan->rate_wait};
+    const char *name = plan ? plan->at.name : "";
+    if (!m->plan || strcmp(m->plan, name) != 0) {
+        mem_free(m->plan);
+        m->plan = mem_dup(name);
+    }
+    struct limits *old = &m->limits;
+    bool queries_same = old->queries_per_second == fresh.queries_per_second &&
+                        old->queries_burst == fresh.queries_burst;
+    bool counted = old->max_connections != 0;
+    m->limits = fresh;
+    if (!queries_same)
+        drop_lease(m);
+    if (!counted && m->limits.max_connections && m->held && m->limiter->redis)
+        mark_stale(m);
+    pump_queries(m);
+    pump_connects(m);
+}
+
+struct meter *meter_take(struct limiter *l, struct text tenant, const struct conf_plan *plan)
+{
+    struct meter *m = map_get(&l->by_tenant, tenant);
+    if (!m) {
+        m = NEW(struct meter);
+        m->limiter = l;
+        m->tenant = (struct text){mem_dup_n(tenant.at, tenant.len), tenant.len};
+        m->shared = limiter_shared_take(l->shared, tenant, loop_now(l->loop));
+        list_init(&m->query_waiting);
+        list_init(&m->connect_waiting);
+        timer_init(&m->retry, l->loop, on_retry);
+        m->query_call = (struct redis_call){0, LEASE_QUERY_VALUES, on_query_answer};
+        m->connect_call = (struct redis_call){0, LEASE_CONNECT_VALUES, on_connect_answer};
+        name_keys(m);
+        map_put(&l->by_tenant, m->tenant, m);
+        list_push_back(&l->meters, &m->node);
+    }
+    m->refs++;
+    set_plan(m, plan);
+    return m;
+}
+
+void meter_drop(struct meter **meter)
+{
+    struct meter *m = *meter;
+    *meter = NULL;
+    if (!m)
+        return;
+    CHECK(m->refs > 0);
+    if (--m->refs == 0)
+        m->idle_since = loop_now(m->limiter->loop);
+}
+
+static void forget_asks(struct meter *m, struct list *asks)
+{
+    LIST_EACH(asks, struct limit_ask, node, ask)
+        if (ask->meter == m) {
+            list_remove(asks, &ask->node);
+            ask->meter = NULL;
+        }
+}
+
+static void meter_free(struct meter *m)
+{
+    struct limiter *l = m->limiter;
+    forget_asks(m, &m->query_waiting);
+    forget_asks(m, &m->connect_waiting);
+    forget_asks(m, &l->verdicts);
+    timer_stop(&m->retry);
+    if (m->held)
+        limiter_shared_count(l->shared, m->shared, -(int64_t)m->held);
+    limiter_shared_drop(l->shared, &m->shared, loop_now(l->loop));
+    if (list_is_linked(&m->due_node))
+        list_remove(&l->due, &m->due_node);
+    if (list_is_linked(&m->leased_node))
+        list_remove(&l->leased, &m->leased_node);
+    list_remove(&l->meters, &m->node);
+    map_remove(&l->by_tenant, m->tenant);
+    mem_free((char *)m->tenant.at);
+    mem_free(m->plan);
+    mem_free(m->query_key);
+    mem_free(m->connect_key);
+    mem_free(m);
+}
+
+static void on_beat(struct timer *t)
+{
+    struct limiter *l = CONTAINER_OF(t, struct limiter, beat);
+    uint64_t now = loop_now(l->loop);
+    LIST_EACH(&l->meters, struct meter, node, m) {
+        if (m->held && m->limits.max_connections && l->redis)
+            mark_stale(m);
+        bool busy = m->refs || m->pending || m->held || m->query_call.id || m->connect_call.id ||
+                    list_is_linked(&m->due_node);
+        if (!busy && now - m->idle_since >= BEAT_S * US_PER_S)
+            meter_free(m);
+    }
+    timer_start(t, BEAT_S * US_PER_S);
+}
+
+/* ---- the limiter ---- */
+
+struct limiter *limiter_new(struct loop *loop, struct limiter_shared *shared,
+                            const struct conf *conf, const char *instance, unsigned worker,
+                            unsigned worker_count)
+{
+    struct limiter *l = NEW(struct limiter);
+    l->loop = loop;
+    l->shared = shared;
+    l->member = mem_format("%s/%u", instance, worker);
+    snprintf(l->tag, sizeof(l->tag), "limits of worker %u", worker);
+    list_init(&l->meters);
+    list_init(&l->due);
+    list_init(&l->leased);
+    list_init(&l->verdicts);
+    l->turn_end.run = on_turn_end;
+    redis_script_init(&l->query_script, lease_query_script());
+    redis_script_init(&l->connect_script, lease_connect_script());
+    timer_init(&l->beat, loop, on_beat);
+    timer_init(&l->lease_tick, loop, on_lease_tick);
+    timer_start(&l->beat, BEAT_S * US_PER_S);
+    limiter_configure(l, conf);
+    return l;
+}
+
+void limiter_configure(struct limiter *l, const struct conf *conf)
+{
+    const struct conf_redis *redis = &conf->redis;
+    enum source before = l->source;
+    bool new_store = !l->prefix, wanted = redis->url[0] != '\0';
+    l->away = redis->away;
+    bool resized = l->fleet_size != redis->fleet_size;
+    l->fleet_size = redis->fleet_size ? redis->fleet_size : 1;
+    if (!l->prefix || strcmp(l->prefix, redis->prefix) != 0) {
+        mem_free(l->prefix);
+        l->prefix = mem_dup(redis->prefix);
+        LIST_EACH(&l->meters, struct meter, node, m)
+            name_keys(m);
+    }
+    if (l->redis && !(wanted && redis_is_same(l->redis, redis))) {
+        redis_free(l->redis);
+        l->redis = NULL;
+        new_store = true;
+    }
+    if (wanted && !l->redis) {
+        l->redis = redis_new(l->loop, redis, on_redis_changed, l);
+        new_store = true;
+    }
+    LIST_EACH(&l->meters, struct meter, node, m) {
+        /* A plan that is gone leaves its limits in force until a session brings another. */
+        const struct conf_plan *plan = m->plan[0] ? conf_plan_named(conf, text_of(m->plan)) : NULL;
+        if (plan)
+            set_plan(m, plan);
+    }
+    if (new_store || source_now(l) != before || (resized && before == SOURCE_SHARE))
+        begin_anew(l);
+}
+
+void limiter_free(struct limiter *l)
+{
+    if (!l)
+        return;
+    redis_free(l->redis);
+    LIST_EACH(&l->meters, struct meter, node, m)
+        meter_free(m);
+    timer_stop(&l->beat);
+    timer_stop(&l->lease_tick);
+    loop_forget_turn_end(l->loop, &l->turn_end);
+    map_free(&l->by_tenant);
+    mem_free(l->member);
+    mem_free(l->prefix);
+    mem_free(l);
+}
+
+void limiter_each(const struct limiter *l, void (*visit)(void *, const struct meter_view *),
+                  void *arg)
+{
+    LIST_EACH(&l->meters, struct meter, node, m) {
+        if (m->refs == 0)
+            continue;
+        const struct limits *p = &m->limits;
+        bool limited = counts_connections(m) || p->queries_per_second;
+        struct meter_view v = {
+            .tenant = m->tenant.at,
+            .plan = m->plan,
+            .connections = m->held,
+            .max_connections = p->max_connections,
+            .connections_per_second = p->connections_per_second,
+            .queries_per_second = p->queries_per_second,
+            .tokens = m->tokens,
+            .queries = m->queries,
+            .refused = m->refused,
+            .waiting = (uint32_t)(m->query_waiting.count + m->connect_waiting.count),
+            .source = limited ? source_names[l->source] : "none",
+        };
+        visit(arg, &v);
+    }
+}
