@@ -57,7 +57,7 @@ struct meter {
     unsigned refs, pending; /* pending: asks that wait or are decided and not yet told */
     uint64_t idle_since;
 
-    uint32_t leased; /* tokens at the time of the last grant */
+    uint32_t leased;              /* tokens at the time of the last grant */
     uint64_t granted_at, next_at; /* next_at: the store has none before */
     struct list query_waiting, connect_waiting;
     struct timer retry;
@@ -106,8 +106,7 @@ static uint32_t parts_of(const struct limiter *l)
 
 static struct lease_rate query_rate(const struct meter *m)
 {
-    return lease_rate(m->limits.queries_per_second, m->limits.queries_burst,
-                      parts_of(m->limiter));
+    return lease_rate(m->limits.queries_per_second, m->limits.queries_burst, parts_of(m->limiter));
 }
 
 static void mark_due(struct meter *m)
@@ -196,8 +195,7 @@ static void drop_lease(struct meter *m)
 static uint32_t lease_wanted(const struct meter *m, uint64_t now)
 {
     uint32_t most = lease_most(m->limits.queries_per_second, m->limits.queries_burst);
-    uint32_t want =
-        lease_next_size(m->leased, m->leased - m->tokens, now - m->granted_at, most);
+    uint32_t want = lease_next_size(m->leased, m->leased - m->tokens, now - m->granted_at, most);
     if (want < m->query_waiting.count)
         want = m->query_waiting.count < most ? (uint32_t)m->query_waiting.count : most;
     return want;
@@ -233,8 +231,7 @@ static void lease_from_memory(struct meter *m, uint64_t now)
     struct lease_rate rate = query_rate(m);
     uint32_t want = lease_wanted(m, now);
     uint64_t wait;
-    uint32_t granted =
-        limiter_shared_lease(m->limiter->shared, m->shared, &rate, now, want, &wait);
+    uint32_t granted = limiter_shared_lease(m->limiter->shared, m->shared, &rate, now, want, &wait);
     lease_granted(m, granted, want, wait, now);
 }
 
@@ -242,7 +239,8 @@ static void on_lease_tick(struct timer *t)
 {
     struct limiter *l = CONTAINER_OF(t, struct limiter, lease_tick);
     uint64_t now = loop_now(l->loop);
-    LIST_EACH(&l->leased, struct meter, leased_node, m) {
+    LIST_EACH(&l->leased, struct meter, leased_node, m)
+    {
         if (now - m->granted_at >= LEASE_AGE_MS * US_PER_MS)
             m->tokens = m->leased = 0;
         if (m->tokens == 0)
@@ -265,7 +263,8 @@ static uint64_t turn_of(const struct meter *m, size_t ahead)
 static void refuse_hopeless(struct meter *m, uint64_t now)
 {
     size_t ahead = 0;
-    LIST_EACH(&m->query_waiting, struct limit_ask, node, ask) {
+    LIST_EACH(&m->query_waiting, struct limit_ask, node, ask)
+    {
         uint64_t turn = turn_of(m, ahead);
         if (turn > ask->deadline)
             decide(m, ask, LIMIT_RATE, turn - now);
@@ -474,8 +473,8 @@ static void mark_all_stale(struct limiter *l)
 {
     l->repaired_at = loop_now(l->loop);
     LIST_EACH(&l->meters, struct meter, node, m)
-        if (m->limits.max_connections && (m->held || m->stale))
-            mark_stale(m);
+    if (m->limits.max_connections && (m->held || m->stale))
+        mark_stale(m);
 }
 
 static void on_connect_answer(struct redis_call *call, const int64_t *values)
@@ -521,9 +520,8 @@ static void ask_for_connections(struct meter *m)
     const struct limits *p = &m->limits;
     if (m->connect_call.id || (!m->stale && list_is_empty(&m->connect_waiting)))
         return;
-    uint32_t want = m->connect_waiting.count < CONNECTS_AT_ONCE
-                        ? (uint32_t)m->connect_waiting.count
-                        : CONNECTS_AT_ONCE;
+    uint32_t want = m->connect_waiting.count < CONNECTS_AT_ONCE ? (uint32_t)m->connect_waiting.count
+                                                                : CONNECTS_AT_ONCE;
     struct numbers n;
     struct text args[] = {
         text_of(l->member),
@@ -534,8 +532,8 @@ static void ask_for_connections(struct meter *m)
         number(&n, 5, p->connections_burst ? p->connections_burst : p->connections_per_second),
         number(&n, 6, MEMBER_LIFE_S * US_PER_S),
     };
-    if (!redis_call(l->redis, &m->connect_call, &l->connect_script, text_of(m->connect_key),
-                    args, COUNT_OF(args)))
+    if (!redis_call(l->redis, &m->connect_call, &l->connect_script, text_of(m->connect_key), args,
+                    COUNT_OF(args)))
         return;
     m->connect_asked = want;
     m->held_told = p->max_connections ? m->held : 0; /* without one, Redis counts none */
@@ -575,7 +573,8 @@ static enum source source_now(const struct limiter *l)
 static void begin_anew(struct limiter *l)
 {
     l->source = source_now(l);
-    LIST_EACH(&l->meters, struct meter, node, m) {
+    LIST_EACH(&l->meters, struct meter, node, m)
+    {
         timer_stop(&m->retry);
         drop_lease(m);
         pump_queries(m);
@@ -672,10 +671,10 @@ void meter_drop(struct meter **meter)
 static void forget_asks(struct meter *m, struct list *asks)
 {
     LIST_EACH(asks, struct limit_ask, node, ask)
-        if (ask->meter == m) {
-            list_remove(asks, &ask->node);
-            ask->meter = NULL;
-        }
+    if (ask->meter == m) {
+        list_remove(asks, &ask->node);
+        ask->meter = NULL;
+    }
 }
 
 static void meter_free(struct meter *m)
@@ -705,7 +704,8 @@ static void on_beat(struct timer *t)
 {
     struct limiter *l = CONTAINER_OF(t, struct limiter, beat);
     uint64_t now = loop_now(l->loop);
-    LIST_EACH(&l->meters, struct meter, node, m) {
+    LIST_EACH(&l->meters, struct meter, node, m)
+    {
         if (m->held && m->limits.max_connections && l->redis)
             mark_stale(m);
         bool busy = m->refs || m->pending || m->held || m->query_call.id || m->connect_call.id ||
@@ -753,7 +753,7 @@ void limiter_configure(struct limiter *l, const struct conf *conf)
         mem_free(l->prefix);
         l->prefix = mem_dup(redis->prefix);
         LIST_EACH(&l->meters, struct meter, node, m)
-            name_keys(m);
+        name_keys(m);
     }
     if (l->redis && !(wanted && redis_is_same(l->redis, redis))) {
         redis_free(l->redis);
@@ -764,7 +764,8 @@ void limiter_configure(struct limiter *l, const struct conf *conf)
         l->redis = redis_new(l->loop, redis, on_redis_changed, l);
         new_store = true;
     }
-    LIST_EACH(&l->meters, struct meter, node, m) {
+    LIST_EACH(&l->meters, struct meter, node, m)
+    {
         /* A plan that is gone leaves its limits in force until a session brings another. */
         const struct conf_plan *plan = m->plan[0] ? conf_plan_named(conf, text_of(m->plan)) : NULL;
         if (plan)
@@ -780,7 +781,7 @@ void limiter_free(struct limiter *l)
         return;
     redis_free(l->redis);
     LIST_EACH(&l->meters, struct meter, node, m)
-        meter_free(m);
+    meter_free(m);
     timer_stop(&l->beat);
     timer_stop(&l->lease_tick);
     loop_forget_turn_end(l->loop, &l->turn_end);
@@ -793,7 +794,8 @@ void limiter_free(struct limiter *l)
 void limiter_each(const struct limiter *l, void (*visit)(void *, const struct meter_view *),
                   void *arg)
 {
-    LIST_EACH(&l->meters, struct meter, node, m) {
+    LIST_EACH(&l->meters, struct meter, node, m)
+    {
         if (m->refs == 0)
             continue;
         const struct limits *p = &m->limits;

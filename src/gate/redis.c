@@ -89,7 +89,7 @@ struct redis {
 
     enum redis_step step;
     bool away;
-    bool broken; /* hiredis did not take a command: lost at the deadline, which is now */
+    bool broken;       /* hiredis did not take a command: lost at the deadline, which is now */
     unsigned failures; /* in a row, for the backoff */
     struct timer pause, deadline;
     struct evdns_base *dns;
@@ -120,9 +120,8 @@ static const char *parse_authority(struct redis_url *u, struct text rest)
         authority = (struct text){at + 1, authority.len - user.len - 1};
     }
     host = authority;
-    const char *end = authority.len && authority.at[0] == '['
-                          ? memchr(authority.at, ']', authority.len)
-                          : NULL;
+    const char *end =
+        authority.len && authority.at[0] == '[' ? memchr(authority.at, ']', authority.len) : NULL;
     const char *tail = end ? end + 1 : memchr(authority.at, ':', authority.len);
     if (tail) {
         host.len = (size_t)(tail - authority.at);
@@ -351,8 +350,8 @@ static void on_deadline(struct timer *t)
             return;
         }
     }
-    static const char *const doing[] = {"pausing", "resolving its name", "connecting",
-                                        "logging in", "answering"};
+    static const char *const doing[] = {"pausing", "resolving its name", "connecting", "logging in",
+                                        "answering"};
     lose(r, "timed out %s", doing[r->step]);
 }
 
@@ -702,8 +701,7 @@ bool redis_is_same(const struct redis *r, const struct conf_redis *conf)
         return true;
     const char *unusable = NULL;
     char *password = read_password(conf->password_file, &unusable);
-    bool same = password && r->password &&
-                text_eq_secret(text_of(password), text_of(r->password));
+    bool same = password && r->password && text_eq_secret(text_of(password), text_of(r->password));
     mem_free_secret(password);
     return same;
 }

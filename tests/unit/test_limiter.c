@@ -1,0 +1,846 @@
+/* The limiter on a real loop: in memory, and with a redis-server of its own that is killed,
+ * frozen, emptied, filled up and impersonated on the way.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "tap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <netinet/in.h>
+#include <unistd.h>
+
+#include <hiredis/hiredis.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "gate/limiter.h"
+#include "gate/redis.h"
+#include "io/loop.h"
+
+static struct loop *loop;
+static char dir[64];
+
+/* ---- waiting for something, on the loop ---- */
+
+struct until {
+    struct timer tick;
+    bool (*met)(void *);
+    void *arg;
+    uint64_t end;
+    bool was_met;
+};
+
+static void on_tick(struct timer *t)
+{
+    struct until *u = CONTAINER_OF(t, struct until, tick);
+    u->was_met = u->met(u->arg);
+    if (u->was_met || clock_now() >= u->end)
+        loop_break(loop);
+    else
+        timer_start(t, US_PER_MS);
+}
+
+static bool run_until(bool (*met)(void *), void *arg, uint64_t ms)
+{
+    struct until u = {.met = met, .arg = arg, .end = clock_now() + ms * US_PER_MS};
+    timer_init(&u.tick, loop, on_tick);
+    timer_start(&u.tick, 0);
+    loop_run(loop);
+    timer_stop(&u.tick);
+    return u.was_met;
+}
+
+/* Enough for the end of a turn, where what has gathered is sent. */
+static bool at_once(void *arg)
+{
+    return true;
+}
+
+static void run_one_turn(void)
+{
+    run_until(at_once, NULL, 0);
+}
+
+static bool is_ready(void *limiter)
+{
+    return limiter_is_ready(limiter);
+}
+
+static bool is_away(void *limiter)
+{
+    return !limiter_is_ready(limiter);
+}
+
+/* ---- asking ---- */
+
+struct asker {
+    struct limit_ask ask;
+    enum limit_verdict verdict;
+    uint64_t retry_after, at;
+    int told; /* times, and -1 when it happened inside the call */
+    int order;
+};
+
+static int order_next;
+static bool inside_call;
+
+static void on_decided(struct limit_ask *ask, enum limit_verdict verdict, uint64_t retry_after)
+{
+    struct asker *a = CONTAINER_OF(ask, struct asker, ask);
+    a->verdict = verdict;
+    a->retry_after = retry_after;
+    a->told = inside_call ? -100 : a->told + 1;
+    a->at = clock_now();
+    a->order = ++order_next;
+}
+
+static enum limit_verdict start(struct asker *a, struct meter *m, bool connect)
+{
+    *a = (struct asker){.ask.decided = on_decided};
+    inside_call = true;
+    a->verdict = connect ? meter_connect(m, &a->ask, &a->retry_after)
+                         : meter_query(m, &a->ask, &a->retry_after);
+    inside_call = false;
+    return a->verdict;
+}
+
+static bool is_told(void *asker)
+{
+    return ((struct asker *)asker)->told != 0;
+}
+
+/* To the end, however long it waits (at most five seconds). */
+static enum limit_verdict finish(struct asker *a)
+{
+    if (a->verdict == LIMIT_WAIT && !run_until(is_told, a, 5000)) {
+        limit_ask_cancel(&a->ask);
+        return LIMIT_WAIT;
+    }
+    return a->verdict;
+}
+
+static enum limit_verdict query(struct meter *m)
+{
+    struct asker a;
+    start(&a, m, false);
+    return finish(&a);
+}
+
+static enum limit_verdict connect_to(struct meter *m)
+{
+    struct asker a;
+    start(&a, m, true);
+    return finish(&a);
+}
+
+/* ---- configurations by hand ---- */
+
+static struct conf_plan plans[4];
+static struct conf_plan *plan_rows[] = {&plans[0], &plans[1], &plans[2], &plans[3]};
+static char plan_names[4][8] = {"none", "queries", "conns", "both"};
+enum { NONE, QUERIES, CONNS, BOTH };
+
+static struct conf conf_of(char *url)
+{
+    struct conf c = {.plans = plan_rows, .plan_count = 4};
+    static char empty[] = "", prefix[] = "test";
+    c.redis = (struct conf_redis){.url = url ? url : empty,
+                                  .password_file = empty,
+                                  .ca_file = empty,
+                                  .timeout = 250 * US_PER_MS,
+                                  .away = CONF_AWAY_SHARE,
+                                  .fleet_size = 1,
+                                  .prefix = prefix};
+    memset(plans, 0, sizeof(plans));
+    for (int i = 0; i < 4; i++)
+        plans[i].at.name = plan_names[i];
+    return c;
+}
+
+static void find_view(void *arg, const struct meter_view *v)
+{
+    *(struct meter_view *)arg = *v;
+}
+
+static struct meter_view view_of(struct limiter *l)
+{
+    struct meter_view v = {0};
+    limiter_each(l, find_view, &v);
+    return v;
+}
+
+/* ---- in memory ---- */
+
+static void test_memory_queries(void)
+{
+    struct conf c = conf_of(NULL);
+    struct limiter_shared *shared = limiter_shared_new();
+    struct limiter *l = limiter_new(loop, shared, &c, "one", 0, 1);
+    struct meter *m = meter_take(l, TEXT("acme"), NULL);
+    struct asker a, b, d;
+    int passed = 0;
+    for (int i = 0; i < 1000; i++)
+        passed += start(&a, m, false) == LIMIT_PASS;
+    is_int(passed, 1000, "without a plan everything passes");
+    is_text(view_of(l).source, "none", "and has no source");
+    meter_drop(&m);
+    ok(m == NULL, "a dropped meter is NULL");
+
+    plans[QUERIES].queries_per_second = 10;
+    m = meter_take(l, TEXT("acme"), &plans[QUERIES]);
+    passed = 0;
+    for (int i = 0; i < 30; i++)
+        passed += start(&a, m, false) == LIMIT_PASS;
+    is_int(passed, 10, "the burst, and then no more");
+    is_int(a.verdict, LIMIT_RATE, "too fast");
+    ok(a.retry_after > 0 && a.retry_after <= 100000, "with the time of the next token");
+    is_int(view_of(l).refused, 20, "refusals are counted");
+    is_text(view_of(l).source, "memory", "the source is memory");
+    meter_drop(&m);
+    m = meter_take(l, TEXT("acme"), &plans[QUERIES]);
+    is_int(start(&a, m, false), LIMIT_RATE, "leaving and coming back gains nothing");
+
+    plans[QUERIES].queries_per_second = 50;
+    plans[QUERIES].queries_burst = 1;
+    plans[QUERIES].rate_wait = 10 * US_PER_S;
+    limiter_configure(l, &c);
+    uint64_t begun = clock_now();
+    while (start(&a, m, false) == LIMIT_PASS)
+        ;
+    is_int(start(&b, m, false), LIMIT_WAIT, "with rate_wait a query waits");
+    is_int(start(&d, m, false), LIMIT_WAIT, "and one more");
+    limit_ask_cancel(&b.ask);
+    is_int(finish(&d), LIMIT_PASS, "it passes in its turn");
+    ok(a.told == 1 && a.verdict == LIMIT_PASS && a.order < d.order, "first come, first served");
+    is_int(b.told, 0, "a cancelled ask is told nothing");
+    ok(d.at - begun >= 20 * US_PER_MS, "and not before its token is earned");
+
+    start(&a, m, false);
+    start(&b, m, false);
+    plans[QUERIES].queries_per_second = 0;
+    limiter_configure(l, &c);
+    is_int(a.told + b.told, 0, "nobody is told inside limiter_configure()");
+    ok(finish(&a) == LIMIT_PASS && finish(&b) == LIMIT_PASS, "a lifted limit frees who waits");
+
+    plans[QUERIES].queries_per_second = 1;
+    plans[QUERIES].rate_wait = 50 * US_PER_MS;
+    limiter_configure(l, &c);
+    while (start(&a, m, false) != LIMIT_RATE)
+        finish(&a); /* what the old limit had left */
+    is_int(a.verdict, LIMIT_RATE, "who cannot live to see the token is refused at once");
+    ok(a.retry_after > 50 * US_PER_MS, "and told how long it takes");
+    meter_drop(&m);
+    limiter_free(l);
+    limiter_shared_free(shared);
+}
+
+static void test_memory_connections(void)
+{
+    struct conf c = conf_of(NULL);
+    struct limiter_shared *shared = limiter_shared_new();
+    struct limiter *l = limiter_new(loop, shared, &c, "one", 0, 2);
+    struct limiter *k = limiter_new(loop, shared, &c, "one", 1, 2);
+    plans[CONNS].max_connections = 2;
+    struct meter *m = meter_take(l, TEXT("acme"), &plans[CONNS]);
+    struct meter *n = meter_take(k, TEXT("acme"), &plans[CONNS]);
+    struct asker a;
+    is_int(start(&a, m, true), LIMIT_PASS, "a first connection");
+    is_int(start(&a, n, true), LIMIT_PASS, "a second on another worker");
+    is_int(start(&a, n, true), LIMIT_CONNECTIONS, "a third is one too many");
+    is_int(view_of(l).connections, 1, "each worker shows its own");
+    meter_disconnect(m);
+    is_int(start(&a, n, true), LIMIT_PASS, "one leaves, one comes");
+    plans[CONNS].max_connections = 3;
+    limiter_configure(k, &c);
+    is_int(start(&a, n, true), LIMIT_PASS, "a higher limit applies at once");
+    for (int i = 0; i < 3; i++)
+        meter_disconnect(n);
+
+    plans[CONNS].max_connections = 0;
+    plans[CONNS].connections_per_second = 5;
+    plans[CONNS].connections_burst = 2;
+    limiter_configure(k, &c);
+    is_int(start(&a, n, true), LIMIT_PASS, "connections a second: one");
+    is_int(start(&a, n, true), LIMIT_PASS, "and the burst's other");
+    is_int(start(&a, n, true), LIMIT_RATE, "too fast");
+    ok(a.retry_after > 0 && a.retry_after <= 200000, "and when to come back");
+    meter_drop(&m);
+    meter_drop(&n);
+    limiter_free(l);
+    limiter_free(k);
+    limiter_shared_free(shared);
+}
+
+/* ---- a redis-server of our own ---- */
+
+struct server {
+    pid_t pid;
+    char url[128], socket[100];
+    int port; /* 0: only the unix socket */
+};
+
+static int free_port(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(a);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (bind(fd, (struct sockaddr *)&a, sizeof(a)) != 0 ||
+        getsockname(fd, (struct sockaddr *)&a, &len) != 0)
+        abort();
+    close(fd);
+    return ntohs(a.sin_port);
+}
+
+/* Ready when the server says so on its standard output. */
+static bool server_start(struct server *s, const char *password)
+{
+    int out[2];
+    char port[16], buf[4096];
+    size_t len = 0;
+    if (pipe(out) != 0)
+        abort();
+    snprintf(s->socket, sizeof(s->socket), "%s/redis.sock", dir);
+    snprintf(port, sizeof(port), "%d", s->port);
+    if (s->port)
+        snprintf(s->url, sizeof(s->url), "redis://localhost:%d/3", s->port);
+    else
+        snprintf(s->url, sizeof(s->url), "unix://%s", s->socket);
+    s->pid = fork();
+    if (s->pid == 0) {
+        dup2(out[1], 1);
+        close(out[0]);
+        close(out[1]);
+        execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1",
+               "--unixsocket", s->socket, "--save", "", "--appendonly", "no", "--daemonize", "no",
+               "--dir", dir, "--requirepass", password, (char *)NULL);
+        _exit(127);
+    }
+    close(out[1]);
+    ssize_t n;
+    while ((n = read(out[0], buf + len, sizeof(buf) - 1 - len)) > 0) {
+        len += (size_t)n;
+        buf[len] = '\0';
+        if (strstr(buf, "eady to accept connections"))
+            break;
+        if (len > sizeof(buf) / 2) {
+            memmove(buf, buf + len - 64, 64);
+            len = 64;
+        }
+    }
+    close(out[0]);
+    return n > 0;
+}
+
+static void server_stop(struct server *s)
+{
+    kill(s->pid, SIGKILL);
+    waitpid(s->pid, NULL, 0);
+    unlink(s->socket);
+}
+
+/* Says a command to the server, apart from the limiter. */
+static void tell(struct server *s, const char *command)
+{
+    redisContext *c = redisConnectUnix(s->socket);
+    redisReply *r = c && !c->err ? redisCommand(c, command) : NULL;
+    if (!r || r->type == REDIS_REPLY_ERROR)
+        printf("# %s: %s\n", command, r ? r->str : "no answer");
+    freeReplyObject(r);
+    redisFree(c);
+}
+
+static bool every_key_expires(struct server *s, size_t *count)
+{
+    redisContext *c = redisConnectUnix(s->socket);
+    redisReply *keys = redisCommand(c, "KEYS *");
+    bool all = keys && keys->type == REDIS_REPLY_ARRAY;
+    *count = all ? keys->elements : 0;
+    for (size_t i = 0; all && i < keys->elements; i++) {
+        redisReply *ttl = redisCommand(c, "PTTL %s", keys->element[i]->str);
+        all = ttl && ttl->integer != -1;
+        freeReplyObject(ttl);
+    }
+    freeReplyObject(keys);
+    redisFree(c);
+    return all;
+}
+
+/* ---- with Redis ---- */
+
+/* Asks on every meter again and again, one ask each at a time, for so long. */
+struct hammer {
+    struct asker asker[16];
+    struct meter *meter[16];
+    int count;
+    uint64_t passed, end;
+};
+
+static bool hammer_on(void *arg)
+{
+    struct hammer *h = arg;
+    for (int i = 0; i < h->count; i++) {
+        struct asker *a = &h->asker[i];
+        if (a->ask.meter)
+            continue;
+        if (a->told == 1)
+            h->passed += a->verdict == LIMIT_PASS;
+        for (int k = 0; k < 200 && start(a, h->meter[i], false) != LIMIT_WAIT; k++)
+            h->passed += a->verdict == LIMIT_PASS;
+    }
+    return clock_now() >= h->end;
+}
+
+static uint64_t hammer(struct hammer *h, uint64_t ms)
+{
+    h->passed = 0;
+    h->end = clock_now() + ms * US_PER_MS;
+    memset(h->asker, 0, sizeof(h->asker));
+    run_until(hammer_on, h, ms + 1000);
+    for (int i = 0; i < h->count; i++)
+        limit_ask_cancel(&h->asker[i].ask);
+    return h->passed;
+}
+
+static void test_fleet(struct server *s)
+{
+    struct conf c = conf_of(s->url);
+    struct limiter_shared *sa = limiter_shared_new(), *sb = limiter_shared_new();
+    plans[QUERIES].queries_per_second = 1000;
+    plans[QUERIES].queries_burst = 300;
+    plans[QUERIES].rate_wait = 100 * US_PER_MS;
+    struct limiter *l = limiter_new(loop, sa, &c, "a", 0, 1);
+    struct limiter *k = limiter_new(loop, sb, &c, "b", 0, 1);
+    struct meter *m = meter_take(l, TEXT("fleet"), &plans[QUERIES]);
+    struct meter *n = meter_take(k, TEXT("fleet"), &plans[QUERIES]);
+    struct asker a;
+    ok(!limiter_is_ready(l), "not ready before Redis has answered");
+    is_int(start(&a, m, false), LIMIT_WAIT, "a query waits for Redis to start");
+    is_int(finish(&a), LIMIT_PASS, "and passes");
+    ok(limiter_is_ready(l), "ready");
+    is_text(view_of(l).source, "redis", "the source is Redis");
+
+    struct hammer h = {.meter = {m, n, m, n, m, n}, .count = 6};
+    uint64_t begun = clock_now(), passed = hammer(&h, 1500), t = clock_now() - begun;
+    uint64_t bound = t / 1000 + 300;
+    printf("# %llu passed in %llu us, bound %llu\n", (unsigned long long)passed,
+           (unsigned long long)t, (unsigned long long)bound);
+    ok(passed <= bound, "two instances together never exceed the limit");
+    ok(passed >= bound * 8 / 10, "and get most of it");
+
+    tell(s, "SCRIPT FLUSH");
+    ok(hammer(&h, 200) > 0 && limiter_is_ready(l) && limiter_is_ready(k),
+       "SCRIPT FLUSH goes unnoticed");
+    tell(s, "FLUSHALL");
+    ok(hammer(&h, 200) > 0 && limiter_is_ready(l), "FLUSHALL does not stop queries");
+
+    plans[QUERIES].queries_per_second = 100;
+    plans[QUERIES].queries_burst = 1;
+    plans[QUERIES].rate_wait = 0;
+    limiter_configure(l, &c);
+    for (int i = 0; i < 20 && query(m) == LIMIT_PASS; i++)
+        ;
+    start(&a, m, false);
+    is_int(finish(&a), LIMIT_RATE, "without rate_wait a tenant out of tokens is refused");
+    ok(a.retry_after > 0 && a.retry_after <= 20000, "with the time of its next token");
+
+    size_t keys;
+    ok(every_key_expires(s, &keys) && keys >= 1, "every key expires");
+    meter_drop(&m);
+    meter_drop(&n);
+    limiter_free(l);
+    limiter_free(k);
+    limiter_shared_free(sa);
+    limiter_shared_free(sb);
+}
+
+/* Until what Redis keeps about a tenant's connections is this: the number of members, or with
+ * a member the number that it holds (-1: the key does not exist). */
+struct expected {
+    struct server *s;
+    const char *key, *member;
+    long long want;
+};
+
+static bool counts_are(void *arg)
+{
+    struct expected *e = arg;
+    redisContext *c = redisConnectUnix(e->s->socket);
+    redisReply *r = e->member ? redisCommand(c, "HGET %s %s", e->key, e->member)
+                              : redisCommand(c, "HLEN %s", e->key);
+    long long got = !r                               ? -2
+                    : r->type == REDIS_REPLY_INTEGER ? r->integer
+                    : r->type == REDIS_REPLY_STRING  ? strtoll(r->str, NULL, 10)
+                                                     : -1;
+    freeReplyObject(r);
+    redisFree(c);
+    return got == e->want;
+}
+
+static bool wait_for_count(struct server *s, const char *key, const char *member, long long want)
+{
+    struct expected e = {s, key, member, want};
+    return run_until(counts_are, &e, 3000);
+}
+
+static void test_connections(struct server *s)
+{
+    struct conf c = conf_of(s->url);
+    struct limiter_shared *sa = limiter_shared_new(), *sb = limiter_shared_new();
+    plans[CONNS].max_connections = 3;
+    struct limiter *l = limiter_new(loop, sa, &c, "a", 0, 1);
+    struct limiter *k = limiter_new(loop, sb, &c, "b", 0, 1);
+    struct meter *m = meter_take(l, TEXT("conns"), &plans[CONNS]);
+    struct meter *n = meter_take(k, TEXT("conns"), &plans[CONNS]);
+    struct asker a, b;
+    ok(connect_to(m) == LIMIT_PASS && connect_to(m) == LIMIT_PASS, "two connections");
+    is_int(start(&a, n, true), LIMIT_WAIT, "Redis is asked for the third");
+    is_int(finish(&a), LIMIT_PASS, "which is within the limit");
+    is_int(connect_to(n), LIMIT_CONNECTIONS, "the fourth is not");
+    meter_disconnect(m);
+    ok(wait_for_count(s, "{test:conns}:c", "a/0", 1), "Redis is told who left");
+    is_int(connect_to(n), LIMIT_PASS, "and another may come");
+
+    /* The ask is gone by the time Redis has granted it. */
+    meter_disconnect(n);
+    wait_for_count(s, "{test:conns}:c", "b/0", 1);
+    start(&a, m, true);
+    run_one_turn();
+    limit_ask_cancel(&a.ask);
+    ok(wait_for_count(s, "{test:conns}:c", "a/0", 1), "Redis is told of an ask that went");
+    is_int(connect_to(n), LIMIT_PASS, "a connection granted to nobody is given back");
+    is_int(a.told, 0, "and nobody is told");
+    is_int(view_of(l).connections + view_of(k).connections, 3, "three are held");
+
+    tell(s, "FLUSHALL");
+    start(&a, m, true);
+    start(&b, n, true);
+    finish(&a);
+    finish(&b);
+    int extra = (a.verdict == LIMIT_PASS) + (b.verdict == LIMIT_PASS);
+    ok(extra <= 1, "after FLUSHALL who asks registers what it holds");
+    is_int(connect_to(m), LIMIT_CONNECTIONS, "and the limit holds again");
+    is_int(connect_to(n), LIMIT_CONNECTIONS, "for everybody");
+
+    size_t keys;
+    ok(every_key_expires(s, &keys) && keys >= 1, "every key expires");
+    while (view_of(l).connections)
+        meter_disconnect(m);
+    while (view_of(k).connections)
+        meter_disconnect(n);
+    ok(wait_for_count(s, "{test:conns}:c", NULL, 0), "without connections no key is left");
+
+    plans[CONNS].connections_per_second = 4;
+    plans[CONNS].connections_burst = 1;
+    limiter_configure(l, &c);
+    is_int(connect_to(m), LIMIT_PASS, "connections a second through Redis");
+    start(&a, m, true);
+    is_int(finish(&a), LIMIT_RATE, "too fast");
+    ok(a.retry_after > 0 && a.retry_after <= 250000, "and when to come back");
+    meter_disconnect(m);
+    meter_drop(&m);
+    meter_drop(&n);
+    limiter_free(l);
+    limiter_free(k);
+    limiter_shared_free(sa);
+    limiter_shared_free(sb);
+}
+
+static void test_away(struct server *s)
+{
+    struct conf c = conf_of(s->url);
+    c.redis.fleet_size = 4;
+    struct limiter_shared *shared = limiter_shared_new();
+    plans[BOTH].max_connections = 10;
+    plans[BOTH].queries_per_second = 100;
+    struct limiter *l = limiter_new(loop, shared, &c, "a", 0, 1);
+    struct meter *m = meter_take(l, TEXT("away"), &plans[BOTH]);
+    struct asker a;
+    int held = 3;
+    ok(query(m) == LIMIT_PASS && connect_to(m) == LIMIT_PASS, "at first Redis is there");
+
+    kill(s->pid, SIGSTOP);
+    int passed = 0;
+    for (int i = 0; i < 300; i++)
+        passed += query(m) == LIMIT_PASS;
+    ok(!limiter_is_ready(l), "a frozen Redis is away after its timeout");
+    is_text(view_of(l).source, "share", "and the share of the fleet is the limit");
+    ok(passed >= 25 && passed < 200, "a share passed (%d)", passed);
+    ok(connect_to(m) == LIMIT_PASS && connect_to(m) == LIMIT_PASS, "up to a fourth of ten");
+    is_int(connect_to(m), LIMIT_CONNECTIONS, "connections, the living one counted");
+    kill(s->pid, SIGCONT);
+    ok(run_until(is_ready, l, 15000), "it comes back by itself");
+    is_text(view_of(l).source, "redis", "the source is Redis again");
+    ok(wait_for_count(s, "{test:away}:c", "a/0", held), "and knows the living connections");
+
+    server_stop(s);
+    ok(run_until(is_away, l, 5000), "a dead Redis is away");
+    c.redis.away = CONF_AWAY_CLOSED;
+    limiter_configure(l, &c);
+    is_int(start(&a, m, false), LIMIT_AWAY, "closed: no query");
+    is_int(start(&a, m, true), LIMIT_AWAY, "closed: no connection");
+    c.redis.away = CONF_AWAY_OPEN;
+    limiter_configure(l, &c);
+    passed = 0;
+    for (int i = 0; i < 500; i++)
+        passed += start(&a, m, false) == LIMIT_PASS;
+    is_int(passed, 500, "open: every query");
+    ok(server_start(s, ""), "Redis starts again");
+    ok(run_until(is_ready, l, 15000), "and is found");
+    ok(wait_for_count(s, "{test:away}:c", "a/0", held), "with the living connections registered");
+
+    tell(s, "CONFIG SET maxmemory 1");
+    for (int i = 0; i < 300 && limiter_is_ready(l); i++)
+        query(m);
+    ok(!limiter_is_ready(l), "a Redis out of memory is away");
+    tell(s, "CONFIG SET maxmemory 0");
+    ok(run_until(is_ready, l, 15000), "until it has some");
+    tell(s, "REPLICAOF 127.0.0.1 1");
+    for (int i = 0; i < 300 && limiter_is_ready(l); i++)
+        query(m);
+    ok(!limiter_is_ready(l), "a replica is away");
+    tell(s, "REPLICAOF NO ONE");
+    ok(run_until(is_ready, l, 15000), "until it is the master");
+    c = conf_of(NULL);
+    plans[BOTH].queries_per_second = 100;
+    limiter_configure(l, &c);
+    ok(limiter_is_ready(l), "a reload without Redis");
+    is_text(view_of(l).source, "memory", "limits in memory");
+    while (view_of(l).connections)
+        meter_disconnect(m);
+    meter_drop(&m);
+    limiter_free(l);
+    limiter_shared_free(shared);
+}
+
+static void write_password(const char *path, const char *password)
+{
+    FILE *f = fopen(path, "w");
+    if (!f || fprintf(f, "%s\n", password) < 0 || fclose(f) != 0)
+        abort();
+}
+
+static void test_login(void)
+{
+    char path[100];
+    snprintf(path, sizeof(path), "%s/password", dir);
+    write_password(path, "wrong");
+    struct server s = {.port = free_port()};
+    if (!ok(server_start(&s, "sesame"), "a Redis with a password, over TCP, by name"))
+        return;
+    struct conf c = conf_of(s.url);
+    c.redis.password_file = path;
+    c.redis.away = CONF_AWAY_CLOSED;
+    plans[QUERIES].queries_per_second = 100;
+    struct limiter_shared *shared = limiter_shared_new();
+    struct limiter *l = limiter_new(loop, shared, &c, "a", 0, 1);
+    struct meter *m = meter_take(l, TEXT("login"), &plans[QUERIES]);
+    is_int(query(m), LIMIT_AWAY, "the wrong password: away");
+    write_password(path, "sesame");
+    limiter_configure(l, &c);
+    is_int(query(m), LIMIT_PASS, "a reload reads the right one");
+    ok(limiter_is_ready(l), "ready");
+    limiter_configure(l, &c);
+    ok(limiter_is_ready(l), "a reload that changes nothing keeps the connection");
+    char nowhere[] = "redis://no-such-host.invalid:6379";
+    c.redis.url = nowhere;
+    limiter_configure(l, &c);
+    is_int(query(m), LIMIT_AWAY, "a name that does not resolve: away");
+    meter_drop(&m);
+    limiter_free(l);
+    limiter_shared_free(shared);
+    server_stop(&s);
+    unlink(path);
+}
+
+/* ---- something that is no Redis ---- */
+
+struct fake {
+    struct event listening, *peer;
+    const char *answer;
+    int served;
+};
+
+static void on_fake_read(evutil_socket_t fd, short what, void *arg)
+{
+    struct fake *f = arg;
+    char buf[4096];
+    ssize_t n = read(fd, buf, sizeof(buf) - 1);
+    if (n <= 0) {
+        event_del(f->peer);
+        close(fd);
+        return;
+    }
+    buf[n] = '\0';
+    const char *answer = strstr(buf, "EVAL") ? f->answer : "+OK\r\n";
+    f->served += strstr(buf, "EVAL") != NULL;
+    if (write(fd, answer, strlen(answer)) < 0)
+        printf("# %s\n", strerror(errno));
+}
+
+static void on_fake_accept(evutil_socket_t fd, short what, void *arg)
+{
+    struct fake *f = arg;
+    int peer = accept(fd, NULL, NULL);
+    if (peer < 0)
+        return;
+    if (f->peer) {
+        if (event_pending(f->peer, EV_READ, NULL))
+            close(event_get_fd(f->peer));
+        event_free(f->peer);
+    }
+    f->peer = event_new(loop_base(loop), peer, EV_READ | EV_PERSIST, on_fake_read, f);
+    event_add(f->peer, NULL);
+}
+
+static void test_hostile(void)
+{
+    static const char *const answers[] = {
+        ":5\r\n",
+        "+OK\r\n",
+        "$-1\r\n",
+        "*-1\r\n",
+        "*0\r\n",
+        "*1\r\n:1\r\n",
+        "*3\r\n:1\r\n:1\r\n:1\r\n",
+        "*2\r\n:-1\r\n:0\r\n",
+        "*2\r\n+1\r\n:0\r\n",
+        "*2\r\n*0\r\n:0\r\n",
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "-ERR no\r\n",
+        "-\r\n",
+        "*2\r\n:1\r\n",
+    };
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    char url[128];
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s/fake.sock", dir);
+    snprintf(url, sizeof(url), "unix://%s", a.sun_path);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (bind(fd, (struct sockaddr *)&a, sizeof(a)) != 0 || listen(fd, 8) != 0)
+        abort();
+    struct fake f = {0};
+    event_assign(&f.listening, loop_base(loop), fd, EV_READ | EV_PERSIST, on_fake_accept, &f);
+    event_add(&f.listening, NULL);
+    struct conf c = conf_of(url);
+    c.redis.away = CONF_AWAY_CLOSED;
+    c.redis.timeout = 50 * US_PER_MS;
+    plans[QUERIES].queries_per_second = 100;
+    int away = 0;
+    for (size_t i = 0; i < COUNT_OF(answers); i++) {
+        f.answer = answers[i];
+        struct limiter_shared *shared = limiter_shared_new();
+        struct limiter *l = limiter_new(loop, shared, &c, "a", 0, 1);
+        struct meter *m = meter_take(l, TEXT("hostile"), &plans[QUERIES]);
+        if (query(m) == LIMIT_AWAY)
+            away++;
+        else
+            printf("# answer %zu\n", i);
+        meter_drop(&m);
+        limiter_free(l);
+        limiter_shared_free(shared);
+    }
+    is_int(away, (int)COUNT_OF(answers), "no answer but two numbers is believed");
+    is_int(f.served, (int)COUNT_OF(answers), "each was given once");
+
+    f.answer = "*2\r\n:9223372036854775807\r\n:9223372036854775807\r\n";
+    struct limiter_shared *shared = limiter_shared_new();
+    struct limiter *l = limiter_new(loop, shared, &c, "a", 0, 1);
+    struct meter *m = meter_take(l, TEXT("hostile"), &plans[QUERIES]);
+    is_int(query(m), LIMIT_PASS, "numbers beyond what was asked");
+    ok(view_of(l).tokens <= 25, "give no more than what was asked");
+    /* Freed with a call in flight, and with an ask that waits. */
+    struct asker b;
+    f.answer = "";
+    for (int i = 0; i < 60 && start(&b, m, false) == LIMIT_PASS; i++)
+        ;
+    run_one_turn();
+    limiter_free(l);
+    is_int(b.told, 0, "a limiter that is freed tells nobody");
+    limiter_shared_free(shared);
+    if (f.peer) {
+        if (event_pending(f.peer, EV_READ, NULL))
+            close(event_get_fd(f.peer));
+        event_free(f.peer);
+    }
+    event_del(&f.listening);
+    close(fd);
+    unlink(a.sun_path);
+}
+
+static void test_urls(void)
+{
+    static const struct {
+        const char *url;
+        bool good;
+    } rows[] = {
+        {"redis://127.0.0.1", true},
+        {"redis://h:6380/15", true},
+        {"redis://user@h", true},
+        {"redis://[::1]:6379/0", true},
+        {"unix:///run/redis.sock", true},
+        {"redis://user:secret@h", false},
+        {"redis://", false},
+        {"redis://h:0", false},
+        {"redis://h:65536", false},
+        {"redis://h:1x", false},
+        {"redis://h/x", false},
+        {"redis://@h", false},
+        {"redis://[::1", false},
+        {"redis://[]", false},
+        {"redis://[::1]6379", false},
+        {"unix://relative", false},
+        {"http://h", false},
+        {"", false},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        const char *why;
+        bool good = redis_url_check(rows[i].url, &why);
+        ok(good == rows[i].good && (why == NULL) == good, "url \"%s\"%s%s", rows[i].url,
+           why ? ": " : "", why ? why : "");
+    }
+#ifdef HAVE_HIREDIS_SSL
+    const char *why;
+    ok(redis_url_check("rediss://h", &why), "rediss:// with TLS in hiredis");
+#else
+    const char *why;
+    ok(!redis_url_check("rediss://h", &why) && strstr(why, "hiredis"), "no rediss:// without TLS");
+#endif
+}
+
+static bool redis_is_installed(void)
+{
+    return system("command -v redis-server >/dev/null 2>&1") == 0;
+}
+
+int main(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+    snprintf(dir, sizeof(dir), "/tmp/postern-limiter-XXXXXX");
+    if (!mkdtemp(dir))
+        return 1;
+    loop = loop_new();
+    test_urls();
+    test_memory_queries();
+    test_memory_connections();
+    test_hostile();
+    if (redis_is_installed()) {
+        struct server s = {0};
+        if (ok(server_start(&s, ""), "a Redis of our own")) {
+            test_fleet(&s);
+            test_connections(&s);
+            test_away(&s);
+            server_stop(&s);
+        }
+        test_login();
+    } else {
+        ok(true, "with a real Redis # SKIP redis-server is not installed");
+    }
+    loop_free(loop);
+    rmdir(dir);
+    return tap_done();
+}
