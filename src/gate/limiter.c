@@ -1,12 +1,6 @@
-/* Meters: who may connect, who may query, and who waits for how long.
- *
- *   source   where tokens come from now: Redis, this process's memory, its share, or nowhere
- *   lease    tokens that a meter holds; debited when granted, worthless after a second
- *   due      meters that have something to ask Redis, sent together at the end of the turn
- *   verdict  an ask that is decided, delivered at the end of the turn
- *
- * A meter asks Redis for one thing of each kind at a time. It lives on for a while after its
- * last reference, so that nothing in flight ever misses it.
+/* The limiter of one worker: what it asks Redis, where tokens come from when Redis is away, and
+ * the life of its meters. A meter asks for one thing of each kind at a time, and lives on for a
+ * while after its last reference, so that nothing in flight ever misses it.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "gate/limiter.h"
@@ -20,402 +14,16 @@
 #include "base/mem.h"
 #include "gate/lease.h"
 #include "gate/limiter_shared.h"
+#include "gate/meter.h"
 #include "gate/redis.h"
 
 enum {
     BEAT_S = 10,        /* heartbeat of connection counts, and housekeeping */
     MEMBER_LIFE_S = 30, /* what a dead instance held is free again after that */
-    LEASE_TICK_MS = 250,
-    LEASE_AGE_MS = 750, /* with the tick: a lease lives at most a second */
-    RETRY_MIN_MS = 2,   /* a tenant out of tokens does not ask Redis more often */
-    CONNECTS_AT_ONCE = 1000,
-    TAG_MAX = 32
-};
-
-enum source { SOURCE_REDIS, SOURCE_MEMORY, SOURCE_SHARE, SOURCE_OPEN, SOURCE_CLOSED };
-
-/* limit_ask.want: what is asked for; once it is decided, also DECIDED and the verdict. */
-enum { WANT_QUERY = 1, WANT_CONNECT = 2, WANT_DECIDED = 4, WANT_VERDICT_SHIFT = 8 };
-
-struct limits {
-    uint32_t max_connections, connections_per_second, connections_burst;
-    uint32_t queries_per_second, queries_burst;
-    uint64_t rate_wait;
-};
-
-struct meter {
-    /* What the fast path touches. */
-    uint32_t tokens, low_water;
-    struct limits limits;
-    uint64_t queries, refused;
-
-    struct limiter *limiter;
-    struct list_node node, due_node, leased_node;
-    struct text tenant;
-    char *plan, *query_key, *connect_key;
-    struct shared_tenant *shared;
-    unsigned refs, pending; /* pending: asks that wait or are decided and not yet told */
-    uint64_t idle_since;
-
-    uint32_t leased;              /* tokens at the time of the last grant */
-    uint64_t granted_at, next_at; /* next_at: the store has none before */
-    struct list query_waiting, connect_waiting;
-    struct timer retry;
-
-    uint32_t held; /* connections */
-    bool stale;    /* Redis has another count of them */
-    struct redis_call query_call, connect_call;
-    uint32_t query_asked, connect_asked, held_told;
-};
-
-struct limiter {
-    struct loop *loop;
-    struct limiter_shared *shared;
-    char *member, *prefix;
-    char tag[TAG_MAX];
-    struct redis *redis; /* NULL: none configured */
-    struct redis_script query_script, connect_script;
-    enum source source;
-    int away; /* enum conf_away */
-    uint32_t fleet_size;
-    uint64_t repaired_at;
-    struct map by_tenant;
-    struct list meters, due, leased, verdicts;
-    struct turn_end turn_end;
-    struct timer beat, lease_tick;
+    CONNECTS_AT_ONCE = 1000
 };
 
 static const char *const source_names[] = {"redis", "memory", "share", "open", "closed"};
-
-/* ---- small questions ---- */
-
-static bool counts_connections(const struct meter *m)
-{
-    return m->limits.max_connections || m->limits.connections_per_second;
-}
-
-static bool is_local(const struct limiter *l)
-{
-    return l->source == SOURCE_MEMORY || l->source == SOURCE_SHARE;
-}
-
-static uint32_t parts_of(const struct limiter *l)
-{
-    return l->source == SOURCE_SHARE ? l->fleet_size : 1;
-}
-
-static struct lease_rate query_rate(const struct meter *m)
-{
-    return lease_rate(m->limits.queries_per_second, m->limits.queries_burst, parts_of(m->limiter));
-}
-
-static void mark_due(struct meter *m)
-{
-    if (!list_is_linked(&m->due_node))
-        list_push_back(&m->limiter->due, &m->due_node);
-    loop_at_turn_end(m->limiter->loop, &m->limiter->turn_end);
-}
-
-static void mark_stale(struct meter *m)
-{
-    m->stale = true;
-    if (m->limiter->source == SOURCE_REDIS)
-        mark_due(m);
-}
-
-/* ---- asks ---- */
-
-static struct list *waiting_of(struct meter *m, const struct limit_ask *ask)
-{
-    return ask->want & WANT_QUERY ? &m->query_waiting : &m->connect_waiting;
-}
-
-static enum limit_verdict wait_for(struct meter *m, struct limit_ask *ask, uint32_t want)
-{
-    CHECK(ask->meter == NULL);
-    ask->meter = m;
-    ask->want = want;
-    ask->deadline = loop_now(m->limiter->loop) + m->limits.rate_wait;
-    list_push_back(waiting_of(m, ask), &ask->node);
-    m->pending++;
-    return LIMIT_WAIT;
-}
-
-/* Decided, but told only at the end of the turn: whoever is told may ask again at once. From
- * here on `deadline` holds retry_after. */
-static void decide(struct meter *m, struct limit_ask *ask, enum limit_verdict verdict,
-                   uint64_t retry_after)
-{
-    struct limiter *l = m->limiter;
-    list_remove(waiting_of(m, ask), &ask->node);
-    ask->want |= WANT_DECIDED | (uint32_t)verdict << WANT_VERDICT_SHIFT;
-    ask->deadline = retry_after;
-    if (verdict != LIMIT_PASS)
-        m->refused++;
-    list_push_back(&l->verdicts, &ask->node);
-    loop_at_turn_end(l->loop, &l->turn_end);
-}
-
-static void tell_verdicts(struct limiter *l)
-{
-    while (!list_is_empty(&l->verdicts)) {
-        struct limit_ask *ask = LIST_FIRST(&l->verdicts, struct limit_ask, node);
-        list_remove(&l->verdicts, &ask->node);
-        ask->meter->pending--;
-        ask->meter = NULL;
-        ask->decided(ask, (enum limit_verdict)(ask->want >> WANT_VERDICT_SHIFT), ask->deadline);
-    }
-}
-
-void limit_ask_cancel(struct limit_ask *ask)
-{
-    struct meter *m = ask->meter;
-    if (!m)
-        return;
-    ask->meter = NULL;
-    m->pending--;
-    if (!(ask->want & WANT_DECIDED)) {
-        list_remove(waiting_of(m, ask), &ask->node);
-        return;
-    }
-    list_remove(&m->limiter->verdicts, &ask->node);
-    if (ask->want & WANT_CONNECT && ask->want >> WANT_VERDICT_SHIFT == LIMIT_PASS)
-        meter_disconnect(m);
-}
-
-/* ---- leases ---- */
-
-static void drop_lease(struct meter *m)
-{
-    m->tokens = m->low_water = m->leased = 0;
-    m->query_asked = 0;
-    m->granted_at = m->next_at = 0;
-}
-
-static uint32_t lease_wanted(const struct meter *m, uint64_t now)
-{
-    uint32_t most = lease_most(m->limits.queries_per_second, m->limits.queries_burst);
-    uint32_t want = lease_next_size(m->leased, m->leased - m->tokens, now - m->granted_at, most);
-    if (want < m->query_waiting.count)
-        want = m->query_waiting.count < most ? (uint32_t)m->query_waiting.count : most;
-    return want;
-}
-
-static void lease_granted(struct meter *m, uint32_t granted, uint32_t wanted, uint64_t wait,
-                          uint64_t now)
-{
-    struct limiter *l = m->limiter;
-    m->tokens += granted;
-    m->leased = m->tokens;
-    m->granted_at = now;
-    m->low_water = l->source == SOURCE_REDIS ? lease_low_water(m->leased) : 0;
-    m->next_at = 0;
-    if (granted < wanted) {
-        /* Asking for each token as it is earned would be a storm; with a small burst, waiting
-         * longer would lose tokens. */
-        struct lease_rate rate = query_rate(m);
-        uint64_t pause = lease_cost(&rate, rate.burst) / 4;
-        if (pause > RETRY_MIN_MS * US_PER_MS)
-            pause = RETRY_MIN_MS * US_PER_MS;
-        m->next_at = now + (wait > pause ? wait : pause);
-    }
-    if (m->tokens && !list_is_linked(&m->leased_node)) {
-        list_push_back(&l->leased, &m->leased_node);
-        if (!timer_is_running(&l->lease_tick))
-            timer_start(&l->lease_tick, LEASE_TICK_MS * US_PER_MS);
-    }
-}
-
-static void lease_from_memory(struct meter *m, uint64_t now)
-{
-    struct lease_rate rate = query_rate(m);
-    uint32_t want = lease_wanted(m, now);
-    uint64_t wait;
-    uint32_t granted = limiter_shared_lease(m->limiter->shared, m->shared, &rate, now, want, &wait);
-    lease_granted(m, granted, want, wait, now);
-}
-
-static void on_lease_tick(struct timer *t)
-{
-    struct limiter *l = CONTAINER_OF(t, struct limiter, lease_tick);
-    uint64_t now = loop_now(l->loop);
-    LIST_EACH(&l->leased, struct meter, leased_node, m)
-    {
-        if (now - m->granted_at >= LEASE_AGE_MS * US_PER_MS)
-            m->tokens = m->leased = 0;
-        if (m->tokens == 0)
-            list_remove(&l->leased, &m->leased_node);
-    }
-    if (!list_is_empty(&l->leased))
-        timer_start(t, LEASE_TICK_MS * US_PER_MS);
-}
-
-/* ---- queries ---- */
-
-/* When the token for the query behind `ahead` others is earned, at the earliest. */
-static uint64_t turn_of(const struct meter *m, size_t ahead)
-{
-    struct lease_rate rate = query_rate(m);
-    return m->next_at + lease_cost(&rate, ahead);
-}
-
-/* The store has none before next_at: who cannot live to see its turn is told so now. */
-static void refuse_hopeless(struct meter *m, uint64_t now)
-{
-    size_t ahead = 0;
-    LIST_EACH(&m->query_waiting, struct limit_ask, node, ask)
-    {
-        uint64_t turn = turn_of(m, ahead);
-        if (turn > ask->deadline)
-            decide(m, ask, LIMIT_RATE, turn - now);
-        else
-            ahead++;
-    }
-    if (ahead)
-        timer_start(&m->retry, m->next_at - now);
-}
-
-/* Moves the queue of queries as far as tokens, or the lack of a limit, allow. */
-static void pump_queries(struct meter *m)
-{
-    struct limiter *l = m->limiter;
-    uint64_t now = loop_now(l->loop);
-    struct limit_ask *ask;
-    while ((ask = LIST_FIRST(&m->query_waiting, struct limit_ask, node)) != NULL) {
-        if (m->limits.queries_per_second == 0 || l->source == SOURCE_OPEN) {
-            decide(m, ask, LIMIT_PASS, 0);
-        } else if (l->source == SOURCE_CLOSED) {
-            decide(m, ask, LIMIT_AWAY, 0);
-        } else if (m->tokens > 0) {
-            m->tokens--;
-            decide(m, ask, LIMIT_PASS, 0);
-        } else if (now < m->next_at) {
-            refuse_hopeless(m, now);
-            return;
-        } else if (is_local(l)) {
-            lease_from_memory(m, now);
-        } else {
-            mark_due(m);
-            return;
-        }
-    }
-}
-
-static void on_retry(struct timer *t)
-{
-    pump_queries(CONTAINER_OF(t, struct meter, retry));
-}
-
-static enum limit_verdict query_slowly(struct meter *m, struct limit_ask *ask,
-                                       uint64_t *retry_after)
-{
-    struct limiter *l = m->limiter;
-    if (m->limits.queries_per_second == 0 || l->source == SOURCE_OPEN)
-        return LIMIT_PASS;
-    if (l->source == SOURCE_CLOSED) {
-        m->refused++;
-        return LIMIT_AWAY;
-    }
-    uint64_t now = loop_now(l->loop);
-    if (is_local(l) && list_is_empty(&m->query_waiting) && now >= m->next_at) {
-        lease_from_memory(m, now);
-        if (m->tokens > 0) {
-            m->tokens--;
-            return LIMIT_PASS;
-        }
-    }
-    if (now < m->next_at) {
-        uint64_t turn = turn_of(m, m->query_waiting.count);
-        if (turn > now + m->limits.rate_wait) {
-            *retry_after = turn - now;
-            m->refused++;
-            return LIMIT_RATE;
-        }
-        if (!timer_is_running(&m->retry))
-            timer_start(&m->retry, m->next_at - now);
-    } else if (!is_local(l)) {
-        mark_due(m);
-    }
-    return wait_for(m, ask, WANT_QUERY);
-}
-
-enum limit_verdict meter_query(struct meter *m, struct limit_ask *ask, uint64_t *retry_after)
-{
-    *retry_after = 0;
-    m->queries++;
-    if (m->tokens == 0)
-        return query_slowly(m, ask, retry_after);
-    if (--m->tokens < m->low_water)
-        mark_due(m);
-    return LIMIT_PASS;
-}
-
-/* ---- connections ---- */
-
-static void admit(struct meter *m)
-{
-    m->held++;
-    limiter_shared_count(m->limiter->shared, m->shared, 1);
-}
-
-/* A connection now, from anywhere but Redis; LIMIT_WAIT when Redis has to say it. */
-static enum limit_verdict connect_locally(struct meter *m, uint64_t *retry_after)
-{
-    struct limiter *l = m->limiter;
-    if (!counts_connections(m) || l->source == SOURCE_OPEN) {
-        admit(m);
-        return LIMIT_PASS;
-    }
-    if (l->source == SOURCE_CLOSED)
-        return LIMIT_AWAY;
-    if (l->source == SOURCE_REDIS)
-        return LIMIT_WAIT;
-    uint32_t parts = parts_of(l), max = m->limits.max_connections;
-    struct lease_rate rate =
-        lease_rate(m->limits.connections_per_second, m->limits.connections_burst, parts);
-    enum limit_verdict verdict =
-        limiter_shared_connect(l->shared, m->shared, max / parts + (max % parts != 0), &rate,
-                               loop_now(l->loop), retry_after);
-    if (verdict == LIMIT_PASS)
-        m->held++;
-    return verdict;
-}
-
-static void pump_connects(struct meter *m)
-{
-    struct limit_ask *ask;
-    while ((ask = LIST_FIRST(&m->connect_waiting, struct limit_ask, node)) != NULL) {
-        uint64_t retry_after = 0;
-        enum limit_verdict verdict = connect_locally(m, &retry_after);
-        if (verdict == LIMIT_WAIT) {
-            mark_due(m);
-            return;
-        }
-        decide(m, ask, verdict, retry_after);
-    }
-}
-
-enum limit_verdict meter_connect(struct meter *m, struct limit_ask *ask, uint64_t *retry_after)
-{
-    *retry_after = 0;
-    enum limit_verdict verdict = connect_locally(m, retry_after);
-    if (verdict == LIMIT_WAIT) {
-        mark_due(m);
-        return wait_for(m, ask, WANT_CONNECT);
-    }
-    if (verdict != LIMIT_PASS)
-        m->refused++;
-    return verdict;
-}
-
-void meter_disconnect(struct meter *m)
-{
-    CHECK(m->held > 0);
-    m->held--;
-    limiter_shared_count(m->limiter->shared, m->shared, -1);
-    if (m->limits.max_connections && m->limiter->redis)
-        mark_stale(m);
-}
 
 /* ---- Redis ---- */
 
@@ -445,9 +53,9 @@ static void on_query_answer(struct redis_call *call, const int64_t *values)
             granted = asked;
         if (wait > US_PER_S)
             wait = US_PER_S; /* the lowest limit is one a second */
-        lease_granted(m, (uint32_t)granted, asked, wait, loop_now(m->limiter->loop));
+        meter_lease_granted(m, (uint32_t)granted, asked, wait, loop_now(m->limiter->loop));
     }
-    pump_queries(m);
+    meter_pump_queries(m);
 }
 
 static void ask_for_lease(struct meter *m, uint64_t now)
@@ -457,7 +65,7 @@ static void ask_for_lease(struct meter *m, uint64_t now)
     bool wanted = !list_is_empty(&m->query_waiting) || m->tokens < m->low_water;
     if (m->query_call.id || !wanted || now < m->next_at || p->queries_per_second == 0)
         return;
-    uint32_t want = lease_wanted(m, now);
+    uint32_t want = meter_lease_wanted(m, now);
     struct numbers n;
     struct text args[] = {
         number(&n, 0, p->queries_per_second),
@@ -474,7 +82,7 @@ static void mark_all_stale(struct limiter *l)
     l->repaired_at = loop_now(l->loop);
     LIST_EACH(&l->meters, struct meter, node, m)
     if (m->limits.max_connections && (m->held || m->stale))
-        mark_stale(m);
+        meter_mark_stale(m);
 }
 
 static void on_connect_answer(struct redis_call *call, const int64_t *values)
@@ -491,19 +99,19 @@ static void on_connect_answer(struct redis_call *call, const int64_t *values)
     for (; granted > 0 && left > 0; granted--, left--) {
         ask = LIST_FIRST(&m->connect_waiting, struct limit_ask, node);
         if (!ask) {
-            mark_stale(m); /* who asked is gone: Redis gets the true count */
+            meter_mark_stale(m); /* who asked is gone: Redis gets the true count */
             left = 0;
             break;
         }
-        admit(m);
-        decide(m, ask, LIMIT_PASS, 0);
+        meter_admit(m);
+        meter_decide(m, ask, LIMIT_PASS, 0);
     }
     bool full = values[LEASE_CONNECT_WHY] == LEASE_WHY_CONNECTIONS;
     uint64_t wait = (uint64_t)values[LEASE_CONNECT_WAIT];
     for (; left > 0; left--)
         if ((ask = LIST_FIRST(&m->connect_waiting, struct limit_ask, node)) != NULL)
-            decide(m, ask, full ? LIMIT_CONNECTIONS : LIMIT_RATE,
-                   full || wait > US_PER_S ? 0 : wait);
+            meter_decide(m, ask, full ? LIMIT_CONNECTIONS : LIMIT_RATE,
+                         full || wait > US_PER_S ? 0 : wait);
     /* Redis did not know what it was told before: it lost its data, so tell it all. */
     uint64_t now = loop_now(l->loop);
     if (m->held_told && values[LEASE_CONNECT_KNOWN] == 0 && now - l->repaired_at > US_PER_S) {
@@ -511,7 +119,7 @@ static void on_connect_answer(struct redis_call *call, const int64_t *values)
         mark_all_stale(l);
     }
     if (m->stale || !list_is_empty(&m->connect_waiting))
-        mark_due(m);
+        meter_mark_due(m);
 }
 
 static void ask_for_connections(struct meter *m)
@@ -543,7 +151,7 @@ static void ask_for_connections(struct meter *m)
 static void on_turn_end(struct turn_end *t)
 {
     struct limiter *l = CONTAINER_OF(t, struct limiter, turn_end);
-    tell_verdicts(l);
+    limiter_tell_verdicts(l);
     if (l->source == SOURCE_REDIS && redis_state_of(l->redis) == REDIS_STARTING)
         return; /* they stay due until it has started, or is away */
     while (!list_is_empty(&l->due)) {
@@ -576,9 +184,9 @@ static void begin_anew(struct limiter *l)
     LIST_EACH(&l->meters, struct meter, node, m)
     {
         timer_stop(&m->retry);
-        drop_lease(m);
-        pump_queries(m);
-        pump_connects(m);
+        meter_drop_lease(m);
+        meter_pump_queries(m);
+        meter_pump_connects(m);
     }
     if (l->source == SOURCE_REDIS)
         mark_all_stale(l);
@@ -628,11 +236,11 @@ static void set_plan(struct meter *m, const struct conf_plan *plan)
     bool counted = old->max_connections != 0;
     m->limits = fresh;
     if (!queries_same)
-        drop_lease(m);
+        meter_drop_lease(m);
     if (!counted && m->limits.max_connections && m->held && m->limiter->redis)
-        mark_stale(m);
-    pump_queries(m);
-    pump_connects(m);
+        meter_mark_stale(m);
+    meter_pump_queries(m);
+    meter_pump_connects(m);
 }
 
 struct meter *meter_take(struct limiter *l, struct text tenant, const struct conf_plan *plan)
@@ -645,7 +253,7 @@ struct meter *meter_take(struct limiter *l, struct text tenant, const struct con
         m->shared = limiter_shared_take(l->shared, tenant, loop_now(l->loop));
         list_init(&m->query_waiting);
         list_init(&m->connect_waiting);
-        timer_init(&m->retry, l->loop, on_retry);
+        timer_init(&m->retry, l->loop, meter_retry);
         m->query_call = (struct redis_call){0, LEASE_QUERY_VALUES, on_query_answer};
         m->connect_call = (struct redis_call){0, LEASE_CONNECT_VALUES, on_connect_answer};
         name_keys(m);
@@ -707,7 +315,7 @@ static void on_beat(struct timer *t)
     LIST_EACH(&l->meters, struct meter, node, m)
     {
         if (m->held && m->limits.max_connections && l->redis)
-            mark_stale(m);
+            meter_mark_stale(m);
         bool busy = m->refs || m->pending || m->held || m->query_call.id || m->connect_call.id ||
                     list_is_linked(&m->due_node);
         if (!busy && now - m->idle_since >= BEAT_S * US_PER_S)
@@ -735,7 +343,7 @@ struct limiter *limiter_new(struct loop *loop, struct limiter_shared *shared,
     redis_script_init(&l->query_script, lease_query_script());
     redis_script_init(&l->connect_script, lease_connect_script());
     timer_init(&l->beat, loop, on_beat);
-    timer_init(&l->lease_tick, loop, on_lease_tick);
+    timer_init(&l->lease_tick, loop, limiter_lease_tick);
     timer_start(&l->beat, BEAT_S * US_PER_S);
     limiter_configure(l, conf);
     return l;
@@ -799,7 +407,7 @@ void limiter_each(const struct limiter *l, void (*visit)(void *, const struct me
         if (m->refs == 0)
             continue;
         const struct limits *p = &m->limits;
-        bool limited = counts_connections(m) || p->queries_per_second;
+        bool limited = meter_counts_connections(m) || p->queries_per_second;
         struct meter_view v = {
             .tenant = m->tenant.at,
             .plan = m->plan,

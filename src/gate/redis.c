@@ -33,26 +33,15 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "gate/redis_url.h"
 
 enum {
-    DEFAULT_PORT = 6379,
     ADDRESSES_MAX = 8,
     BACKOFF_MIN_MS = 100,
     BACKOFF_MAX_MS = 5000,
     NEXT_ADDRESS_MS = 1,
     PASSWORD_MAX = 4096,
-    WHY_MAX = 192,
-    PATH_TEXT = 108 /* sun_path */
-};
-
-enum url_kind { URL_TCP, URL_TLS, URL_UNIX };
-
-struct redis_url {
-    enum url_kind kind;
-    char user[128];
-    char host[256]; /* the path of a unix socket */
-    uint16_t port;
-    uint32_t db;
+    WHY_MAX = 192
 };
 
 enum redis_step { STEP_PAUSED, STEP_RESOLVING, STEP_DIALING, STEP_GREETING, STEP_READY };
@@ -102,80 +91,6 @@ struct redis {
 };
 
 static void lose(struct redis *r, const char *fmt, ...) PRINTF_LIKE(2, 3);
-
-/* ---- the url ---- */
-
-static const char *parse_authority(struct redis_url *u, struct text rest)
-{
-    struct text authority, db = {0}, port = {0}, host;
-    text_split(&rest, '/', &authority);
-    db = rest.at ? rest : (struct text){0};
-    const char *at = memchr(authority.at, '@', authority.len);
-    if (at) {
-        struct text user = {authority.at, (size_t)(at - authority.at)};
-        if (memchr(user.at, ':', user.len))
-            return "a password does not belong in the url: use password_file";
-        if (user.len == 0 || !text_to_array(user, u->user, sizeof(u->user)))
-            return "the user is empty or too long";
-        authority = (struct text){at + 1, authority.len - user.len - 1};
-    }
-    host = authority;
-    const char *end =
-        authority.len && authority.at[0] == '[' ? memchr(authority.at, ']', authority.len) : NULL;
-    const char *tail = end ? end + 1 : memchr(authority.at, ':', authority.len);
-    if (tail) {
-        host.len = (size_t)(tail - authority.at);
-        port = (struct text){tail, authority.len - host.len};
-    }
-    if (end)
-        host = (struct text){host.at + 1, host.len - 2};
-    uint64_t number = DEFAULT_PORT;
-    if (port.len && (port.at[0] != ':' ||
-                     !text_to_u64((struct text){port.at + 1, port.len - 1}, 1, 65535, &number)))
-        return "the port is not a number in 1..65535";
-    u->port = (uint16_t)number;
-    if (host.len == 0 || !text_to_array(host, u->host, sizeof(u->host)))
-        return "the host is empty or too long";
-    number = 0;
-    if (db.len && !text_to_u64(db, 0, 1000000, &number))
-        return "the database is not a number";
-    u->db = (uint32_t)number;
-    return NULL;
-}
-
-/* NULL, or what is wrong. */
-static const char *parse_url(const char *url, struct redis_url *u)
-{
-    *u = (struct redis_url){0};
-    struct text t = text_of(url);
-    if (text_starts(t, "unix://")) {
-        u->kind = URL_UNIX;
-        struct text path = {t.at + 7, t.len - 7};
-        if (!text_starts(path, "/") || path.len >= PATH_TEXT)
-            return "unix:// needs an absolute path of at most 107 bytes";
-        CHECK(text_to_array(path, u->host, sizeof(u->host)));
-        return NULL;
-    }
-    if (text_starts(t, "redis://"))
-        return parse_authority(u, (struct text){t.at + 8, t.len - 8});
-    if (text_starts(t, "rediss://")) {
-        u->kind = URL_TLS;
-        const char *why = parse_authority(u, (struct text){t.at + 9, t.len - 9});
-#ifndef HAVE_HIREDIS_SSL
-        if (!why)
-            why = "rediss:// needs hiredis 1.0 or later with TLS, which this build has not";
-#endif
-        return why;
-    }
-    return "a url of Redis starts with redis://, rediss:// or unix://";
-}
-
-bool redis_url_check(const char *url, const char **why)
-{
-    struct redis_url u;
-    *why = parse_url(url, &u);
-    return *why == NULL;
-}
 
 /* ---- slots ---- */
 
@@ -528,7 +443,7 @@ static void dial(struct redis *r)
 {
     r->step = STEP_DIALING;
     timer_start(&r->deadline, r->timeout);
-    if (r->url.kind == URL_UNIX)
+    if (r->url.kind == REDIS_URL_UNIX)
         r->context = redisAsyncConnectUnix(r->url.host);
     else
         r->context = redisAsyncConnect(r->address[r->address_next++], r->url.port);
@@ -539,7 +454,7 @@ static void dial(struct redis *r)
     /* hiredis leaves its socket open across exec. */
     fcntl(r->context->c.fd, F_SETFD, FD_CLOEXEC);
     r->context->data = r;
-    if (r->url.kind == URL_TLS && !start_tls(r)) {
+    if (r->url.kind == REDIS_URL_TLS && !start_tls(r)) {
         lose(r, "cannot start TLS (is ca_file right?)");
         return;
     }
@@ -608,7 +523,7 @@ static void on_pause_over(struct timer *t)
     struct redis *r = CONTAINER_OF(t, struct redis, pause);
     if (r->unusable)
         lose(r, "%s", r->unusable);
-    else if (r->url.kind == URL_UNIX || r->address_next < r->address_count)
+    else if (r->url.kind == REDIS_URL_UNIX || r->address_next < r->address_count)
         dial(r);
     else
         resolve(r);
@@ -653,7 +568,7 @@ struct redis *redis_new(struct loop *loop, const struct conf_redis *conf,
     list_init(&r->slots);
     timer_init(&r->pause, loop, on_pause_over);
     timer_init(&r->deadline, loop, on_deadline);
-    r->unusable = parse_url(conf->url, &r->url);
+    r->unusable = redis_url_parse(conf->url, &r->url);
     if (conf->password_file[0])
         r->password = read_password(conf->password_file, &r->unusable);
     timer_start(&r->pause, 0);
@@ -695,7 +610,7 @@ bool redis_is_same(const struct redis *r, const struct conf_redis *conf)
 {
     if (strcmp(r->url_text, conf->url) != 0 || strcmp(r->prefix, conf->prefix) != 0 ||
         strcmp(r->ca_file, conf->ca_file) != 0 || r->timeout != conf->timeout ||
-        strcmp(r->password_file, conf->password_file) != 0 || r->url.kind == URL_TLS)
+        strcmp(r->password_file, conf->password_file) != 0 || r->url.kind == REDIS_URL_TLS)
         return false;
     if (!conf->password_file[0])
         return true;
