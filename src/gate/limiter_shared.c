@@ -25,7 +25,17 @@ struct limiter_shared {
     struct map tenants;
     struct list idle;
     size_t sweep_at;
+    uint64_t latest; /* no bucket sees time run backwards */
 };
+
+/* Each worker reads its clock once a turn, so they differ. A bucket that is asked with an older
+ * time than the last one would look overdrawn beyond its burst, and be forgiven. */
+static uint64_t latest_of(struct limiter_shared *s, uint64_t now)
+{
+    if (s->latest < now)
+        s->latest = now;
+    return s->latest;
+}
 
 struct limiter_shared *limiter_shared_new(void)
 {
@@ -110,7 +120,7 @@ uint32_t limiter_shared_lease(struct limiter_shared *s, struct shared_tenant *t,
                               uint64_t *wait)
 {
     pthread_mutex_lock(&s->lock);
-    uint32_t granted = lease_take(rate, &t->query_tat, now, want, wait);
+    uint32_t granted = lease_take(rate, &t->query_tat, latest_of(s, now), want, wait);
     pthread_mutex_unlock(&s->lock);
     return granted;
 }
@@ -124,7 +134,7 @@ enum limit_verdict limiter_shared_connect(struct limiter_shared *s, struct share
     pthread_mutex_lock(&s->lock);
     if (most && t->connections >= most)
         verdict = LIMIT_CONNECTIONS;
-    else if (lease_take(rate, &t->connect_tat, now, 1, retry_after) == 0)
+    else if (lease_take(rate, &t->connect_tat, latest_of(s, now), 1, retry_after) == 0)
         verdict = LIMIT_RATE;
     else
         t->connections++;

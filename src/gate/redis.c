@@ -24,6 +24,7 @@
 #include <openssl/evp.h>
 #ifdef HAVE_HIREDIS_SSL
 #include <hiredis/hiredis_ssl.h>
+#include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #endif
@@ -177,7 +178,7 @@ static void forget_resolve(struct redis *r)
     struct resolve *p = r->resolve;
     if (!p)
         return;
-    /* The resolver still calls back, and that call frees it. */
+    /* The resolver still calls back, in a later turn, and that call frees it. */
     r->resolve = NULL;
     p->redis = NULL;
     if (p->request)
@@ -193,6 +194,15 @@ static void forget_context(struct redis *r)
         return;
     context->data = NULL;
     redisAsyncFree(context);
+}
+
+/* OpenSSL's queue of errors is the thread's: what is left in it fails the next TLS stream,
+ * ours or a client's. */
+static void forget_tls_errors(void)
+{
+#ifdef HAVE_HIREDIS_SSL
+    ERR_clear_error();
+#endif
 }
 
 static uint64_t backoff(unsigned failures)
@@ -219,6 +229,7 @@ static void lose(struct redis *r, const char *fmt, ...)
     r->broken = false;
     forget_resolve(r);
     forget_context(r);
+    forget_tls_errors();
     r->step = STEP_PAUSED;
     timer_start(&r->pause, more ? NEXT_ADDRESS_MS * US_PER_MS : backoff(r->failures));
     bool news = !r->away && !more;
@@ -411,6 +422,7 @@ static void on_disconnected(const redisAsyncContext *context, int status)
 /* hiredis's own context would check the chain but not the name, so ours it is. */
 static bool start_tls(struct redis *r)
 {
+    forget_tls_errors();
     SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
     CHECK(ctx != NULL);
     SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
@@ -501,12 +513,13 @@ static void resolve(struct redis *r)
     }
     r->step = STEP_RESOLVING;
     timer_start(&r->deadline, r->timeout);
-    if (!r->dns) {
-        r->dns = evdns_base_new(loop_base(r->loop), EVDNS_BASE_DISABLE_WHEN_INACTIVE);
-        CHECK(r->dns != NULL);
-        /* Without the file the resolver falls back to this machine. */
-        evdns_base_resolv_conf_parse(r->dns, DNS_OPTIONS_ALL, "/etc/resolv.conf");
-    }
+    /* A new one each time: resolv.conf and hosts may have changed. Without the file the
+     * resolver falls back to this machine. */
+    if (r->dns)
+        evdns_base_free(r->dns, 1);
+    r->dns = evdns_base_new(loop_base(r->loop), EVDNS_BASE_DISABLE_WHEN_INACTIVE);
+    CHECK(r->dns != NULL);
+    evdns_base_resolv_conf_parse(r->dns, DNS_OPTIONS_ALL, "/etc/resolv.conf");
     struct evutil_addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     struct resolve *p = NEW(struct resolve);
     p->redis = r;

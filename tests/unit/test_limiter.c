@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -240,6 +241,72 @@ static void test_memory_queries(void)
     limiter_shared_free(shared);
 }
 
+/* Each worker with a loop of its own; only `shared` is between them. */
+struct crowd {
+    pthread_t thread;
+    struct limiter_shared *shared;
+    uint64_t until, passed;
+    unsigned worker;
+};
+
+static void on_crowd_turn(struct timer *t)
+{
+    loop_break(t->loop);
+}
+
+static void *crowd_run(void *arg)
+{
+    struct crowd *w = arg;
+    struct loop *own = loop_new();
+    struct conf c = {.plans = plan_rows, .plan_count = 4};
+    static char empty[] = "", prefix[] = "test";
+    c.redis.url = c.redis.password_file = c.redis.ca_file = empty;
+    c.redis.prefix = prefix;
+    c.redis.fleet_size = 1;
+    struct limiter *l = limiter_new(own, w->shared, &c, "one", w->worker, 4);
+    struct meter *m = meter_take(l, TEXT("crowd"), &plans[BOTH]);
+    struct limit_ask ask = {0};
+    struct timer over = {0};
+    uint64_t retry_after;
+    timer_init(&over, own, on_crowd_turn);
+    while (clock_now() < w->until) {
+        w->passed += meter_query(m, &ask, &retry_after) == LIMIT_PASS;
+        if (meter_connect(m, &ask, &retry_after) == LIMIT_PASS)
+            meter_disconnect(m);
+        timer_start(&over, 0);
+        loop_run(own);
+    }
+    meter_drop(&m);
+    limiter_free(l);
+    loop_free(own);
+    return NULL;
+}
+
+static void test_threads(void)
+{
+    conf_of(NULL); /* clears the plans */
+    struct limiter_shared *shared = limiter_shared_new();
+    struct crowd crowd[4];
+    plans[BOTH].queries_per_second = 2000;
+    plans[BOTH].queries_burst = 100;
+    plans[BOTH].max_connections = 2;
+    uint64_t begun = clock_now(), passed = 0;
+    for (unsigned i = 0; i < COUNT_OF(crowd); i++) {
+        crowd[i] = (struct crowd){.shared = shared, .until = begun + 300 * US_PER_MS, .worker = i};
+        if (pthread_create(&crowd[i].thread, NULL, crowd_run, &crowd[i]) != 0)
+            abort();
+    }
+    for (unsigned i = 0; i < COUNT_OF(crowd); i++) {
+        pthread_join(crowd[i].thread, NULL);
+        passed += crowd[i].passed;
+    }
+    uint64_t bound = (clock_now() - begun) / 500 + 100;
+    ok(passed <= bound && passed >= bound / 2,
+       "four workers share one limit in memory (%llu of %llu)", (unsigned long long)passed,
+       (unsigned long long)bound);
+    limiter_shared_free(shared);
+}
+
 static void test_memory_connections(void)
 {
     struct conf c = conf_of(NULL);
@@ -283,6 +350,7 @@ struct server {
     pid_t pid;
     char url[128], socket[100];
     int port; /* 0: only the unix socket */
+    bool tls;
 };
 
 static int free_port(void)
@@ -301,13 +369,17 @@ static int free_port(void)
 static bool server_start(struct server *s, const char *password)
 {
     int out[2];
-    char port[16], buf[4096];
+    char port[16], buf[4096], cert[100], key[100];
     size_t len = 0;
     if (pipe(out) != 0)
         abort();
     snprintf(s->socket, sizeof(s->socket), "%s/redis.sock", dir);
     snprintf(port, sizeof(port), "%d", s->port);
-    if (s->port)
+    snprintf(cert, sizeof(cert), "%s/cert.pem", dir);
+    snprintf(key, sizeof(key), "%s/key.pem", dir);
+    if (s->tls)
+        snprintf(s->url, sizeof(s->url), "rediss://localhost:%d", s->port);
+    else if (s->port)
         snprintf(s->url, sizeof(s->url), "redis://localhost:%d/3", s->port);
     else
         snprintf(s->url, sizeof(s->url), "unix://%s", s->socket);
@@ -316,9 +388,33 @@ static bool server_start(struct server *s, const char *password)
         dup2(out[1], 1);
         close(out[0]);
         close(out[1]);
-        execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1",
-               "--unixsocket", s->socket, "--save", "", "--appendonly", "no", "--daemonize", "no",
-               "--dir", dir, "--requirepass", password, (char *)NULL);
+        const char *argv[] = {"redis-server",
+                              "--port",
+                              s->tls ? "0" : port,
+                              "--bind",
+                              "127.0.0.1",
+                              "--unixsocket",
+                              s->socket,
+                              "--save",
+                              "",
+                              "--appendonly",
+                              "no",
+                              "--daemonize",
+                              "no",
+                              "--dir",
+                              dir,
+                              "--requirepass",
+                              password,
+                              s->tls ? "--tls-port" : NULL,
+                              port,
+                              "--tls-cert-file",
+                              cert,
+                              "--tls-key-file",
+                              key,
+                              "--tls-auth-clients",
+                              "no",
+                              NULL};
+        execvp(argv[0], (char *const *)argv);
         _exit(127);
     }
     close(out[1]);
@@ -651,12 +747,63 @@ static void test_login(void)
     c.redis.url = nowhere;
     limiter_configure(l, &c);
     is_int(query(m), LIMIT_AWAY, "a name that does not resolve: away");
+    c.redis.prefix = nowhere;
+    limiter_configure(l, &c);
+    run_one_turn(); /* and freed while the resolver is at work */
+    meter_drop(&m);
+    limiter_free(l);
+    limiter_shared_free(shared);
+    run_one_turn();
+    run_one_turn();
+    server_stop(&s);
+    unlink(path);
+}
+
+#ifdef HAVE_HIREDIS_SSL
+static void test_tls(void)
+{
+    struct server s = {.port = free_port(), .tls = true};
+    char command[512], ca[100], wrong[100];
+    snprintf(ca, sizeof(ca), "%s/cert.pem", dir);
+    snprintf(wrong, sizeof(wrong), "%s/wrong.pem", dir);
+    for (int i = 0; i < 2; i++) {
+        snprintf(command, sizeof(command),
+                 "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
+                 "-subj /CN=test -addext subjectAltName=%s -keyout %s/key.pem -out %s 2>/dev/null",
+                 i ? "DNS:localhost" : "DNS:elsewhere", dir, i ? ca : wrong);
+        if (system(command) != 0) {
+            ok(true, "TLS to Redis # SKIP no openssl command");
+            return;
+        }
+    }
+    if (!ok(server_start(&s, ""), "a Redis with TLS"))
+        return;
+    struct conf c = conf_of(s.url);
+    c.redis.ca_file = ca;
+    c.redis.away = CONF_AWAY_CLOSED;
+    c.redis.timeout = US_PER_S;
+    plans[QUERIES].queries_per_second = 100;
+    struct limiter_shared *shared = limiter_shared_new();
+    struct limiter *l = limiter_new(loop, shared, &c, "a", 0, 1);
+    struct meter *m = meter_take(l, TEXT("tls"), &plans[QUERIES]);
+    is_int(query(m), LIMIT_PASS, "an authority and a name that fit");
+    c.redis.ca_file = wrong;
+    limiter_configure(l, &c);
+    is_int(query(m), LIMIT_AWAY, "another authority: away");
+    c.redis.ca_file = ca;
+    snprintf(s.url, sizeof(s.url), "rediss://127.0.0.1:%d", s.port);
+    limiter_configure(l, &c);
+    is_int(query(m), LIMIT_AWAY, "another name: away");
     meter_drop(&m);
     limiter_free(l);
     limiter_shared_free(shared);
     server_stop(&s);
-    unlink(path);
+    snprintf(command, sizeof(command), "%s/key.pem", dir);
+    unlink(command);
+    unlink(ca);
+    unlink(wrong);
 }
+#endif
 
 /* ---- something that is no Redis ---- */
 
@@ -827,6 +974,7 @@ int main(void)
     test_urls();
     test_memory_queries();
     test_memory_connections();
+    test_threads();
     test_hostile();
     if (redis_is_installed()) {
         struct server s = {0};
@@ -837,6 +985,9 @@ int main(void)
             server_stop(&s);
         }
         test_login();
+#ifdef HAVE_HIREDIS_SSL
+        test_tls();
+#endif
     } else {
         ok(true, "with a real Redis # SKIP redis-server is not installed");
     }
