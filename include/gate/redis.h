@@ -33,6 +33,8 @@ struct redis *redis_new(struct loop *loop, const struct conf_redis *conf,
 /* Calls in flight are forgotten, not answered. Not from inside one of its callbacks. */
 void redis_free(struct redis *r);
 enum redis_state redis_state_of(const struct redis *r);
+/* Calls that are not answered yet. */
+size_t redis_in_flight(const struct redis *r);
 /* True when a redis_new() with this section would make the same connection. */
 bool redis_is_same(const struct redis *r, const struct conf_redis *conf);
 

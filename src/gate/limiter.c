@@ -20,7 +20,8 @@
 enum {
     BEAT_S = 10,        /* heartbeat of connection counts, and housekeeping */
     MEMBER_LIFE_S = 30, /* what a dead instance held is free again after that */
-    CONNECTS_AT_ONCE = 1000
+    CONNECTS_AT_ONCE = 1000,
+    IN_FLIGHT_MAX = 256 /* more would wait behind each other past the timeout */
 };
 
 static const char *const source_names[] = {"redis", "memory", "share", "open", "closed"};
@@ -36,6 +37,13 @@ static struct text number(struct numbers *n, size_t i, uint64_t value)
 {
     int len = snprintf(n->text[i], sizeof(n->text[i]), "%llu", (unsigned long long)value);
     return (struct text){n->text[i], (size_t)len};
+}
+
+/* Those that found the line full may go on. */
+static void line_moved(struct limiter *l)
+{
+    if (!list_is_empty(&l->due))
+        loop_at_turn_end(l->loop, &l->turn_end);
 }
 
 static void on_query_answer(struct redis_call *call, const int64_t *values)
@@ -56,6 +64,7 @@ static void on_query_answer(struct redis_call *call, const int64_t *values)
         meter_lease_granted(m, (uint32_t)granted, asked, wait, loop_now(m->limiter->loop));
     }
     meter_pump_queries(m);
+    line_moved(m->limiter);
 }
 
 static void ask_for_lease(struct meter *m, uint64_t now)
@@ -120,6 +129,7 @@ static void on_connect_answer(struct redis_call *call, const int64_t *values)
     }
     if (m->stale || !list_is_empty(&m->connect_waiting))
         meter_mark_due(m);
+    line_moved(l);
 }
 
 static void ask_for_connections(struct meter *m)
@@ -154,7 +164,8 @@ static void on_turn_end(struct turn_end *t)
     limiter_tell_verdicts(l);
     if (l->source == SOURCE_REDIS && redis_state_of(l->redis) == REDIS_STARTING)
         return; /* they stay due until it has started, or is away */
-    while (!list_is_empty(&l->due)) {
+    while (!list_is_empty(&l->due) &&
+           (l->source != SOURCE_REDIS || redis_in_flight(l->redis) < IN_FLIGHT_MAX)) {
         struct meter *m = LIST_FIRST(&l->due, struct meter, due_node);
         list_remove(&l->due, &m->due_node);
         if (l->source != SOURCE_REDIS)

@@ -46,6 +46,9 @@ enum {
 };
 
 enum redis_step { STEP_PAUSED, STEP_RESOLVING, STEP_DIALING, STEP_GREETING, STEP_READY };
+static const char *const doing[] = {"while pausing", "resolving its name", "connecting",
+                                    "logging in", "answering"};
+
 enum slot_kind { SLOT_AUTH, SLOT_SELECT, SLOT_PROBE, SLOT_SCRIPT };
 
 /* One command in flight. A script's arguments are kept for the case that Redis does not know
@@ -276,8 +279,6 @@ static void on_deadline(struct timer *t)
             return;
         }
     }
-    static const char *const doing[] = {"pausing", "resolving its name", "connecting", "logging in",
-                                        "answering"};
     lose(r, "timed out %s", doing[r->step]);
 }
 
@@ -357,7 +358,8 @@ static void on_reply(redisAsyncContext *context, void *reply_or_null, void *id)
     struct slot *s = LIST_FIRST(&r->slots, struct slot, node);
     CHECK(s && s->id == (uint64_t)(uintptr_t)id);
     if (!reply)
-        lose(r, "the connection ended: %.120s", context->errstr ? context->errstr : "");
+        lose(r, "the connection ended %s: %.120s", doing[r->step],
+             context->errstr ? context->errstr : "");
     else if (reply->type == REDIS_REPLY_ERROR && s->kind == SLOT_SCRIPT && !s->whole &&
              text_starts((struct text){reply->str, reply->len}, "NOSCRIPT"))
         send_whole(r, s);
@@ -415,7 +417,8 @@ static void on_disconnected(const redisAsyncContext *context, int status)
         return;
     r->context = NULL;
     ((redisAsyncContext *)context)->data = NULL;
-    lose(r, "the connection ended: %.120s", context->errstr ? context->errstr : "");
+    lose(r, "the connection ended %s: %.120s", doing[r->step],
+         context->errstr ? context->errstr : "");
 }
 
 #ifdef HAVE_HIREDIS_SSL
@@ -463,11 +466,15 @@ static void dial(struct redis *r)
         lose(r, "cannot connect: %.120s", r->context ? r->context->errstr : "out of memory");
         return;
     }
+#if HIREDIS_MAJOR >= 1
+    r->context->c.reader->maxelements = REDIS_VALUES_MAX;
+#endif
     /* hiredis leaves its socket open across exec. */
     fcntl(r->context->c.fd, F_SETFD, FD_CLOEXEC);
     r->context->data = r;
     if (r->url.kind == REDIS_URL_TLS && !start_tls(r)) {
-        lose(r, "cannot start TLS (is ca_file right?)");
+        lose(r, "TLS failed: %.120s",
+             r->context->c.err ? r->context->c.errstr : "ca_file cannot be used");
         return;
     }
     if (redisLibeventAttach(r->context, loop_base(r->loop)) != REDIS_OK ||
@@ -616,6 +623,11 @@ void redis_free(struct redis *r)
 enum redis_state redis_state_of(const struct redis *r)
 {
     return r->step == STEP_READY ? REDIS_READY : r->away ? REDIS_AWAY : REDIS_STARTING;
+}
+
+size_t redis_in_flight(const struct redis *r)
+{
+    return r->slots.count;
 }
 
 /* A rotated password or authority is read by a new connection, so a reload makes one then. */
