@@ -22,18 +22,13 @@
 #include <hiredis/adapters/libevent.h>
 #include <hiredis/hiredis.h>
 #include <openssl/evp.h>
-#ifdef HAVE_HIREDIS_SSL
-#include <hiredis/hiredis_ssl.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
-#endif
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "gate/redis_tls.h"
 #include "gate/redis_url.h"
 
 enum {
@@ -199,15 +194,6 @@ static void forget_context(struct redis *r)
     redisAsyncFree(context);
 }
 
-/* OpenSSL's queue of errors is the thread's: what is left in it fails the next TLS stream,
- * ours or a client's. */
-static void forget_tls_errors(void)
-{
-#ifdef HAVE_HIREDIS_SSL
-    ERR_clear_error();
-#endif
-}
-
 static uint64_t backoff(unsigned failures)
 {
     uint64_t ms = BACKOFF_MAX_MS;
@@ -232,7 +218,7 @@ static void lose(struct redis *r, const char *fmt, ...)
     r->broken = false;
     forget_resolve(r);
     forget_context(r);
-    forget_tls_errors();
+    redis_tls_forget_errors();
     r->step = STEP_PAUSED;
     timer_start(&r->pause, more ? NEXT_ADDRESS_MS * US_PER_MS : backoff(r->failures));
     bool news = !r->away && !more;
@@ -421,39 +407,6 @@ static void on_disconnected(const redisAsyncContext *context, int status)
          context->errstr ? context->errstr : "");
 }
 
-#ifdef HAVE_HIREDIS_SSL
-/* hiredis's own context would check the chain but not the name, so ours it is. */
-static bool start_tls(struct redis *r)
-{
-    forget_tls_errors();
-    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
-    CHECK(ctx != NULL);
-    SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
-    bool good = r->ca_file[0] ? SSL_CTX_load_verify_locations(ctx, r->ca_file, NULL) == 1
-                              : SSL_CTX_set_default_verify_paths(ctx) == 1;
-    SSL *ssl = good ? SSL_new(ctx) : NULL;
-    SSL_CTX_free(ctx);
-    if (!ssl)
-        return false;
-    unsigned char binary[16];
-    bool numeric = inet_pton(AF_INET, r->url.host, binary) == 1 ||
-                   inet_pton(AF_INET6, r->url.host, binary) == 1;
-    good = numeric ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), r->url.host) == 1
-                   : SSL_set1_host(ssl, r->url.host) == 1 &&
-                         SSL_set_tlsext_host_name(ssl, r->url.host) == 1;
-    if (good && redisInitiateSSL(&r->context->c, ssl) == REDIS_OK)
-        return true;
-    SSL_free(ssl);
-    return false;
-}
-#else
-static bool start_tls(struct redis *r)
-{
-    return false;
-}
-#endif
-
 static void dial(struct redis *r)
 {
     r->step = STEP_DIALING;
@@ -472,7 +425,7 @@ static void dial(struct redis *r)
     /* hiredis leaves its socket open across exec. */
     fcntl(r->context->c.fd, F_SETFD, FD_CLOEXEC);
     r->context->data = r;
-    if (r->url.kind == REDIS_URL_TLS && !start_tls(r)) {
+    if (r->url.kind == REDIS_URL_TLS && !redis_tls_start(&r->context->c, r->url.host, r->ca_file)) {
         lose(r, "TLS failed: %.120s",
              r->context->c.err ? r->context->c.errstr : "ca_file cannot be used");
         return;
