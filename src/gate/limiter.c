@@ -90,8 +90,8 @@ static void mark_all_stale(struct limiter *l)
 {
     l->repaired_at = loop_now(l->loop);
     LIST_EACH(&l->meters, struct meter, node, m)
-    if (m->limits.max_connections && (m->held || m->stale))
-        meter_mark_stale(m);
+        if (m->limits.max_connections && (m->held || m->stale))
+            meter_mark_stale(m);
 }
 
 static void on_connect_answer(struct redis_call *call, const int64_t *values)
@@ -192,8 +192,7 @@ static enum source source_now(const struct limiter *l)
 static void begin_anew(struct limiter *l)
 {
     l->source = source_now(l);
-    LIST_EACH(&l->meters, struct meter, node, m)
-    {
+    LIST_EACH(&l->meters, struct meter, node, m) {
         timer_stop(&m->retry);
         meter_drop_lease(m);
         meter_pump_queries(m);
@@ -290,10 +289,10 @@ void meter_drop(struct meter **meter)
 static void forget_asks(struct meter *m, struct list *asks)
 {
     LIST_EACH(asks, struct limit_ask, node, ask)
-    if (ask->meter == m) {
-        list_remove(asks, &ask->node);
-        ask->meter = NULL;
-    }
+        if (ask->meter == m) {
+            list_remove(asks, &ask->node);
+            ask->meter = NULL;
+        }
 }
 
 static void meter_free(struct meter *m)
@@ -323,8 +322,7 @@ static void on_beat(struct timer *t)
 {
     struct limiter *l = CONTAINER_OF(t, struct limiter, beat);
     uint64_t now = loop_now(l->loop);
-    LIST_EACH(&l->meters, struct meter, node, m)
-    {
+    LIST_EACH(&l->meters, struct meter, node, m) {
         if (m->held && m->limits.max_connections && l->redis)
             meter_mark_stale(m);
         bool busy = m->refs || m->pending || m->held || m->query_call.id || m->connect_call.id ||
@@ -372,7 +370,7 @@ void limiter_configure(struct limiter *l, const struct conf *conf)
         mem_free(l->prefix);
         l->prefix = mem_dup(redis->prefix);
         LIST_EACH(&l->meters, struct meter, node, m)
-        name_keys(m);
+            name_keys(m);
     }
     if (l->redis && !(wanted && redis_is_same(l->redis, redis))) {
         redis_free(l->redis);
@@ -383,8 +381,7 @@ void limiter_configure(struct limiter *l, const struct conf *conf)
         l->redis = redis_new(l->loop, redis, on_redis_changed, l);
         new_store = true;
     }
-    LIST_EACH(&l->meters, struct meter, node, m)
-    {
+    LIST_EACH(&l->meters, struct meter, node, m) {
         /* A plan that is gone leaves its limits in force until a session brings another. */
         const struct conf_plan *plan = m->plan[0] ? conf_plan_named(conf, text_of(m->plan)) : NULL;
         if (plan)
@@ -400,7 +397,7 @@ void limiter_free(struct limiter *l)
         return;
     redis_free(l->redis);
     LIST_EACH(&l->meters, struct meter, node, m)
-    meter_free(m);
+        meter_free(m);
     timer_stop(&l->beat);
     timer_stop(&l->lease_tick);
     loop_forget_turn_end(l->loop, &l->turn_end);
@@ -413,8 +410,7 @@ void limiter_free(struct limiter *l)
 void limiter_each(const struct limiter *l, void (*visit)(void *, const struct meter_view *),
                   void *arg)
 {
-    LIST_EACH(&l->meters, struct meter, node, m)
-    {
+    LIST_EACH(&l->meters, struct meter, node, m) {
         if (m->refs == 0)
             continue;
         const struct limits *p = &m->limits;

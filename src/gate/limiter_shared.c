@@ -57,8 +57,7 @@ void limiter_shared_free(struct limiter_shared *s)
 {
     if (!s)
         return;
-    LIST_EACH(&s->idle, struct shared_tenant, node, t)
-    {
+    LIST_EACH(&s->idle, struct shared_tenant, node, t) {
         list_remove(&s->idle, &t->node);
         tenant_free(s, t);
     }
@@ -72,10 +71,10 @@ void limiter_shared_free(struct limiter_shared *s)
 static void sweep(struct limiter_shared *s, uint64_t now)
 {
     LIST_EACH(&s->idle, struct shared_tenant, node, t)
-    if (t->query_tat <= now && t->connect_tat <= now && t->connections == 0) {
-        list_remove(&s->idle, &t->node);
-        tenant_free(s, t);
-    }
+        if (t->query_tat <= now && t->connect_tat <= now && t->connections == 0) {
+            list_remove(&s->idle, &t->node);
+            tenant_free(s, t);
+        }
     s->sweep_at = s->tenants.count * 2;
     if (s->sweep_at < SWEEP_AT_LEAST)
         s->sweep_at = SWEEP_AT_LEAST;

@@ -163,8 +163,7 @@ void limiter_lease_tick(struct timer *t)
 {
     struct limiter *l = CONTAINER_OF(t, struct limiter, lease_tick);
     uint64_t now = loop_now(l->loop);
-    LIST_EACH(&l->leased, struct meter, leased_node, m)
-    {
+    LIST_EACH(&l->leased, struct meter, leased_node, m) {
         if (now - m->granted_at >= LEASE_AGE_MS * US_PER_MS)
             m->tokens = m->leased = 0;
         if (m->tokens == 0)
@@ -187,8 +186,7 @@ static uint64_t turn_of(const struct meter *m, size_t ahead)
 static void refuse_hopeless(struct meter *m, uint64_t now)
 {
     size_t ahead = 0;
-    LIST_EACH(&m->query_waiting, struct limit_ask, node, ask)
-    {
+    LIST_EACH(&m->query_waiting, struct limit_ask, node, ask) {
         uint64_t turn = turn_of(m, ahead);
         if (turn > ask->deadline)
             meter_decide(m, ask, LIMIT_RATE, turn - now);

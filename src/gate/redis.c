@@ -28,6 +28,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "gate/redis_guard.h"
 #include "gate/redis_tls.h"
 #include "gate/redis_url.h"
 
@@ -85,6 +86,7 @@ struct redis {
     char address[ADDRESSES_MAX][INET6_ADDRSTRLEN];
     unsigned address_count, address_next;
     redisAsyncContext *context;
+    struct redis_guard guard;
     struct list slots;
     uint64_t last_id;
 };
@@ -342,7 +344,7 @@ static void on_reply(redisAsyncContext *context, void *reply_or_null, void *id)
     if (!r)
         return;
     struct slot *s = LIST_FIRST(&r->slots, struct slot, node);
-    CHECK(s && s->id == (uint64_t)(uintptr_t)id);
+    CHECK(s && (uintptr_t)s->id == (uintptr_t)id);
     if (!reply)
         lose(r, "the connection ended %s: %.120s", doing[r->step],
              context->errstr ? context->errstr : "");
@@ -419,9 +421,7 @@ static void dial(struct redis *r)
         lose(r, "cannot connect: %.120s", r->context ? r->context->errstr : "out of memory");
         return;
     }
-#if HIREDIS_MAJOR >= 1
-    r->context->c.reader->maxelements = REDIS_VALUES_MAX;
-#endif
+    redis_guard_install(&r->guard, r->context->c.reader, &r->slots);
     /* hiredis leaves its socket open across exec. */
     fcntl(r->context->c.fd, F_SETFD, FD_CLOEXEC);
     r->context->data = r;

@@ -652,6 +652,10 @@ static void test_hostile(void)
         "*2\r\n:-1\r\n:0\r\n",
         "*2\r\n+1\r\n:0\r\n",
         "*2\r\n*0\r\n:0\r\n",
+        "*2000000000\r\n",
+        ">2\r\n:1\r\n:0\r\n",
+        "%1\r\n:1\r\n:0\r\n",
+        "*2\r\n,1.0\r\n#t\r\n",
         "HTTP/1.1 400 Bad Request\r\n\r\n",
         "-ERR no\r\n",
         "-\r\n",
@@ -694,6 +698,20 @@ static void test_hostile(void)
     struct meter *m = meter_take(l, TEXT("hostile"), &plans[QUERIES]);
     is_int(query(m), LIMIT_PASS, "numbers beyond what was asked");
     ok(view_of(l).tokens <= 25, "give no more than what was asked");
+    meter_drop(&m);
+    limiter_free(l);
+    limiter_shared_free(shared);
+
+    /* An answer that nobody asked for, behind a good one. */
+    f.answer = "*2\r\n:1\r\n:0\r\n:7\r\n";
+    shared = limiter_shared_new();
+    l = limiter_new(loop, shared, &c, "a", 0, 1);
+    m = meter_take(l, TEXT("hostile"), &plans[QUERIES]);
+    is_int(query(m), LIMIT_PASS, "a good answer");
+    ok(run_until(is_away, l, 1000), "and another that nobody asked for: away");
+    f.answer = "*2\r\n:1\r\n:0\r\n";
+    ok(run_until(is_ready, l, 5000), "and back");
+
     /* Freed with a call in flight, and with an ask that waits. */
     struct asker b;
     f.answer = "";
