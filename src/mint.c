@@ -260,6 +260,12 @@ static bool set_text(json_t *claims, const char *name, const char *value)
     return true;
 }
 
+static bool add_text(json_t *array, const char *name, const char *value)
+{
+    return json_array_append_new(array, json_string(value)) == 0 ||
+           complain(USAGE, "%s is not UTF-8", name) == 0;
+}
+
 static bool take_option(struct mint *m, int option, const char *value)
 {
     uint64_t n;
@@ -276,8 +282,8 @@ static bool take_option(struct mint *m, int option, const char *value)
     case 'I': return set_text(m->claims, "iss", value);
     case 's': return set_text(m->claims, "sub", value);
     case 'j': return set_text(m->claims, "jti", value);
-    case 'A': return json_array_append_new(m->audience, json_string(value)) == 0;
-    case 'r': return json_array_append_new(m->roles, json_string(value)) == 0;
+    case 'A': return add_text(m->audience, "audience", value);
+    case 'r': return add_text(m->roles, "role", value);
     case 'c': return parse_claim(m->extra, value);
     case 'l':
         return parse_time(value, &m->lifetime) ||
@@ -348,12 +354,18 @@ static int sign_and_print(const struct mint *m, jwt_alg_t alg)
         token = jwt_encode_str(jwt);
         fault = token ? 0 : errno;
     }
-    if (token)
+    /* libjwt 1.10 writes typ JWT whatever was set. */
+    const char *typ = token && m->typ ? jwt_get_header(jwt, "typ") : NULL;
+    if (typ && strcmp(typ, m->typ) != 0)
+        fault = complain(BAD, "this build's libjwt writes typ %s only", typ);
+    else if (token)
         puts(token);
+    else
+        complain(BAD, "libjwt could not sign with %s: %s", m->alg, strerror(fault));
     mem_free_secret(token);
     free(claims);
     jwt_free(jwt);
-    return fault ? complain(BAD, "libjwt could not sign with %s: %s", m->alg, strerror(fault)) : 0;
+    return fault ? BAD : 0;
 }
 
 static int mint_token(struct mint *m)

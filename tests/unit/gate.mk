@@ -1,0 +1,12 @@
+UNIT_PROGRAMS += tests/unit/test_token
+tests_unit_test_token_SOURCES = tests/unit/test_token.c tests/unit/signing.h
+tests_unit_test_token_LDADD = $(LIBS_GATE) $(EXT_LIBS) $(JWT_LIBS)
+UNIT_PROGRAMS += tests/unit/test_jws
+tests_unit_test_jws_SOURCES = tests/unit/test_jws.c tests/unit/signing.h
+tests_unit_test_jws_LDADD = $(LIBS_GATE) $(EXT_LIBS)
+UNIT_PROGRAMS += tests/unit/test_keys
+tests_unit_test_keys_SOURCES = tests/unit/test_keys.c tests/unit/signing.h
+tests_unit_test_keys_LDADD = $(LIBS_GATE) $(EXT_LIBS)
+UNIT_PROGRAMS += tests/unit/test_audit
+tests_unit_test_audit_SOURCES = tests/unit/test_audit.c
+tests_unit_test_audit_LDADD = $(LIBS_GATE) $(EXT_LIBS)
