@@ -1,6 +1,7 @@
 noinst_LIBRARIES += libgate.a
 libgate_a_SOURCES = \
 	src/gate/audit.c include/gate/audit.h \
+	src/gate/jwk.c include/gate/jwk.h \
 	src/gate/jws.c include/gate/jws.h \
 	src/gate/keys.c include/gate/keys.h \
 	src/gate/limiter.c include/gate/limiter.h \
