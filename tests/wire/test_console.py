@@ -1,0 +1,166 @@
+"""The console: the database `postern`, for administrators only."""
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from stand import proc, wire
+
+COMMANDS = ["VERSION", "HELP", "POOLS", "CLIENTS", "SERVERS", "NODES", "TENANTS", "LIMITS", "STATS",
+            "CONFIG"]
+
+
+def columns(messages):
+    body = next(body for kind, body in messages if kind == "T")
+    names, at = [], 2
+    for _ in range(int.from_bytes(body[:2], "big")):
+        end = body.index(b"\0", at)
+        names.append(body[at:end].decode())
+        at = end + 19
+    return names
+
+
+def table(c, command):
+    """A command's rows as dictionaries."""
+    messages = c.ask(wire.query(command))
+    for fields in wire.errors(messages):
+        raise wire.ServerError(fields)
+    names = columns(messages)
+    return [dict(zip(names, row)) for row in wire.rows(messages)]
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "HELP"])
+def test_show(gate, console, login, command):
+    login(gate).query("SELECT 1")
+    rows = table(console(gate), f"SHOW {command}")
+    assert rows and all(isinstance(name, str) and name for name in rows[0])
+
+
+@pytest.mark.parametrize("form", ["show pools", "SHOW POOLS;", "  Show   Pools ; ", "SHOW POOLS -- x"])
+def test_commands_in_any_case(gate, console, login, form):
+    login(gate).query("SELECT 1")
+    assert wire.rows(console(gate).ask(wire.query(form)))
+
+
+def test_help_lists_the_commands(gate, console):
+    messages = console(gate).ask(wire.query("SHOW HELP"))
+    said = b"".join(body for kind, body in messages if kind in "DN").decode(errors="replace")
+    for command in COMMANDS:
+        assert command in said.upper()
+    assert "RELOAD" in said
+
+
+def test_pools_tell_who_is_there(gate, console, login):
+    held = [login(gate, "globex"), login(gate, "globex")]
+    for c in held:
+        c.query("SELECT 1")
+    rows = [r for r in table(console(gate), "SHOW POOLS") if "globex" in r.values()]
+    assert rows and "globex_rw" in rows[0].values()
+
+
+def test_nodes_are_listed(gate, console, stand):
+    said = str(table(console(gate), "SHOW NODES"))
+    for node in stand.nodes:
+        assert str(node.port) in said
+
+
+def test_clients_are_listed(gate, console, login):
+    c = login(gate, application_name="listed")
+    c.query("SELECT 1")
+    rows = table(console(gate), "SHOW CLIENTS")
+    assert any("acme" in r.values() for r in rows)
+
+
+def test_config_tells_every_setting(gate, console):
+    rows = table(console(gate), "SHOW CONFIG")
+    said = [" ".join(str(v) for v in r.values()) for r in rows]
+    assert any("queries_per_second" in row and "metered" in row and "20" in row for row in said)
+    assert any("pool_mode" in row and "session" in row for row in said)
+
+
+def test_config_shows_no_secret(gate, console, stand):
+    said = str(table(console(gate), "SHOW CONFIG"))
+    for secret in [*stand.postgres.passwords.values(), stand.redis.password, stand.admin_password]:
+        assert secret not in said
+
+
+def test_psql_uses_the_console(gate, stand, psql):
+    done = psql(gate, "postern", "SHOW VERSION", user=stand.admin_user, secret=stand.admin_password)
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
+
+
+def test_psycopg_uses_the_console(gate, stand, psycopg_connect):
+    """psycopg sends BEGIN before what it is asked for, unless in autocommit, and asks by the
+    extended protocol when there are parameters."""
+    c = psycopg_connect(gate, "postern", user=stand.admin_user, secret=stand.admin_password,
+                        autocommit=True)
+    assert c.execute("SHOW POOLS").description
+
+
+def test_unknown_commands_are_syntax_errors(gate, console):
+    c = console(gate)
+    for sql in ("SELECT 1", "SHOW NOTHING", "DROP TABLE x", "SHOW", "RELOAD NOW OR NEVER"):
+        with pytest.raises(wire.ServerError) as caught:
+            c.query(sql)
+        assert caught.value.code == "42601" and c.status == "I", sql
+    assert c.query("SHOW VERSION")
+
+
+def test_empty_command(gate, console):
+    assert wire.kinds(console(gate).ask(wire.query(""))) == "IZ"
+
+
+def test_extended_protocol_is_answered(gate, console):
+    c = console(gate)
+    messages = c.ask(wire.parse("SHOW VERSION"), wire.bind(), wire.describe("P"), wire.execute(),
+                     wire.sync())
+    assert wire.kinds(messages) in ("12TDCZ", "EZ")
+    assert c.query("SHOW VERSION")
+
+
+@pytest.mark.parametrize("tenant", ["acme", "globex"])
+def test_token_is_no_administrator(gate, connect, token, tenant):
+    c = connect(gate)
+    with pytest.raises(wire.ServerError) as caught:
+        c.login(f"{tenant}_rw", "postern", token(tenant)).query("SHOW POOLS")
+    assert caught.value.code in ("42501", "28000", "3D000")
+
+
+def test_token_with_the_administrators_name_is_refused(gate, connect, stand, token):
+    with pytest.raises(wire.ServerError):
+        connect(gate).login(stand.admin_user, "postern", token())
+    with pytest.raises(wire.ServerError):
+        connect(gate).login("admin", "postern", stand.token("acme", "admin"))
+
+
+def test_user_of_the_file_is_no_administrator(gate, connect, stand):
+    with pytest.raises(wire.ServerError) as caught:
+        connect(gate).login(stand.scram_user, "postern", stand.scram_password).query("SHOW POOLS")
+    assert caught.value.code in ("42501", "28000", "3D000")
+
+
+def test_administrator_has_no_database(gate, connect, stand):
+    with pytest.raises(wire.ServerError) as caught:
+        connect(gate).login(stand.admin_user, "acme", stand.admin_password)
+    assert caught.value.code in ("28000", "3D000")
+
+
+def test_console_while_the_pools_are_full(make_gate, login, console):
+    gate = make_gate({"database acme": {"pool_size": 1}})
+    a, b = login(gate), login(gate)
+    a.query("BEGIN")
+    b.send(wire.query("SELECT 'waited'"))
+    rows = table(console(gate), "SHOW POOLS")
+    assert rows
+    a.query("COMMIT")
+    assert wire.rows(b.until("Z")) == [["waited"]]
+
+
+def test_stats_count_queries(make_gate, login, console):
+    gate = make_gate()
+    c = login(gate)
+    for _ in range(25):
+        c.query("SELECT 1")
+
+    def counted():
+        rows = [r for r in table(console(gate), "SHOW STATS") if "acme" in r.values()]
+        return any(v and v.isdigit() and 25 <= int(v) < 100 for r in rows for v in r.values())
+    proc.wait_for("25 queries to be counted", 10, counted)

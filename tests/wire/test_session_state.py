@@ -1,0 +1,304 @@
+"""What a session sets, holds and leaves: transaction pooling must not change what a program
+sees, and nothing may reach the next client."""
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from stand import proc, wire
+
+
+@pytest.fixture(scope="module")
+def one(module_gate):
+    """A gate whose pools have one server connection: everybody follows on everybody."""
+    return module_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1},
+                        "database globex": {"pool_size": 1}})
+
+
+@pytest.fixture(scope="module")
+def two(module_gate):
+    return module_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 2, "shards": 1}})
+
+
+def show(c, name):
+    return c.query(f"SHOW {name}")[0][0]
+
+
+def test_set_stays_with_its_session(one, login):
+    a, b = login(one), login(one)
+    a.query("SET statement_timeout = '123s'")
+    assert show(b, "statement_timeout") == "0"
+    b.query("SET statement_timeout = '77s'")
+    for _ in range(3):
+        assert show(a, "statement_timeout") == "123s"
+        assert show(b, "statement_timeout") == "77s"
+
+
+def test_set_follows_over_backends(two, login):
+    a, b, c = login(two), login(two), login(two)
+    a.query("SET search_path = pg_catalog")
+    seen = set()
+    for holder, other in ((b, c), (c, b)):
+        holder.query("BEGIN")
+        seen.add(holder.query("SELECT pg_backend_pid()")[0][0])
+        seen.add(a.query("SELECT pg_backend_pid()")[0][0])
+        assert show(a, "search_path") == "pg_catalog"
+        other.query("BEGIN")
+        holder.query("COMMIT")
+        assert show(a, "search_path") == "pg_catalog"
+        other.query("COMMIT")
+    assert len(seen) == 2
+
+
+def test_set_by_the_extended_protocol(one, login):
+    a, b = login(one), login(one)
+    a.extended("SET work_mem = '3MB'")
+    assert show(b, "work_mem") != "3MB"
+    assert show(a, "work_mem") == "3MB"
+
+
+def test_set_in_a_transaction_that_commits(one, login):
+    a, b = login(one), login(one)
+    a.query("BEGIN")
+    a.query("SET work_mem = '5MB'")
+    a.query("COMMIT")
+    assert show(b, "work_mem") != "5MB"
+    assert show(a, "work_mem") == "5MB"
+
+
+def test_set_in_a_transaction_that_rolls_back(one, login):
+    a, b = login(one), login(one)
+    a.query("SET work_mem = '2MB'")
+    a.query("BEGIN; SET work_mem = '6MB'; ROLLBACK")
+    b.query("SELECT 1")
+    assert show(a, "work_mem") == "2MB"
+
+
+def test_set_behind_a_savepoint_that_is_rolled_back(one, login):
+    a, b = login(one), login(one)
+    for sql in ("BEGIN", "SET work_mem = '2MB'", "SAVEPOINT s", "SET work_mem = '7MB'",
+                "ROLLBACK TO s", "COMMIT"):
+        a.query(sql)
+    b.query("SELECT 1")
+    assert show(a, "work_mem") == "2MB"
+
+
+def test_set_local_ends_with_its_transaction(one, login):
+    a, b = login(one), login(one)
+    a.query("BEGIN")
+    a.query("SET LOCAL work_mem = '8MB'")
+    assert show(a, "work_mem") == "8MB"
+    a.query("COMMIT")
+    assert show(a, "work_mem") == show(b, "work_mem") != "8MB"
+
+
+def test_reset_and_reset_all(one, login):
+    a, b = login(one), login(one)
+    a.query("SET work_mem = '9MB'")
+    a.query("SET statement_timeout = '9s'")
+    a.query("RESET work_mem")
+    b.query("SELECT 1")
+    assert show(a, "work_mem") == show(b, "work_mem")
+    assert show(a, "statement_timeout") == "9s"
+    a.query("RESET ALL")
+    b.query("SELECT 1")
+    assert show(a, "statement_timeout") == "0"
+
+
+def test_reset_goes_back_to_the_startup_value(one, login):
+    a, b = login(one, statement_timeout="31s"), login(one)
+    a.query("SET statement_timeout = '1min'")
+    b.query("SELECT 1")
+    a.query("RESET statement_timeout")
+    b.query("SELECT 1")
+    assert show(a, "statement_timeout") == "31s"
+
+
+def test_set_config_for_the_session(one, login):
+    a, b = login(one), login(one)
+    a.query("SELECT set_config('myapp.user', 'anna', false)")
+    assert b.query("SELECT coalesce(current_setting('myapp.user', true), '')") == [[""]]
+    assert a.query("SELECT current_setting('myapp.user')") == [["anna"]]
+
+
+@pytest.mark.parametrize("name,value", [("TimeZone", "Asia/Tokyo"), ("DateStyle", "SQL, DMY"),
+                                        ("IntervalStyle", "iso_8601"), ("client_encoding", "LATIN1"),
+                                        ("application_name", "a name; with 'quotes\\'")])
+def test_reported_settings_are_reported(one, login, name, value):
+    a, b = login(one), login(one)
+    quoted = value.replace("'", "''")
+    a.query(f"SET {name} = '{quoted}'")
+    assert a.parameters[name] == value
+    assert show(b, name) != value
+    assert show(a, name) == value
+
+
+def test_long_values(one, login):
+    a, b = login(one), login(one)
+    path = ", ".join(f"schema_{n}" for n in range(200))
+    a.query(f"SET search_path = {path}")
+    b.query("SELECT 1")
+    assert show(a, "search_path") == path
+
+
+def test_set_that_fails_is_not_kept(one, login):
+    a, b = login(one), login(one)
+    with pytest.raises(wire.ServerError):
+        a.query("SET work_mem = 'nonsense'")
+    b.query("SELECT 1")
+    assert show(a, "work_mem") == show(b, "work_mem")
+
+
+def test_set_role_stays_with_its_session(one, login, stand):
+    stand.postgres.sql("DO $$ BEGIN CREATE ROLE acme_team; EXCEPTION WHEN duplicate_object THEN END $$;"
+                       " GRANT acme_team TO acme_rw")
+    a, b = login(one), login(one)
+    a.query("SET ROLE acme_team")
+    assert b.query("SELECT current_user") == [["acme_rw"]]
+    assert a.query("SELECT current_user") == [["acme_team"]]
+    a.query("RESET ROLE")
+    assert a.query("SELECT current_user") == [["acme_rw"]]
+
+
+def test_session_characteristics(one, login):
+    a, b = login(one), login(one)
+    a.query("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+    assert show(b, "transaction_read_only") == "off"
+    assert show(a, "transaction_read_only") == "on"
+
+
+def test_temporary_table_stays_and_is_gone_for_the_next(two, login):
+    a, b = login(two), login(two)
+    a.query("CREATE TEMP TABLE mine (n int)")
+    a.query("INSERT INTO mine VALUES (1)")
+    for _ in range(5):
+        with pytest.raises(wire.ServerError) as caught:
+            b.query("SELECT * FROM mine")
+        assert caught.value.code == "42P01"
+        assert a.query("SELECT * FROM mine") == [["1"]]
+    a.send(wire.terminate())
+    for other in (b, login(two), login(two)):
+        with pytest.raises(wire.ServerError):
+            other.query("SELECT * FROM mine")
+
+
+def test_advisory_lock_is_held_and_released_with_the_session(two, login):
+    a, b = login(two), login(two)
+    a.query("SELECT pg_advisory_lock(4711)")
+    for _ in range(3):
+        assert b.query("SELECT pg_try_advisory_lock(4711)") == [["f"]]
+        assert a.query("SELECT 1") == [["1"]]
+    a.send(wire.terminate())
+    proc.wait_for("the lock to be free", 10,
+                  lambda: b.query("SELECT pg_try_advisory_xact_lock(4711)") == [["t"]])
+
+
+def test_listen_and_notify(two, login):
+    a, b = login(two), login(two)
+    a.query("LISTEN news")
+    b.query("NOTIFY news, 'extra'")
+    body = a.expect("A")
+    assert body[4:] == b"news\0extra\0"
+
+
+def test_cursor_with_hold(two, login):
+    a, b = login(two), login(two)
+    a.query("DECLARE held CURSOR WITH HOLD FOR SELECT * FROM generate_series(1, 3)")
+    for n in (1, 2, 3):
+        assert b.query("SELECT 1") == [["1"]]
+        assert a.query("FETCH held") == [[str(n)]]
+    a.query("CLOSE held")
+
+
+def test_transaction_keeps_its_backend(two, login, table):
+    a, b = login(two), login(two)
+    a.query("BEGIN")
+    pid = a.query("SELECT pg_backend_pid()")
+    a.query(f"INSERT INTO {table} VALUES (1, 'a')")
+    for _ in range(5):
+        assert b.query(f"SELECT count(*) FROM {table}") == [["0"]]
+        assert a.query("SELECT pg_backend_pid()") == pid
+    assert a.status == "T"
+    a.query("COMMIT")
+    assert b.query(f"SELECT count(*) FROM {table}") == [["1"]]
+
+
+def test_failed_transaction_keeps_its_backend_until_it_ends(two, login):
+    a, b = login(two), login(two)
+    a.query("BEGIN")
+    with pytest.raises(wire.ServerError):
+        a.query("SELECT 1/0")
+    assert a.status == "E"
+    b.query("SELECT 1")
+    with pytest.raises(wire.ServerError) as caught:
+        a.query("SELECT 1")
+    assert caught.value.code == "25P02"
+    a.query("ROLLBACK")
+    assert a.query("SELECT 1") == [["1"]]
+
+
+def test_leaving_in_a_transaction_rolls_it_back(one, login, table):
+    a = login(one)
+    a.query("BEGIN")
+    a.query(f"INSERT INTO {table} VALUES (1, 'lost')")
+    a.close()
+    b = login(one)
+    assert b.query(f"SELECT count(*) FROM {table}") == [["0"]]
+    assert b.status == "I"
+
+
+def test_leaving_in_a_query_frees_the_backend(one, login, running):
+    a = login(one)
+    a.send(wire.query("SELECT pg_sleep(60) AS left_alone"))
+    running("left_alone")
+    a.close()
+    assert login(one).query("SELECT 'free'") == [["free"]]
+
+
+def test_session_mode_keeps_one_backend_and_everything_in_it(gate, login):
+    a, b = login(gate, "acme_session"), login(gate, "acme_session")
+    pid = a.query("SELECT pg_backend_pid()")
+    a.query("CREATE TEMP TABLE kept (n int)")
+    a.query("SET work_mem = '11MB'")
+    for _ in range(3):
+        assert b.query("SELECT pg_backend_pid()") != pid
+        assert a.query("SELECT pg_backend_pid()") == pid
+    assert show(a, "work_mem") == "11MB"
+
+
+def test_session_mode_resets_before_the_next_client(make_gate, login):
+    gate = make_gate({"database acme_session": {"pool_size": 1}})
+    a = login(gate, "acme_session")
+    a.query("SET work_mem = '13MB'")
+    a.query("CREATE TEMP TABLE secret AS SELECT 1")
+    a.query("PREPARE p AS SELECT 1")
+    a.send(wire.terminate())
+    b = login(gate, "acme_session")
+    assert show(b, "work_mem") != "13MB"
+    for sql in ("SELECT * FROM secret", "EXECUTE p"):
+        with pytest.raises(wire.ServerError):
+            b.query(sql)
+
+
+def test_tenants_never_share_a_server_connection(one, login):
+    pids = {}
+    for _ in range(5):
+        for database in ("acme", "globex"):
+            c = login(one, database)
+            pids.setdefault(database, set()).add(c.query("SELECT pg_backend_pid()")[0][0])
+            c.send(wire.terminate())
+    assert not pids["acme"] & pids["globex"]
+
+
+def test_roles_never_share_a_server_connection(one, login, token):
+    a = login(one)
+    b = login(one, user="acme_ro", secret=token("acme", "ro"))
+    assert a.query("SELECT current_user") == [["acme_rw"]]
+    assert b.query("SELECT current_user") == [["acme_ro"]]
+    assert a.query("SELECT pg_backend_pid()") != b.query("SELECT pg_backend_pid()")
+
+
+def test_encoding_of_one_client_is_not_the_others(one, login):
+    a, b = login(one, client_encoding="LATIN1"), login(one, client_encoding="UTF8")
+    for _ in range(3):
+        a.send(wire.message("Q", b"SELECT '\xe9'\0"))
+        assert a.until("Z")[1][1].endswith(b"\0\0\0\1\xe9")
+        assert b.query("SELECT 'é'") == [["é"]]
