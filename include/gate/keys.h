@@ -6,6 +6,7 @@
 #include "base/snapshot.h"
 #include "base/text.h"
 #include "conf/conf.h"
+#include "gate/jws.h"
 
 struct keyring;
 
@@ -15,8 +16,45 @@ struct keyring *keyring_load(const struct conf *conf, struct conf_faults *faults
 const struct keyring *keyring_ref(const struct keyring *k);
 void keyring_unref(const struct keyring *k);
 
-/* For tests and fuzzers: one issuer from memory. NULL and *why on a fault. */
+/* For tests and fuzzers: one issuer from memory. NULL and a static sentence in *why on a
+ * fault. The issuer and the text are copied. */
 struct keyring *keyring_from_text(const struct conf_issuer *issuer, struct text jwks,
                                   const char **why);
+/* Adds a further issuer in the same way, before the keyring is shared. */
+bool keyring_add_text(struct keyring *k, const struct conf_issuer *issuer, struct text jwks,
+                      const char **why) MUST_USE;
+
+/* What follows is for gate/token.c. */
+
+/* A claim's name as configured: the whole of it, and the members that its dots reach through
+ * (one part when there is no dot). */
+struct claim_path {
+    char *whole;
+    char **part;
+    size_t count;
+};
+
+struct issuer_key {
+    char *kid; /* NULL: the key has none */
+    size_t kid_len;
+    uint32_t algs; /* what the key may be used for and the issuer accepts */
+    struct jws_key *jws;
+};
+
+struct issuer {
+    char *section; /* its name in the configuration */
+    char *iss;
+    struct conf_list audience;
+    uint32_t algs;
+    uint64_t leeway, max_lifetime; /* seconds; max_lifetime 0: no limit */
+    struct claim_path tenant, roles, plan; /* plan.count is 0 when there is no such claim */
+    struct issuer_key *keys;
+    size_t key_count;
+};
+
+size_t keyring_issuer_count(const struct keyring *k);
+const struct issuer *keyring_issuer(const struct keyring *k, size_t i);
+/* The one whose iss is exactly that, or NULL. */
+const struct issuer *keyring_issuer_of(const struct keyring *k, struct text iss);
 
 #endif

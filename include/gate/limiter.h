@@ -46,7 +46,8 @@ struct limiter_shared *limiter_shared_new(void);
 void limiter_shared_free(struct limiter_shared *s);
 
 /* instance: unique name of this process in the fleet; worker: index of the worker;
- * worker_count: how many share the instance's part. */
+ * worker_count: how many there are. The instance's part of a limit is kept in `shared` for all
+ * of them and not divided between them: a tenant's pool lives on few workers, often on one. */
 struct limiter *limiter_new(struct loop *loop, struct limiter_shared *shared,
                             const struct conf *conf, const char *instance, unsigned worker,
                             unsigned worker_count);
@@ -57,7 +58,8 @@ void limiter_configure(struct limiter *l, const struct conf *conf);
 bool limiter_is_ready(const struct limiter *l);
 
 /* The meter of a tenant under a plan (NULL: unlimited, still a meter). Takes a reference;
- * the plan is copied and looked up again by name at limiter_configure(). */
+ * the plan is copied and looked up again by name at limiter_configure(). One meter a tenant:
+ * the plan that was brought last counts; one that a reload removes counts until then. */
 struct meter *meter_take(struct limiter *l, struct text tenant, const struct conf_plan *plan);
 void meter_drop(struct meter **m);
 

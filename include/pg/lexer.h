@@ -1,7 +1,10 @@
 /* Reads SQL text in pieces of any size and notes what its statements may do to the session
  * beyond their transaction. It is no parser: it knows comments, strings, quoted names, dollar
  * quotes and statement ends exactly (scan.l of PostgreSQL 15), and keywords where they matter.
- * In doubt it reports an effect that is not there, never the reverse. Pure, no memory taken.
+ * In doubt it reports an effect that is not there, never the reverse. What a function, view or
+ * trigger does inside the server is beyond it. Text is taken to be in an encoding that a
+ * server may have: in the client-only ones (SJIS, BIG5, GBK, GB18030, UHC, JOHAB) a second
+ * byte may look like a backslash, and an E'' string may end elsewhere. Pure, no memory taken.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef POSTERN_PG_LEXER_H
 #define POSTERN_PG_LEXER_H
@@ -14,7 +17,8 @@
 
 enum sql_effect {
     SQL_SETS = 1u << 0,          /* SET / RESET of variables: names[] says which */
-    SQL_SETS_UNKNOWN = 1u << 1,  /* more names than fit, RESET ALL, or one that cannot be read */
+    SQL_SETS_UNKNOWN = 1u << 1,  /* more names than fit, RESET ALL, or one that cannot be read;
+                                    SQL_SETS is there only when names[] holds some */
     SQL_SET_CONFIG = 1u << 2,    /* a call of set_config(): names cannot be known */
     SQL_LISTEN = 1u << 3,
     SQL_UNLISTEN = 1u << 4,
@@ -31,15 +35,16 @@ enum sql_effect {
     SQL_DISCARD = 1u << 15,      /* DISCARD TEMP, PLANS, SEQUENCES */
     SQL_LOAD = 1u << 16,
     SQL_BEGIN = 1u << 17,        /* BEGIN, START TRANSACTION */
-    SQL_END = 1u << 18,          /* COMMIT, END, ROLLBACK, ABORT, PREPARE TRANSACTION */
+    SQL_END = 1u << 18,          /* COMMIT, END, ROLLBACK (not TO a savepoint), ABORT, PREPARE
+                                    TRANSACTION; with AND CHAIN also SQL_BEGIN */
     SQL_EXECUTE = 1u << 19,      /* EXECUTE name */
     SQL_DO = 1u << 20,           /* DO block or CALL: may do anything */
     SQL_COPY = 1u << 21,
-    SQL_SEQUENCE = 1u << 22,     /* currval(, lastval(, nextval(: session state of sequences */
+    SQL_SEQUENCE = 1u << 22,     /* currval(, lastval(, nextval(, setval(: session state of sequences */
     SQL_REPLICATION = 1u << 23   /* START_REPLICATION, IDENTIFY_SYSTEM, CREATE_REPLICATION_SLOT...: first words only */
 };
 
-enum { SQL_NAMES = 8, SQL_NAME_BYTES = 128 };
+enum { SQL_NAMES = 8, SQL_NAME_BYTES = 128, SQL_WORD_BYTES = 63 /* NAMEDATALEN - 1 */ };
 
 struct sql_scan {
     /* results, valid after sql_scan_end() */
@@ -50,14 +55,22 @@ struct sql_scan {
                               is "timezone", SET NAMES "client_encoding", SET SCHEMA
                               "search_path", SET ROLE "role", SET SESSION AUTHORIZATION
                               "session_authorization", SET SESSION CHARACTERISTICS the three
-                              default_transaction_*, SET XML OPTION "xmloption"; unquoted names
-                              in lower case, dotted ones joined. SET LOCAL and SET TRANSACTION
-                              are not reported. No name twice. */
+                              default_transaction_*, SET XML OPTION "xmloption"; names in
+                              lower case (quoted ones too: the server does not care), dotted
+                              ones joined. SET LOCAL and SET TRANSACTION are not reported. No
+                              name twice. */
     char target[SQL_NAME_BYTES]; /* of the last DEALLOCATE name, folded like an identifier */
-    bool target_too_long;
-    /* state, the lexer's own (add what is needed) */
+    bool target_too_long; /* or not readable: U&"..." */
+    /* The lexer's own: bytes to tokens (lexer.c), tokens to effects (statement.c). */
     struct sql_scan_state {
-        uint8_t opaque[512];
+        uint32_t comment_depth, parens;
+        uint32_t if_call, if_dot; /* effects, should the next token be "(" or "." */
+        uint8_t lexeme, string, last, run;
+        uint8_t word_len, tag_len, matched, name_len;
+        uint8_t step, uescape;
+        bool standard_strings, newline, word_quoted, word_opaque, word_clipped;
+        bool tag_clipped, empty, atomic;
+        char word[SQL_WORD_BYTES], tag[SQL_WORD_BYTES], name[SQL_NAME_BYTES];
     } state;
 };
 

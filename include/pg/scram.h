@@ -23,18 +23,25 @@ struct scram_verifier {
 /* Parses "SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>" (base64), as in
  * pg_authid. */
 bool scram_verifier_parse(struct text t, struct scram_verifier *out) MUST_USE;
-/* Derives one from a password (SASLprep is applied when it is valid UTF-8, else the bytes as
- * they are, like PostgreSQL). */
+/* Derives one from a password; false on a salt or a cost out of range. ASCII is hashed as it
+ * is. Of SASLprep (RFC 4013) this knows the mappings and the prohibited characters of the
+ * basic plane, but neither NFKC nor the rule for right-to-left text: a password that NFKC
+ * would change (ligatures, full-width letters, decomposed accents) does not match a verifier
+ * made by PostgreSQL. What is no valid UTF-8, or prohibited, is hashed byte by byte, like
+ * PostgreSQL does. */
 bool scram_verifier_make(struct text password, const uint8_t *salt, size_t salt_len,
                          uint32_t iterations, struct scram_verifier *out) MUST_USE;
 /* A verifier for a user that does not exist: same work, same answers, never matches; the salt
- * is a keyed hash of the name so that it does not change between tries. */
+ * is a keyed hash of the name so that it does not change between tries (in one process: the
+ * key is drawn at start). Its cost is PostgreSQL's default, 4096. */
 void scram_verifier_fake(struct text user, struct scram_verifier *out);
 /* The text form; out holds at least 256 bytes. */
 void scram_verifier_text(const struct scram_verifier *v, char *out, size_t size);
 
 /* Server side: first client message in, server-first out; final client message in,
- * server-final out. */
+ * server-final out (empty unless SCRAM_DONE). Zero it and set verifier and doomed; a test may
+ * set nonce to our part of it. Messages are taken without a terminator; out holds
+ * SCRAM_MESSAGE_MAX bytes and gets one. The final step wipes all of it, whatever it says. */
 struct scram_server {
     struct scram_verifier verifier;
     char client_first_bare[SCRAM_MESSAGE_MAX], server_first[SCRAM_MESSAGE_MAX];
@@ -48,11 +55,14 @@ enum scram_result scram_server_first(struct scram_server *s, struct text client_
 enum scram_result scram_server_final(struct scram_server *s, struct text client_final, char *out,
                                      size_t size);
 
-/* Client side (towards a backend, which is hostile input too: iterations are capped). */
+/* Client side (towards a backend, which is hostile input too: iterations are capped). Zero it
+ * first; a test may set nonce. The final message must be asked for before the check, which
+ * wipes all of it. */
 struct scram_client {
     char client_first_bare[SCRAM_MESSAGE_MAX];
     char nonce[64];
     uint8_t salted[SCRAM_KEY], server_signature[SCRAM_KEY];
+    bool proved; /* server_signature is what the server must answer; salted is wiped again */
 };
 void scram_client_first(struct scram_client *c, char *out, size_t size);
 enum scram_result scram_client_final(struct scram_client *c, struct text password,
@@ -60,7 +70,8 @@ enum scram_result scram_client_final(struct scram_client *c, struct text passwor
 /* Checks the server's signature: SCRAM_DONE or SCRAM_DENIED. */
 enum scram_result scram_client_check(struct scram_client *c, struct text server_final);
 
-/* PostgreSQL's md5 answer: out holds 36 bytes ("md5" + 32 hex digits + NUL). */
+/* PostgreSQL's md5 answer: out holds 36 bytes ("md5" + 32 hex digits + NUL); empty
+ * where OpenSSL runs without md5 (FIPS). */
 void md5_password(struct text user, struct text password, const uint8_t salt[4], char out[36]);
 
 #endif

@@ -26,6 +26,7 @@ struct watcher *watcher_new(struct loop *loop, const struct conf *conf,
  * their health. */
 void watcher_configure(struct watcher *w, const struct conf *conf,
                        const struct credentials *credentials);
+/* Not within a callback of the loop: look-ups in flight are seen off in turns of it. */
 void watcher_free(struct watcher *w);
 
 #endif

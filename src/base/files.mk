@@ -4,6 +4,7 @@ libbase_a_SOURCES = \
 	include/base/check.h \
 	src/base/clock.c include/base/clock.h \
 	src/base/counters.c include/base/counters.h include/base/counters.def \
+	src/base/file.c include/base/file.h \
 	include/base/list.h \
 	src/base/log.c include/base/log.h \
 	src/base/map.c include/base/map.h \
@@ -11,4 +12,5 @@ libbase_a_SOURCES = \
 	src/base/reasons.c include/base/reasons.h include/base/reasons.def \
 	src/base/sink.c include/base/sink.h \
 	include/base/snapshot.h \
-	src/base/text.c include/base/text.h
+	src/base/text.c include/base/text.h \
+	src/base/words.c include/base/words.h

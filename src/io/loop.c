@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "io/gather.h"
 
 struct loop {
     struct event_base *base;
@@ -14,6 +15,7 @@ struct loop {
     uint64_t now; /* 0: not read yet in this turn */
     bool stop;
     char *scratch;
+    struct gather *gather;
 };
 
 struct loop *loop_new(void)
@@ -23,13 +25,13 @@ struct loop *loop_new(void)
     CHECK(cfg != NULL);
     /* Cross-thread work comes through the mailbox's own descriptor: no locks in libevent. */
     event_config_set_flag(cfg, EVENT_BASE_FLAG_NOLOCK);
-    event_config_set_flag(cfg, EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
     l->base = event_base_new_with_config(cfg);
     event_config_free(cfg);
     CHECK(l->base != NULL);
     list_init(&l->buried);
     list_init(&l->turn_ends);
     l->scratch = mem_new(1, SCRATCH_SIZE);
+    l->gather = NEW(struct gather);
     return l;
 }
 
@@ -55,6 +57,7 @@ void loop_free(struct loop *l)
     end_turn(l);
     event_base_free(l->base);
     mem_free(l->scratch);
+    mem_free(l->gather);
     mem_free(l);
 }
 
@@ -139,4 +142,9 @@ void loop_forget_turn_end(struct loop *l, struct turn_end *t)
 char *loop_scratch(struct loop *l)
 {
     return l->scratch;
+}
+
+struct gather *loop_gather(struct loop *l)
+{
+    return l->gather;
 }

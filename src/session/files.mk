@@ -1,0 +1,14 @@
+noinst_LIBRARIES += libsession.a
+libsession_a_SOURCES = \
+	src/session/admit.c \
+	src/session/forward.c \
+	src/session/generation.c include/session/generation.h \
+	src/session/greet.c include/session/greet.h \
+	src/session/lost.c \
+	src/session/oauth.c include/session/oauth.h \
+	src/session/prove.c \
+	src/session/registry.c include/session/registry.h \
+	src/session/relay.c include/session/relay.h \
+	src/session/reply.c \
+	src/session/session.c include/session/session.h \
+	src/session/variables.c include/session/variables.h

@@ -1,5 +1,16 @@
 noinst_LIBRARIES += libupstream.a
 libupstream_a_SOURCES = \
+	src/upstream/access.c include/upstream/access.h \
+	src/upstream/backend.c include/upstream/backend.h \
+	src/upstream/cancel.c include/upstream/cancel.h \
 	src/upstream/credentials.c include/upstream/credentials.h \
+	src/upstream/login.c include/upstream/login.h \
+	src/upstream/pool.c include/upstream/pool.h \
+	src/upstream/recycle.c include/upstream/recycle.h \
+	src/upstream/discovery.c include/upstream/discovery.h \
+	src/upstream/member.c \
+	src/upstream/probe.c include/upstream/probe.h \
+	src/upstream/resolve.c include/upstream/resolve.h \
 	src/upstream/topology.c include/upstream/topology.h \
+	src/upstream/watch.c include/upstream/watch.h \
 	src/upstream/watcher.c include/upstream/watcher.h

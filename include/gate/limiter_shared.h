@@ -1,0 +1,34 @@
+/* What all workers of one process share about limits: a bucket and a count of connections per
+ * tenant. It is the store when no Redis is configured and the instance's share when Redis is
+ * away. Connections are counted here always, so that a change between the two knows them.
+ * Thread: any; one mutex inside, taken once per lease and per connection.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_GATE_LIMITER_SHARED_H
+#define POSTERN_GATE_LIMITER_SHARED_H
+
+#include <stdint.h>
+
+#include "base/text.h"
+#include "gate/lease.h"
+#include "gate/limiter.h"
+
+struct shared_tenant;
+
+/* A reference to the tenant's row. It outlives its last reference until its buckets are full
+ * again, so that leaving and coming back gains nothing. */
+struct shared_tenant *limiter_shared_take(struct limiter_shared *s, struct text tenant,
+                                          uint64_t now);
+void limiter_shared_drop(struct limiter_shared *s, struct shared_tenant **t, uint64_t now);
+
+/* As lease_take(), for queries. */
+uint32_t limiter_shared_lease(struct limiter_shared *s, struct shared_tenant *t,
+                              const struct lease_rate *rate, uint64_t now, uint32_t want,
+                              uint64_t *wait);
+/* One more connection, when there are fewer than `most` (0: any number) and the rate allows. */
+enum limit_verdict limiter_shared_connect(struct limiter_shared *s, struct shared_tenant *t,
+                                          uint32_t most, const struct lease_rate *rate,
+                                          uint64_t now, uint64_t *retry_after);
+/* Counts connections that something else admitted, and gives connections back. */
+void limiter_shared_count(struct limiter_shared *s, struct shared_tenant *t, int64_t change);
+
+#endif

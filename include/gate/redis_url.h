@@ -1,0 +1,22 @@
+/* The url of [redis], taken apart.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_GATE_REDIS_URL_H
+#define POSTERN_GATE_REDIS_URL_H
+
+#include <stdint.h>
+
+enum redis_url_kind { REDIS_URL_TCP, REDIS_URL_TLS, REDIS_URL_UNIX };
+
+struct redis_url {
+    enum redis_url_kind kind;
+    char user[128];
+    char host[256]; /* the path of a unix socket */
+    uint16_t port;
+    uint32_t db;
+};
+
+/* NULL, or a sentence that says what is wrong. rediss:// is wrong in a build without TLS in
+ * hiredis. */
+const char *redis_url_parse(const char *url, struct redis_url *u);
+
+#endif

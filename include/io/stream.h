@@ -1,0 +1,91 @@
+/* One connection: a non-blocking socket, perhaps TLS, and the output that the peer has not
+ * taken yet. It is registered for reading once and holds no buffer while idle.
+ *
+ *   put() gathers, flush() writes: one system call a turn. What the socket does not take is
+ *   held (buffered) and written when it drains; the owner watches stream_held() and stops
+ *   reading the other side.
+ *
+ * A write that fails is not reported where it happens: output is dropped and the next
+ * stream_read() says STREAM_FAILED, so an owner has one place where connections end.
+ * Thread: that of its loop; it may move to another loop between turns.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_IO_STREAM_H
+#define POSTERN_IO_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "base/buf.h"
+#include "io/loop.h"
+#include "io/tls.h"
+
+struct stream;
+struct stream_ops {
+    /* Input, an end or a failure is there: call stream_read(). */
+    void (*readable)(struct stream *);
+    /* The held output is gone, after there had been some. */
+    void (*drained)(struct stream *);
+    /* connect() or the TLS handshake is done, or failed with why (then nothing more comes). */
+    void (*ready)(struct stream *, bool ok, const char *why);
+};
+
+enum stream_phase { STREAM_CLOSED, STREAM_CONNECTING, STREAM_HANDSHAKE, STREAM_OPEN };
+
+struct stream {
+    struct loop *loop;
+    const struct stream_ops *ops;
+    SSL *ssl;
+    struct buf out; /* held output */
+    uint64_t bytes_in, bytes_out;
+    int fd;
+    uint8_t phase;
+    bool broken;    /* a write failed */
+    bool is_client; /* of the handshake */
+    struct event rd, wr;
+};
+
+enum { STREAM_AGAIN = 0, STREAM_EOF = -1, STREAM_FAILED = -2 };
+
+/* Takes over an open socket (non-blocking). held_max: the most that may be held back. Reading
+ * starts at once. */
+void stream_open(struct stream *s, struct loop *loop, int fd, size_t held_max,
+                 const struct stream_ops *ops);
+/* Starts a TCP connection; ops->ready follows, never inside. False with errno when there is no
+ * socket. */
+bool stream_connect(struct stream *s, struct loop *loop, const struct sockaddr *addr,
+                    socklen_t len, size_t held_max, const struct stream_ops *ops) MUST_USE;
+/* Starts TLS on an open stream; ops->ready follows, never inside. host: what the certificate
+ * must name and SNI (clients; may be NULL). The context must outlive the handshake. */
+void stream_start_tls(struct stream *s, struct tls_context *ctx, bool is_client, const char *host);
+/* Closes; safe at any time and twice. Tries once to write what is gathered, and, with TLS, to
+ * say goodbye. */
+void stream_close(struct stream *s);
+/* Off one loop and onto another, gathered and held output included. */
+void stream_detach(struct stream *s);
+void stream_attach(struct stream *s, struct loop *loop);
+
+/* Bytes read (> 0), or STREAM_AGAIN, STREAM_EOF, STREAM_FAILED. One system call in the usual
+ * case. */
+ssize_t stream_read(struct stream *s, char *to, size_t room) MUST_USE;
+/* Looks at input without taking it (plaintext only): how direct TLS is told from a packet. */
+ssize_t stream_peek(struct stream *s, char *to, size_t room) MUST_USE;
+/* Input that is there at this moment, in plaintext, unread (SSLRequest injection). */
+bool stream_has_input(struct stream *s);
+void stream_put(struct stream *s, const void *at, size_t len);
+void stream_flush(struct stream *s);
+/* Bytes held back because the peer does not read. */
+static inline size_t stream_held(const struct stream *s)
+{
+    return buf_size(&s->out);
+}
+void stream_stop_reading(struct stream *s);
+void stream_start_reading(struct stream *s);
+/* "TLSv1.3" or NULL. */
+const char *stream_tls_version(const struct stream *s);
+
+/* TCP_NODELAY and keepalive (idle seconds, 0 is off) for an accepted or connected socket. */
+void socket_tune(int fd, uint64_t keepalive_us);
+
+#endif

@@ -1,0 +1,57 @@
+/* Session variables as immutable, interned sets: two sessions with equal variables hold the
+ * same pointer, so "does this backend suit this session" is one comparison. Pure; one thread.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_PG_VARSET_H
+#define POSTERN_PG_VARSET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/map.h"
+#include "base/text.h"
+
+enum { VARSET_MAX_BYTES = 1 << 20, VARSET_MAX_COUNT = 512 };
+
+struct varsets {
+    struct map by_content;
+};
+
+struct varset {
+    struct varsets *home;
+    uint32_t refs, count;
+    size_t len;
+    char pairs[]; /* name NUL value NUL ..., sorted by name */
+};
+
+struct var {
+    struct text name, value;
+};
+
+void varsets_free(struct varsets *s);
+/* With a reference. Later pairs win over earlier ones of the same name; a value with at NULL
+ * removes the name. NULL when it would pass the maximum or memory is out. `base` may be NULL. */
+struct varset *varset_make(struct varsets *s, const struct varset *base, const struct var *change,
+                           size_t count);
+struct varset *varset_ref(struct varset *v);
+void varset_drop(struct varset **v);
+/* Walks: start with *pos = 0. */
+bool varset_each(const struct varset *v, size_t *pos, struct var *out);
+bool varset_get(const struct varset *v, struct text name, struct text *value);
+
+/* SQL that brings a connection from one set to another: RESETs and set_config() calls, in an
+ * order that privileges allow (back from roles first, into roles last). Nothing is put when the
+ * sets are equal. Either may be NULL (empty). False when the buffer is full. */
+bool varset_replay(const struct varset *from, const struct varset *to, struct buf *sql);
+/* SQL that asks for the values of the given names: rows (name, value). */
+bool varset_ask(const struct var *names, size_t count, struct buf *sql);
+/* SQL that asks for everything the session has set, and the given names too. */
+bool varset_ask_all(const struct varset *known, struct buf *sql);
+
+/* Can a client set it at all (server_version, is_superuser and the like cannot)? */
+bool var_is_settable(struct text name);
+/* Quotes a literal: doubles quotes, E'' with doubled backslashes when there are any. */
+bool sql_put_literal(struct buf *sql, struct text value);
+
+#endif

@@ -1,0 +1,70 @@
+/* From accept to the welcome: TLS, startup packet, proof of identity, admission.
+ *   greet.c   packets before authentication        prove.c  password, OAUTHBEARER, SCRAM
+ *   admit.c   tenant, limits, pool, welcome
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_SESSION_GREET_H
+#define POSTERN_SESSION_GREET_H
+
+#include "gate/audit.h"
+#include "gate/tenant.h"
+#include "gate/token.h"
+#include "gate/users.h"
+#include "pg/scram.h"
+#include "session/relay.h"
+#include "session/session.h"
+
+enum { GREET_INPUT_MAX = 24 * 1024, STARTUP_TEXT = 256 };
+
+enum prove_step { PROVE_PASSWORD, PROVE_SCRAM_FIRST, PROVE_SCRAM_FINAL, PROVE_OAUTH_FIRST, PROVE_OAUTH_REFUSED };
+
+/* What only a login needs: freed when it is over. */
+struct greeting {
+    struct generation *generation; /* of the accept: keys and rules do not change under a login */
+    const struct conf_listener *listener;
+    struct tls_context *tls;
+    struct buf in;
+    uint32_t protocol; /* negotiated */
+    bool is_unix, direct_tls, no_more_requests, too_many;
+    char user[STARTUP_TEXT], database[STARTUP_TEXT];
+    struct buf variables; /* name NUL value NUL ... of the startup packet */
+    struct buf unknown;   /* _pq_ options that we do not know */
+    bool wants_replication, bad_options;
+    bool mechanism_chosen; /* SASL: the client named it without data */
+    enum prove_step step;
+    const struct user *account; /* of the users file */
+    struct scram_server scram;
+    struct identity who;
+    struct grant grant;
+    const char *method;
+    const char *refusal; /* kept from the client, for the audit trail */
+    bool learning;       /* a backend is lent to learn the welcome */
+    struct buf welcome;  /* ParameterStatus messages being gathered */
+};
+
+void greet_start(struct session *s, unsigned listener, bool is_unix, bool too_many);
+void greet_readable(struct session *s);
+void greet_secured(struct session *s, bool ok, const char *why);
+/* On the pool's worker. */
+void greet_arrived(struct session *s);
+void greet_timer(struct timer *t);
+void greet_free(struct session *s);
+/* Adds what the login knows. */
+void greet_audit(const struct session *s, struct audit_event *e);
+
+/* greet.c -> prove.c -> admit.c */
+void prove_start(struct session *s);
+/* A whole 'p' message; the body is wiped by the caller. */
+void prove_message(struct session *s, struct text body);
+void admit_start(struct session *s);
+void greet_welcome(struct session *s);
+/* Pool and limiter events that belong to a login. */
+void admit_limited(struct session *s, enum limit_verdict v, uint64_t retry_after);
+void admit_lent(struct session *s, struct backend *b);
+void admit_refused(struct session *s, enum reason why, const struct server_error *error);
+/* The login fails with a uniform text; `kept` says why, for us. */
+void greet_deny(struct session *s, enum reason why, const char *kept);
+
+/* session.c */
+void session_move(struct session *s, unsigned worker);
+
+#endif

@@ -1,0 +1,64 @@
+/* Query traffic between a client and the backend it has borrowed.
+ *
+ *   relay.c    when a session gets, keeps and gives back a backend; throttling; cancel
+ *   forward.c  the client's messages          reply.c  the server's messages
+ *   lost.c     what the client is told when its backend dies
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_SESSION_RELAY_H
+#define POSTERN_SESSION_RELAY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "pg/wire.h"
+#include "session/session.h"
+
+/* What happens to the rest of the client's message under way (session.frame_mode). */
+enum frame_mode { FRAME_PASS, FRAME_DROP, FRAME_SCAN };
+
+/* ---- for session.c and the login ---- */
+void relay_init(struct session *s);
+/* The session ends: its backend goes back, in whatever state. */
+void relay_release(struct session *s);
+void relay_client_readable(struct session *s);
+void relay_client_drained(struct session *s);
+/* Handles what is in session.in, then reads on. */
+void relay_resume(struct session *s);
+/* The throttle's time is over. */
+void relay_unthrottle(struct session *s);
+/* A cancel request for this session. */
+void relay_cancel(struct session *s);
+/* "Try again in 120 ms." or "" when it is unknown. */
+void limit_hint(uint64_t retry_after_us, char *out, size_t size);
+
+/* ---- between the files of the relay ---- */
+
+/* A backend for a request that begins with a message of this type: true when it is there and
+ * suits the session. False: the session waits (its state says for what), was refused (then the
+ * message is to be dropped: session.skipping or frame_mode), or has ended. */
+bool relay_need_backend(struct session *s, char type);
+/* Before a Query or Execute on a backend at hand: false when it has to wait. */
+bool relay_may_run(struct session *s);
+/* The client's bytes at[0..len): returns how many were handled; the rest waits in session.in. */
+size_t forward(struct session *s, const char *at, size_t len);
+/* ERROR for the request that begins with this message, the protocol left in step. */
+void relay_refuse(struct session *s, char type, const struct wire_fault *fault);
+/* All replies of a transaction are through: remember, ask, give back. */
+void relay_transaction_over(struct session *s);
+/* After asking: return the backend or keep it, and go on. */
+void relay_settle(struct session *s);
+/* Events of the backend. */
+void reply_input(struct backend_user *u, struct backend *b);
+/* The backend has died (its connection ended or it broke the protocol). */
+void relay_lost(struct session *s, enum reason why);
+static inline bool relay_is_blocked(const struct session *s)
+{
+    return s->state != SESSION_ACTIVE && s->state != SESSION_IDLE;
+}
+/* Settles what is owed to a session that goes: names and statements are let go of. */
+void relay_settle_owed(struct session *s);
+/* Replies of our own whose turn has come. */
+void reply_local(struct session *s);
+
+#endif

@@ -1,0 +1,174 @@
+/* One client: its stream, its state, what it may do and what it has borrowed.
+ *
+ *   GREETING -> TLS -> GREETING -> PROVING -> ADMITTING -> IDLE
+ *   IDLE -> METERING -> QUEUED -> TUNING -> ACTIVE -> ASKING -> IDLE
+ *   CONSOLE: an administrator; CANCELING: a cancel request and nothing else
+ *
+ * METERING waits for the limiter (with a backend: inside a transaction), QUEUED for the pool,
+ * TUNING while the lent backend is brought to the session's variables, ASKING while it is asked
+ * what a transaction has changed. Input is relayed only in ACTIVE.
+ * Thread: its home's worker; it moves at most once, after its login.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_SESSION_SESSION_H
+#define POSTERN_SESSION_SESSION_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/counters.h"
+#include "base/list.h"
+#include "gate/audit.h"
+#include "gate/limiter.h"
+#include "io/stream.h"
+#include "pg/lexer.h"
+#include "pg/prepared.h"
+#include "pg/varset.h"
+#include "session/generation.h"
+#include "session/registry.h"
+#include "upstream/pool.h"
+
+struct session;
+struct answer;
+struct greeting;
+struct touched;
+
+enum session_state {
+    SESSION_GREETING,
+    SESSION_TLS,
+    SESSION_PROVING,
+    SESSION_ADMITTING,
+    SESSION_IDLE,
+    SESSION_METERING,
+    SESSION_QUEUED,
+    SESSION_TUNING,
+    SESSION_ACTIVE,
+    SESSION_ASKING,
+    SESSION_CONSOLE,
+    SESSION_CANCELING,
+    SESSION_CLOSED
+};
+const char *session_state_name(enum session_state s);
+
+/* Why a session keeps its backend between transactions. */
+enum pin {
+    PIN_LISTEN = 1 << 0,
+    PIN_HOLD_CURSOR = 1 << 1,
+    PIN_TEMPORARY = 1 << 2,
+    PIN_PREPARE = 1 << 3,
+    PIN_ADVISORY_LOCK = 1 << 4,
+    PIN_SET_CONFIG = 1 << 5,
+    PIN_LOAD = 1 << 6,
+    PIN_LARGE_STATEMENT = 1 << 7
+};
+
+/* Shared by all workers of the process. */
+enum { TICKETS = 4096 };
+struct session_shared {
+    atomic_uint_fast64_t next_id;
+    atomic_uint clients;
+    atomic_uint next_pid;
+    atomic_uint tickets[TICKETS]; /* sessions so far per pool (by hash): spreads shards evenly */
+};
+
+/* What a worker offers its sessions. Events go up through ops. */
+struct home;
+struct home_ops {
+    /* Carries the session, detached from its loop, to another worker. */
+    void (*move)(struct home *, struct session *, unsigned worker);
+    /* A cancel request arrived: look for its key on every worker, then answer the session
+     * (session_cancel_done) by its id. */
+    void (*cancel)(struct home *, uint64_t session_id, const struct cancel_key *key);
+    /* One console command; the answer is put and ended with session_console_ready(). */
+    void (*command)(struct home *, struct session *, struct text sql);
+};
+struct home {
+    struct loop *loop;
+    struct counters *counters;
+    struct pools *pools;
+    struct limiter *limiter;
+    struct registry *registry;
+    struct audit *audit;
+    struct generation *generation;
+    struct session_shared *shared;
+    const struct home_ops *ops;
+    struct list sessions;
+    struct map by_id; /* id -> session */
+    unsigned worker, worker_count;
+    bool draining;
+};
+
+struct session {
+    struct stream client;
+    struct list_node in_home;
+    struct funeral funeral;
+    struct timer timer; /* login timeout, throttling */
+    struct home *home;
+    struct greeting *greeting; /* until the login is over */
+    struct pool *pool;
+    struct meter *meter;
+    struct backend *backend; /* at most one */
+    struct backend_user user;
+    struct pool_ask ask;
+    struct limit_ask limit;
+    struct varset *vars, *startup_vars;
+    struct names names;
+    struct touched *touched; /* variables that the present transaction may have changed */
+    struct answer *answer;   /* while ASKING for variables */
+    struct sql_scan *scan;   /* of a long Query under way */
+    struct buf in;           /* input that could not be handled yet */
+    struct server_error *lost; /* what the next request must be told, or NULL */
+    struct cancel_key key;
+    char *who;               /* "subject@tenant" for logs and SHOW CLIENTS */
+    char *peer;
+    uint64_t id, born, since; /* monotonic us */
+    uint64_t expires;         /* seconds since 1970; 0 never */
+    uint64_t queries;
+    uint32_t frame_left;      /* bytes of the client's message under way */
+    uint16_t pins;
+    uint16_t pin_effects;     /* effects seen that pins depend on since the last look */
+    uint8_t state;            /* enum session_state */
+    uint8_t frame_mode;       /* what happens to frame_left */
+    bool is_transaction_mode;
+    bool connected;           /* counts at the meter */
+    bool paid;                /* the request at hand was metered */
+    bool skipping;            /* we refused a batch: drop messages up to its Sync */
+    bool ending;              /* drain: ends at the transaction's end */
+    bool stalled;             /* input waits although the state would let it pass */
+    bool unsettled;           /* a ReadyForQuery went by and was not acted on yet */
+};
+
+/* A new connection on this worker. listener: index in generation->conf->listeners. */
+void session_new(struct home *home, int fd, unsigned listener, const char *peer, bool is_unix);
+/* The session arrives on its pool's worker. */
+void session_arrive(struct home *home, struct session *s);
+/* Every second: idle limits, expired tokens, drain. */
+void sessions_sweep(struct home *home);
+/* From now on sessions end at their next transaction boundary; idle ones at once. */
+void sessions_drain(struct home *home);
+/* Ends all now. */
+void sessions_end(struct home *home, enum reason why);
+/* The answer to home_ops.cancel, if the session still lives. */
+void session_cancel_done(struct home *home, uint64_t id);
+/* A key of this worker's registry was named: cancels what its session runs. */
+bool session_cancel(struct home *home, const struct cancel_key *key);
+/* SHOW CLIENTS, KILL. */
+struct session *session_by_id(struct home *home, uint64_t id);
+
+/* ---- for the console ---- */
+void session_put(struct session *s, const void *at, size_t len);
+void session_console_ready(struct session *s); /* ReadyForQuery, and more input is read */
+
+/* ---- inside the floor ---- */
+void session_become(struct session *s, enum session_state next);
+void session_tag(const struct session *s, char *out, size_t size);
+/* Tells the client once (FATAL) and ends the session. message, hint may be NULL. */
+void session_fail(struct session *s, enum reason why, const char *message, const char *hint);
+/* FATAL with what a server said. */
+void session_fail_with(struct session *s, enum reason why, const struct server_error *error);
+/* Ends it without a word (the client is gone or was told). */
+void session_close(struct session *s, enum reason why);
+void session_audit(struct session *s, const char *event, const char *reason);
+bool session_flush_held(struct session *s);
+
+#endif

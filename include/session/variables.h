@@ -1,0 +1,34 @@
+/* What a transaction may have changed in the session, and how it is found out: the server is
+ * asked, its rules are not imitated.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_SESSION_VARIABLES_H
+#define POSTERN_SESSION_VARIABLES_H
+
+#include "pg/lexer.h"
+#include "session/session.h"
+
+enum { TOUCHED_MAX = 32 };
+
+struct touched {
+    unsigned count;
+    bool all; /* more than fit, or names that cannot be known */
+    char names[TOUCHED_MAX][SQL_NAME_BYTES];
+};
+
+void touched_free(struct touched **t);
+/* A variable may change: by what the client sends, or as the server reports. */
+void variables_touch(struct session *s, struct text name);
+/* Effects of a statement that is about to run. */
+void variables_effects(struct session *s, const struct sql_scan *scan);
+/* Does the server have to be asked before the backend goes back? */
+bool variables_must_ask(const struct session *s);
+/* Asks (session state ASKING), then relay_settle(). The backend is quiet. */
+void variables_ask(struct session *s);
+/* Ends an asking that will not be answered; safe when there is none. */
+void answer_free(struct session *s);
+/* DISCARD ALL has run on the session's backend. */
+void variables_discarded(struct session *s);
+/* "listen,temporary" for SHOW CLIENTS; out holds at least 128 bytes. */
+void pins_text(unsigned pins, char *out, size_t size);
+
+#endif

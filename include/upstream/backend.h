@@ -1,0 +1,126 @@
+/* One connection to a node: dialled, secured and logged in by us, lent by a pool.
+ *
+ *   DIALING -> TLS -> LOGIN -> IDLE <-> BUSY (lent), RESETTING (our own clean-up between two
+ *   borrowers), HELD (given back while a cancel request is on its way) -> CLOSED
+ *
+ * While BUSY its input goes to the borrower (struct backend_user), except while a task (a
+ * query of our own) runs. Everything it sends is checked before it is used.
+ * Thread: worker.  Owner: its pool.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_UPSTREAM_BACKEND_H
+#define POSTERN_UPSTREAM_BACKEND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/reasons.h"
+#include "base/text.h"
+#include "io/stream.h"
+#include "pg/inflight.h"
+#include "pg/prepared.h"
+#include "pg/varset.h"
+#include "upstream/topology.h"
+
+struct pool;
+struct login;
+struct task;
+struct recycle;
+struct backend;
+
+enum backend_state {
+    BACKEND_DIALING,
+    BACKEND_TLS,
+    BACKEND_LOGIN,
+    BACKEND_IDLE,
+    BACKEND_BUSY,
+    BACKEND_RESETTING,
+    BACKEND_HELD,
+    BACKEND_CLOSED
+};
+const char *backend_state_name(enum backend_state s);
+
+/* Who has borrowed it. Events come up here. */
+struct backend_user;
+struct backend_user_ops {
+    /* Read backend->stream. */
+    void (*input)(struct backend_user *, struct backend *);
+    /* The server took what was held back. */
+    void (*drained)(struct backend_user *, struct backend *);
+    /* A cancel request that was on its way has arrived (or was given up). */
+    void (*cancel_over)(struct backend_user *, struct backend *);
+};
+/* (what the deadline and the steps of a clean-up need is recycle.c's own) */
+struct backend_user {
+    const struct backend_user_ops *ops;
+};
+
+/* What a server said when it refused; texts are cut to fit. */
+struct server_error {
+    char sqlstate[6];
+    char message[256];
+};
+
+struct backend {
+    struct stream stream;
+    struct list_node in_pool; /* which list follows from the state */
+    struct funeral funeral;
+    struct pool *pool;
+    struct node *node;
+    struct backend_user *user; /* while BUSY */
+    struct login *login;       /* while DIALING, TLS, LOGIN */
+    struct task *task;         /* a query of our own is running */
+    struct recycle *recycle;   /* while RESETTING or HELD */
+    struct inflight owed;
+    struct prepared prepared;
+    struct statement *unnamed; /* what its unnamed statement is, or NULL */
+    struct varset *vars;       /* what we have set, beyond its own defaults */
+    struct buf in;             /* the start of a message that is not complete yet */
+    struct buf parameters;     /* ParameterStatus messages as received at login */
+    char *key;                 /* of a cancel request */
+    uint32_t key_len, pid;
+    uint64_t born, since; /* monotonic us: login done; last change of state */
+    uint64_t transactions;
+    unsigned cancels; /* requests on their way to it */
+    enum backend_state state;
+    bool dirty;   /* must be reset before another session may have it */
+    bool doomed;  /* not to be lent again */
+    bool body_hidden;   /* what is left of the body is not for the client */
+    bool sent_part;     /* the borrower has sent a part of a message */
+    uint32_t body_left; /* bytes of the message under way that were not read yet */
+};
+
+/* The most of a server's input that is ever kept: answers to our own queries. */
+enum { BACKEND_INPUT_MAX = 4 << 20 };
+
+/* For login.c. */
+const struct stream_ops *backend_stream_ops(void);
+/* The table of allowed moves is checked here; lists follow in the pool. */
+void backend_become(struct backend *b, enum backend_state next);
+/* Closes the connection, says goodbye when it can, and buries the object. Its pool must have
+ * let go of it (pool.c calls this). */
+void backend_close(struct backend *b);
+/* For logs: "node a:5433 pid 4711". */
+void backend_tag(const struct backend *b, char *out, size_t size);
+/* Nothing of the last borrower is left but perhaps variables: it may be lent on at once. */
+bool backend_is_clean(const struct backend *b);
+/* Copies severity-independent texts out of an ErrorResponse body. */
+void server_error_from(struct text body, struct server_error *out);
+
+/* ---- queries of our own ---- */
+
+struct task_ops {
+    /* A row: columns as text, at NULL is SQL NULL. */
+    void (*row)(void *arg, struct backend *b, const struct text *columns, unsigned count);
+    /* The end, exactly once: error is NULL on success. When the connection was lost meanwhile,
+     * lost is true and the backend is already on its way out. */
+    void (*done)(void *arg, struct backend *b, const struct server_error *error, bool lost);
+};
+/* Sends one simple Query on a quiet backend and reads its answer; input goes to the task until
+ * done(). ops->row may be NULL. ParameterStatus and notices on the way are not shown to the
+ * borrower. */
+void backend_run(struct backend *b, struct text sql, const struct task_ops *ops, void *arg);
+/* done() will not be called any more; the backend must be closed. */
+void backend_forget_task(struct backend *b);
+
+#endif

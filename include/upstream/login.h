@@ -1,0 +1,32 @@
+/* The way from a node's address to a connection that is ready: TCP, TLS, startup, authentication
+ * (SCRAM-SHA-256, md5, password over TLS only, client certificate), parameters, cancel key.
+ * Thread: worker.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_UPSTREAM_LOGIN_H
+#define POSTERN_UPSTREAM_LOGIN_H
+
+#include "upstream/backend.h"
+
+struct login_plan {
+    struct loop *loop;
+    const char *user, *database;
+    const char *password; /* NULL: none; copied */
+    struct tls_context *tls; /* NULL: plaintext */
+    uint64_t timeout;
+    uint64_t keepalive;
+    size_t held_max;
+};
+
+/* done(): REASON_OK (the backend is quiet, still in state LOGIN), or why not; error holds what
+ * the server said, when it said something. Exactly once, never inside login_start(). */
+typedef void login_done(struct backend *b, enum reason why, const struct server_error *error);
+
+/* The backend's node is set. */
+void login_start(struct backend *b, const struct login_plan *plan, login_done *done);
+/* Ends a login without done(). Safe when there is none. */
+void login_abort(struct backend *b);
+/* For backend.c: stream events while b->login is there. */
+void login_readable(struct backend *b);
+void login_stream_ready(struct backend *b, bool ok, const char *why);
+
+#endif

@@ -1,0 +1,241 @@
+/* What no single value shows: references between sections, values that need or exclude each
+ * other, and templates that can never give a name.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "conf/inside.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+/* sun_path holds 108 bytes; "/.s.PGSQL.65535.lock" goes behind the directory. */
+enum { SOCKET_DIRECTORY_MAX = 86 };
+
+static bool is_path(const char *address)
+{
+    return address[0] == '/';
+}
+
+/* Names are not looked up for listeners: what they mean could change between two reloads. */
+static bool is_ip(const char *address)
+{
+    struct in6_addr any;
+    return inet_pton(AF_INET, address, &any) == 1 || inet_pton(AF_INET6, address, &any) == 1;
+}
+
+static bool is_unix_only(const struct conf_listener *l)
+{
+    return l->address.count == 1 && is_path(l->address.item[0]);
+}
+
+static void check_addresses(struct conf *c, const struct conf_listener *l, struct conf_faults *f)
+{
+    for (size_t i = 0; i < l->address.count; i++) {
+        const char *a = l->address.item[i];
+        if (is_path(a) && l->address.count > 1)
+            conf_fault(f, c, &l->at, "address",
+                       "found \"%s\" among others; allowed: addresses, or one directory alone", a);
+        if (!is_path(a) && !is_ip(a))
+            conf_fault(
+                f, c, &l->at, "address",
+                "found \"%.80s\"; allowed: IPv4 or IPv6 addresses, or one absolute directory", a);
+        if (is_path(a) && strlen(a) > SOCKET_DIRECTORY_MAX)
+            conf_fault(f, c, &l->at, "address",
+                       "the directory's path has more than %d bytes, too long for a unix socket",
+                       SOCKET_DIRECTORY_MAX);
+        if (is_path(a) && l->port == 0)
+            conf_fault(f, c, &l->at, "port", "found 0; a unix socket needs a number in its name");
+    }
+    if (l->address.count == 0)
+        conf_fault(f, c, &l->at, "address", "found \"\"; allowed: addresses, or one directory");
+}
+
+/* Two listeners on one address and port: the second could not be opened. */
+static void check_taken(struct conf *c, size_t index, struct conf_faults *f)
+{
+    const struct conf_listener *l = c->listeners[index];
+    for (size_t k = 0; k < index && l->port != 0; k++) {
+        const struct conf_listener *other = c->listeners[k];
+        for (size_t i = 0; other->port == l->port && i < l->address.count; i++)
+            for (size_t j = 0; j < other->address.count; j++)
+                if (strcmp(l->address.item[i], other->address.item[j]) == 0)
+                    conf_fault(f, c, &l->at, "address", "%s, port %u, is taken by [listener %s]",
+                               l->address.item[i], l->port, other->at.name);
+    }
+}
+
+static void check_listener(struct conf *c, const struct conf_listener *l, struct conf_faults *f)
+{
+    check_addresses(c, l, f);
+    if (l->tls_cert.count != l->tls_key.count)
+        conf_fault(f, c, &l->at, "tls_key",
+                   "found %zu keys for %zu certificates in tls_cert; "
+                   "allowed: one key for each, in the same order",
+                   l->tls_key.count, l->tls_cert.count);
+    if (l->tls != CONF_TLS_OFF && l->tls_cert.count == 0 && !is_unix_only(l))
+        conf_fault(f, c, &l->at, "tls_cert",
+                   "missing: TLS needs a certificate and a key (or tls = off, for plaintext)");
+    if (l->tls_client_auth != CONF_CLIENT_AUTH_OFF && l->tls_client_ca[0] == '\0')
+        conf_fault(f, c, &l->at, "tls_client_ca",
+                   "missing: tls_client_auth needs the authorities of the certificates");
+    if (l->tls_client_auth != CONF_CLIENT_AUTH_OFF && l->tls == CONF_TLS_OFF)
+        conf_fault(f, c, &l->at, "tls_client_auth", "needs TLS, and tls is off");
+}
+
+/* Whether the template gives a name of at most 63 bytes when every part of it is short. */
+static void check_template(struct conf *c, const struct conf_section *at, const char *key,
+                           const char *template, const char *allowed, const char *const *pairs,
+                           struct conf_faults *f)
+{
+    char room[CONF_VALUE_MAX + 1], name[CONF_NAME_MAX + 1];
+    if (!conf_expand(template, room, sizeof(room), pairs))
+        conf_fault(f, c, at, key, "found \"%.80s\"; allowed: plain text and %s", template, allowed);
+    else if (!conf_expand(template, name, sizeof(name), pairs))
+        conf_fault(f, c, at, key, "always gives a name longer than %d bytes", CONF_NAME_MAX);
+}
+
+static void check_tenant_databases(struct conf *c, const struct conf_tenant *t,
+                                   struct conf_faults *f)
+{
+    const char *const pairs[] = {"tenant", "", NULL};
+    for (size_t i = 0; i < t->databases.count; i++) {
+        const char *name = t->databases.item[i];
+        check_template(c, &t->at, "databases", name, "${tenant}", pairs, f);
+        if (strcmp(name, "postern") == 0)
+            conf_fault(f, c, &t->at, "databases", "postern is the console, not a database");
+        else if (strcmp(name, "*") != 0 && !strchr(name, '$') &&
+                 !conf_database_for(c, text_of(name)))
+            conf_fault(f, c, &t->at, "databases",
+                       "found \"%.80s\"; there is no section [database %.80s]", name, name);
+    }
+}
+
+static bool is_role_name(const char *s)
+{
+    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+    return n > 0 && n <= CONF_NAME_MAX && s[n] == '\0';
+}
+
+static void check_tenant(struct conf *c, struct conf_tenant *t, struct conf_faults *f)
+{
+    const char *const pairs[] = {"tenant", "", "role", "", NULL};
+    check_tenant_databases(c, t, f);
+    check_template(c, &t->at, "database_role", t->database_role, "${tenant} and ${role}", pairs, f);
+    for (size_t i = 0; i < t->roles.count; i++)
+        if (strcmp(t->roles.item[i], "*") != 0 && !is_role_name(t->roles.item[i]))
+            conf_fault(f, c, &t->at, "roles",
+                       "found \"%.80s\"; allowed: * or names of up to %d "
+                       "letters, digits, dots, dashes and underscores",
+                       t->roles.item[i], CONF_NAME_MAX);
+    t->plan_row = conf_plan_named(c, text_of(t->plan));
+    if (!t->plan_row && t->plan[0])
+        conf_fault(f, c, &t->at, "plan", "found \"%.80s\"; there is no section [plan %.80s]",
+                   t->plan, t->plan);
+}
+
+static void check_cluster(struct conf *c, const struct conf_cluster *k, struct conf_faults *f)
+{
+    if ((k->tls_cert[0] == '\0') != (k->tls_key[0] == '\0'))
+        conf_fault(f, c, &k->at, k->tls_cert[0] ? "tls_cert" : "tls_key",
+                   "tls_cert and tls_key go together; the other one is missing");
+    for (size_t i = 0; i < k->topology_keys.count; i++) {
+        struct text rest = text_of(k->topology_keys.item[i]), place, part;
+        unsigned parts = 0;
+        uint64_t priority;
+        bool good =
+            text_split(&rest, ':', &place) && (!rest.at || text_to_u64(rest, 1, 100, &priority));
+        while (good && text_split(&place, '.', &part)) {
+            good = part.len > 0;
+            parts++;
+        }
+        if (!good || parts != 3)
+            conf_fault(f, c, &k->at, "topology_keys",
+                       "found \"%.80s\"; allowed: "
+                       "cloud.region.zone or cloud.region.zone:priority, 1..100",
+                       k->topology_keys.item[i]);
+    }
+}
+
+static void check_database(struct conf *c, struct conf_database *d, struct conf_faults *f)
+{
+    const char *const pairs[] = {"database", "", NULL};
+    if (strcmp(d->at.name, "postern") == 0)
+        conf_fault(f, c, &d->at, NULL, "this name is the console's; choose another");
+    for (size_t i = 0; i < c->cluster_count; i++)
+        if (strcmp(c->clusters[i]->at.name, d->cluster) == 0)
+            d->cluster_row = c->clusters[i];
+    if (!d->cluster_row && d->cluster[0])
+        conf_fault(f, c, &d->at, "cluster", "found \"%.80s\"; there is no section [cluster %.80s]",
+                   d->cluster, d->cluster);
+    check_template(c, &d->at, "dbname", d->dbname, "${database}", pairs, f);
+    if (d->pool_min > d->pool_size)
+        conf_fault(f, c, &d->at, "pool_min", "found %u; allowed: at most pool_size, which is %u",
+                   d->pool_min, d->pool_size);
+}
+
+/* A URL that carries its password would show it in SHOW CONFIG, so it is not even quoted. */
+static void check_redis(struct conf *c, struct conf_faults *f)
+{
+    struct text url = text_of(c->redis.url), host;
+    const char *const schemes[] = {"redis://", "rediss://", "unix://"};
+    size_t n = 0;
+    if (url.len == 0)
+        return;
+    while (n < COUNT_OF(schemes) && !text_starts(url, schemes[n]))
+        n++;
+    if (n == COUNT_OF(schemes)) {
+        conf_fault(f, c, &c->redis.at, "url",
+                   "allowed: redis://host[:port][/db], rediss://... or unix:///path");
+        return;
+    }
+    host = (struct text){url.at + strlen(schemes[n]), url.len - strlen(schemes[n])};
+    if (host.len == 0)
+        conf_fault(f, c, &c->redis.at, "url", "names no host and no path");
+    const char *at = memchr(host.at, '@', host.len);
+    if (at && memchr(host.at, ':', (size_t)(at - host.at)))
+        conf_fault(f, c, &c->redis.at, "url", "holds a password; put it into password_file");
+#ifndef HAVE_HIREDIS_SSL
+    if (text_starts(url, "rediss://"))
+        conf_fault(f, c, &c->redis.at, "url",
+                   "rediss:// needs hiredis 1.0 or later; this build has none with TLS");
+#endif
+}
+
+static void check_http(struct conf *c, struct conf_faults *f)
+{
+    struct conf_host host;
+    const char *listen = c->postern.http_listen;
+    if (listen[0] == '\0')
+        return;
+    if (conf_host_parse(text_of(listen), 0, 0, &host))
+        mem_free(host.host);
+    else
+        conf_fault(f, c, &c->postern.at, "http_listen",
+                   "found \"%.80s\"; allowed: address:port or [IPv6]:port", listen);
+}
+
+void conf_check(struct conf *c, struct conf_faults *f)
+{
+    const char *file = c->postern.at.file;
+    check_http(c, f);
+    check_redis(c, f);
+    if (c->listener_count == 0)
+        conf_fault_at(f, file, 0, NULL, NULL, "no section [listener NAME]: nobody could connect");
+    if (c->cluster_count == 0)
+        conf_fault_at(f, file, 0, NULL, NULL,
+                      "no section [cluster NAME]: there is no database server");
+    if (c->database_count == 0)
+        conf_fault_at(f, file, 0, NULL, NULL,
+                      "no section [database NAME]: there is nothing to connect to");
+    for (size_t i = 0; i < c->listener_count; i++) {
+        check_listener(c, c->listeners[i], f);
+        check_taken(c, i, f);
+    }
+    for (size_t i = 0; i < c->tenant_count; i++)
+        check_tenant(c, c->tenants[i], f);
+    for (size_t i = 0; i < c->cluster_count; i++)
+        check_cluster(c, c->clusters[i], f);
+    for (size_t i = 0; i < c->database_count; i++)
+        check_database(c, c->databases[i], f);
+}

@@ -1,0 +1,372 @@
+/* Signing keys: each issuer's JSON Web Key Set (RFC 7517), read, judged and kept.
+ *
+ * A key that is weak, private, ambiguous or meant for something else is a fault that names the
+ * key and stops the load, because an operator who sees only logins fail has a long way back to
+ * it. A kty nobody here knows is passed over with a warning, as RFC 7517, 5 asks: an issuer may
+ * publish keys for other readers.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "gate/keys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "gate/jwk.h"
+
+enum {
+    JWKS_MAX = 1 << 20,
+    KEYS_MAX = 256,
+    KEY_NAME = 96
+};
+
+struct keyring {
+    struct snapshot snapshot; /* first */
+    struct issuer **issuers;
+    size_t count;
+};
+
+/* Where faults go: into a configuration's list with their place, or, from memory, the first
+ * one's sentence. */
+struct fault_list {
+    const struct conf *conf;
+    const struct conf_issuer *issuer;
+    struct conf_faults *faults; /* NULL: from memory */
+    const char *first;
+};
+
+/* ---- faults ---- */
+
+static void fault(struct fault_list *f, const char *why)
+{
+    if (!f->first)
+        f->first = why;
+    if (f->faults)
+        conf_fault(f->faults, f->conf, &f->issuer->at, "jwks_file", "%s: %s",
+                   f->issuer->jwks_file, why);
+}
+
+/* Of the section itself, not of its key set. */
+static void fault_of_issuer(struct fault_list *f, const char *why)
+{
+    f->first = why;
+    if (f->faults)
+        conf_fault(f->faults, f->conf, &f->issuer->at, "issuer", "%s", why);
+}
+
+/* "key 3 (kid "a")": a kid is the issuer's text, so only plain characters of it are shown. */
+static void name_key(size_t i, const json_t *jwk, char out[KEY_NAME])
+{
+    const char *kid = json_string_value(json_object_get(jwk, "kid"));
+    int n = snprintf(out, KEY_NAME, kid ? "key %zu (kid \"" : "key %zu", i + 1);
+    if (!kid)
+        return;
+    for (; *kid && n < KEY_NAME - 8; kid++)
+        out[n++] = *kid >= ' ' && *kid <= '~' ? *kid : '?';
+    snprintf(out + n, KEY_NAME - (size_t)n, *kid ? "...\")" : "\")");
+}
+
+static void fault_of_key(struct fault_list *f, size_t i, const json_t *jwk, const char *why)
+{
+    char name[KEY_NAME];
+    name_key(i, jwk, name);
+    if (!f->first)
+        f->first = why;
+    if (f->faults)
+        conf_fault(f->faults, f->conf, &f->issuer->at, "jwks_file", "%s: %s is refused: %s",
+                   f->issuer->jwks_file, name, why);
+}
+
+/* ---- a set ---- */
+
+static bool kid_is_taken(const struct issuer *issuer, const char *kid)
+{
+    for (size_t i = 0; kid && i < issuer->key_count; i++)
+        if (issuer->keys[i].kid && strcmp(issuer->keys[i].kid, kid) == 0)
+            return true;
+    return false;
+}
+
+static void add_key(struct issuer *issuer, size_t i, const json_t *jwk, struct fault_list *f)
+{
+    const char *why;
+    struct issuer_key key = {0};
+    if (kid_is_taken(issuer, json_string_value(json_object_get(jwk, "kid")))) {
+        fault_of_key(f, i, jwk, "an earlier key has the same kid");
+        return;
+    }
+    switch (jwk_read(jwk, issuer->algs, &key, &why)) {
+    case JWK_TAKEN:
+        issuer->keys[issuer->key_count++] = key;
+        return;
+    case JWK_PASSED_OVER: {
+        char name[KEY_NAME];
+        name_key(i, jwk, name);
+        log_warning("keys", "issuer %s: %s is passed over: its kty is none of RSA, EC, OKP, oct",
+                    issuer->section, name);
+        return;
+    }
+    case JWK_REFUSED:
+        fault_of_key(f, i, jwk, why);
+        return;
+    }
+}
+
+/* jansson frees strings without wiping them; the shared secrets among them are ours to wipe. */
+static void wipe_secrets(json_t *keys)
+{
+    for (size_t i = 0; i < json_array_size(keys); i++) {
+        const json_t *k = json_object_get(json_array_get(keys, i), "k");
+        mem_wipe((char *)json_string_value(k), json_string_length(k));
+    }
+}
+
+static void read_set(struct issuer *issuer, struct text jwks, struct fault_list *f)
+{
+    json_t *root = jwks.len <= JWKS_MAX ? jws_json_object(jwks) : NULL;
+    json_t *keys = json_object_get(root, "keys");
+    size_t count = json_array_size(keys), usable = 0;
+    if (!root)
+        fault(f, jwks.len > JWKS_MAX ? "a key set may have at most 1 MB"
+                                     : "not a JSON object (strict: UTF-8, no duplicate members)");
+    else if (!json_is_array(keys))
+        fault(f, "not a JSON Web Key Set: it has no array \"keys\"");
+    else if (count > KEYS_MAX)
+        fault(f, "a key set may have at most 256 keys");
+    if (f->first) {
+        wipe_secrets(keys);
+        json_decref(root);
+        return;
+    }
+    issuer->keys = mem_new(count, sizeof(*issuer->keys));
+    for (size_t i = 0; i < count; i++)
+        add_key(issuer, i, json_array_get(keys, i), f);
+    for (size_t i = 0; i < issuer->key_count; i++)
+        usable += issuer->keys[i].algs != 0;
+    if (!f->first && usable == 0)
+        fault(f, "no key in it fits the issuer's algorithms");
+    wipe_secrets(keys);
+    json_decref(root);
+}
+
+/* ---- an issuer ---- */
+
+static void path_set(struct claim_path *path, const char *name)
+{
+    struct text rest = text_of(name), part;
+    if (rest.len == 0)
+        return;
+    path->whole = mem_dup(name);
+    path->part = mem_new(rest.len + 1, sizeof(*path->part));
+    while (text_split(&rest, '.', &part))
+        path->part[path->count++] = mem_dup_n(part.at, part.len);
+}
+
+static void path_free(struct claim_path *path)
+{
+    for (size_t i = 0; i < path->count; i++)
+        mem_free(path->part[i]);
+    mem_free(path->part);
+    mem_free(path->whole);
+}
+
+static void issuer_free(struct issuer *issuer)
+{
+    for (size_t i = 0; i < issuer->key_count; i++) {
+        mem_free(issuer->keys[i].kid);
+        jws_key_free(issuer->keys[i].jws);
+    }
+    for (size_t i = 0; i < issuer->audience.count; i++)
+        mem_free(issuer->audience.item[i]);
+    path_free(&issuer->tenant);
+    path_free(&issuer->roles);
+    path_free(&issuer->plan);
+    mem_free(issuer->audience.item);
+    mem_free(issuer->keys);
+    mem_free(issuer->section);
+    mem_free(issuer->iss);
+    mem_free(issuer);
+}
+
+/* A hand-made conf_issuer may leave texts NULL. */
+static const char *text_or_empty(const char *z)
+{
+    return z ? z : "";
+}
+
+static struct issuer *issuer_new(const struct conf_issuer *c)
+{
+    struct issuer *issuer = NEW(struct issuer);
+    enum jws_alg alg;
+    issuer->section = mem_dup(text_or_empty(c->at.name));
+    issuer->iss = mem_dup(text_or_empty(c->issuer));
+    issuer->leeway = c->leeway / US_PER_S;
+    /* Rounded up, so that a limit under a second does not become none. */
+    issuer->max_lifetime = c->max_lifetime / US_PER_S + (c->max_lifetime % US_PER_S != 0);
+    issuer->audience.item = mem_new(c->audience.count, sizeof(char *));
+    for (size_t i = 0; i < c->audience.count; i++)
+        issuer->audience.item[issuer->audience.count++] = mem_dup(c->audience.item[i]);
+    for (size_t i = 0; i < c->algorithms.count; i++)
+        if (jws_alg_named(text_of(c->algorithms.item[i]), &alg))
+            issuer->algs |= JWS_BIT(alg);
+    path_set(&issuer->tenant, text_or_empty(c->tenant_claim));
+    path_set(&issuer->roles, text_or_empty(c->roles_claim));
+    path_set(&issuer->plan, text_or_empty(c->plan_claim));
+    return issuer;
+}
+
+/* The configuration checks these too; without them every token, or none, would pass. */
+static const char *check_issuer(const struct keyring *k, const struct issuer *issuer)
+{
+    if (issuer->iss[0] == '\0' || issuer->audience.count == 0 || issuer->tenant.count == 0 ||
+        issuer->roles.count == 0)
+        return "issuer, audience, tenant_claim and roles_claim are needed";
+    if (issuer->algs == 0)
+        return "no signature algorithm is accepted";
+    if (keyring_issuer_of(k, text_of(issuer->iss)))
+        return "another section has the same issuer";
+    return NULL;
+}
+
+/* ---- the keyring ---- */
+
+static void keyring_destroy(struct snapshot *s)
+{
+    struct keyring *k = CONTAINER_OF(s, struct keyring, snapshot);
+    for (size_t i = 0; i < k->count; i++)
+        issuer_free(k->issuers[i]);
+    mem_free(k->issuers);
+    mem_free(k);
+}
+
+static struct keyring *keyring_new(void)
+{
+    struct keyring *k = NEW(struct keyring);
+    snapshot_init(&k->snapshot, keyring_destroy);
+    return k;
+}
+
+/* False, and the keyring unchanged, when there was a fault. */
+static bool keyring_add(struct keyring *k, struct text jwks, struct fault_list *f)
+{
+    struct issuer *issuer = issuer_new(f->issuer);
+    const char *why = check_issuer(k, issuer);
+    f->first = NULL;
+    if (why)
+        fault_of_issuer(f, why);
+    else
+        read_set(issuer, jwks, f);
+    if (f->first) {
+        issuer_free(issuer);
+        return false;
+    }
+    struct issuer **grown = mem_new(k->count + 1, sizeof(*grown));
+    if (k->count)
+        memcpy(grown, k->issuers, k->count * sizeof(*grown));
+    mem_free(k->issuers);
+    k->issuers = grown;
+    k->issuers[k->count++] = issuer;
+    return true;
+}
+
+/* NULL, and a fault that says why. Only ordinary files: a FIFO would stop the control thread. */
+static char *read_file(struct fault_list *f, size_t *len)
+{
+    struct stat st;
+    int fd = open(f->issuer->jwks_file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) {
+        fault(f, strerror(errno));
+        return NULL;
+    }
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > JWKS_MAX) {
+        fault(f, "not an ordinary file of at most 1 MB");
+        close(fd);
+        return NULL;
+    }
+    char *at = mem_new(JWKS_MAX + 1, 1);
+    ssize_t n = 0;
+    *len = 0;
+    while (*len <= JWKS_MAX && (n = read(fd, at + *len, JWKS_MAX + 1 - *len)) > 0)
+        *len += (size_t)n;
+    if (n < 0)
+        fault(f, strerror(errno));
+    close(fd);
+    if (n >= 0)
+        return at;
+    mem_free(at);
+    return NULL;
+}
+
+struct keyring *keyring_load(const struct conf *conf, struct conf_faults *faults)
+{
+    struct keyring *k = keyring_new();
+    bool fine = true;
+    for (size_t i = 0; i < conf->issuer_count; i++) {
+        struct fault_list f = {.conf = conf, .issuer = conf->issuers[i], .faults = faults};
+        size_t len = 0;
+        char *at = read_file(&f, &len);
+        if (!at || !keyring_add(k, (struct text){at, len}, &f))
+            fine = false;
+        mem_wipe(at, len);
+        mem_free(at);
+    }
+    if (fine)
+        return k;
+    keyring_unref(k);
+    return NULL;
+}
+
+bool keyring_add_text(struct keyring *k, const struct conf_issuer *issuer, struct text jwks,
+                      const char **why)
+{
+    struct fault_list f = {.issuer = issuer};
+    bool fine = keyring_add(k, jwks, &f);
+    *why = f.first;
+    return fine;
+}
+
+struct keyring *keyring_from_text(const struct conf_issuer *issuer, struct text jwks,
+                                  const char **why)
+{
+    struct keyring *k = keyring_new();
+    if (keyring_add_text(k, issuer, jwks, why))
+        return k;
+    keyring_unref(k);
+    return NULL;
+}
+
+const struct keyring *keyring_ref(const struct keyring *k)
+{
+    snapshot_ref((struct snapshot *)&k->snapshot);
+    return k;
+}
+
+void keyring_unref(const struct keyring *k)
+{
+    if (k)
+        snapshot_unref((struct snapshot *)&k->snapshot);
+}
+
+size_t keyring_issuer_count(const struct keyring *k)
+{
+    return k->count;
+}
+
+const struct issuer *keyring_issuer(const struct keyring *k, size_t i)
+{
+    CHECK(i < k->count);
+    return k->issuers[i];
+}
+
+const struct issuer *keyring_issuer_of(const struct keyring *k, struct text iss)
+{
+    for (size_t i = 0; i < k->count; i++)
+        if (text_is(iss, k->issuers[i]->iss))
+            return k->issuers[i];
+    return NULL;
+}

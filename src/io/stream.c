@@ -1,0 +1,429 @@
+/* Sockets and TLS with gathered writes and capped held output.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "io/stream.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "io/gather.h"
+
+static void on_read(evutil_socket_t fd, short what, void *arg);
+static void on_write(evutil_socket_t fd, short what, void *arg);
+
+void socket_tune(int fd, uint64_t keepalive_us)
+{
+    int on = 1, idle = (int)(keepalive_us / US_PER_S), gap = idle / 4 > 1 ? idle / 4 : 1, tries = 4;
+    /* Unix sockets refuse these, which is as good. */
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (idle > 0) {
+        (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &gap, sizeof(gap));
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &tries, sizeof(tries));
+    }
+}
+
+static void assign(struct stream *s, struct loop *loop)
+{
+    s->loop = loop;
+    event_assign(&s->rd, loop_base(loop), s->fd, EV_READ | EV_PERSIST, on_read, s);
+    event_assign(&s->wr, loop_base(loop), s->fd, EV_WRITE | EV_PERSIST, on_write, s);
+}
+
+static void want(struct event *ev, bool yes)
+{
+    if (yes)
+        CHECK(event_add(ev, NULL) == 0);
+    else
+        event_del(ev);
+}
+
+void stream_open(struct stream *s, struct loop *loop, int fd, size_t held_max,
+                 const struct stream_ops *ops)
+{
+    s->fd = fd;
+    s->ops = ops;
+    s->ssl = NULL;
+    s->broken = false;
+    s->phase = STREAM_OPEN;
+    buf_init(&s->out, held_max + SCRATCH_SIZE);
+    assign(s, loop);
+    want(&s->rd, true);
+}
+
+bool stream_connect(struct stream *s, struct loop *loop, const struct sockaddr *addr,
+                    socklen_t len, size_t held_max, const struct stream_ops *ops)
+{
+    int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    if (connect(fd, addr, len) != 0 && errno != EINPROGRESS) {
+        int saved = errno;
+        close(fd);
+        errno = saved;
+        return false;
+    }
+    stream_open(s, loop, fd, held_max, ops);
+    want(&s->rd, false);
+    s->phase = STREAM_CONNECTING;
+    want(&s->wr, true);
+    return true;
+}
+
+/* A failure that nobody sees on the spot: let the owner read it. */
+static void break_stream(struct stream *s)
+{
+    if (s->broken)
+        return;
+    s->broken = true;
+    buf_free(&s->out);
+    event_active(&s->rd, EV_READ, 0);
+}
+
+/* ---- TLS ---- */
+
+void stream_start_tls(struct stream *s, struct tls_context *ctx, bool is_client, const char *host)
+{
+    CHECK(s->phase == STREAM_OPEN && !s->ssl);
+    s->ssl = SSL_new(ctx->ssl);
+    CHECK(s->ssl != NULL && SSL_set_fd(s->ssl, s->fd) == 1);
+    s->is_client = is_client;
+    s->phase = STREAM_HANDSHAKE;
+    if (is_client && host) {
+        unsigned char numeric[16];
+        bool is_address = evutil_inet_pton(AF_INET, host, numeric) == 1 ||
+                          evutil_inet_pton(AF_INET6, host, numeric) == 1;
+        if (!is_address)
+            SSL_set_tlsext_host_name(s->ssl, host);
+        if (ctx->verify_name && is_address)
+            X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(s->ssl), host);
+        else if (ctx->verify_name)
+            SSL_set1_host(s->ssl, host);
+    }
+    if (is_client)
+        SSL_set_connect_state(s->ssl);
+    else
+        SSL_set_accept_state(s->ssl);
+    event_active(&s->rd, EV_READ, 0);
+}
+
+static void handshake(struct stream *s)
+{
+    ERR_clear_error();
+    int r = SSL_do_handshake(s->ssl);
+    if (r == 1) {
+        s->phase = STREAM_OPEN;
+        want(&s->wr, false);
+        /* Early bytes may have come with the last flight. */
+        if (SSL_has_pending(s->ssl))
+            event_active(&s->rd, EV_READ, 0);
+        s->ops->ready(s, true, NULL);
+        return;
+    }
+    int e = SSL_get_error(s->ssl, r);
+    if (e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE) {
+        want(&s->wr, e == SSL_ERROR_WANT_WRITE);
+        return;
+    }
+    char why[256];
+    long verify = SSL_get_verify_result(s->ssl);
+    if (verify != X509_V_OK)
+        snprintf(why, sizeof(why), "%s", X509_verify_cert_error_string(verify));
+    else
+        tls_error(why, sizeof(why));
+    s->broken = true;
+    want(&s->rd, false);
+    want(&s->wr, false);
+    s->ops->ready(s, false, why);
+}
+
+const char *stream_tls_version(const struct stream *s)
+{
+    return s->ssl ? SSL_get_version(s->ssl) : NULL;
+}
+
+/* ---- reading ---- */
+
+static ssize_t read_tls(struct stream *s, char *to, size_t room)
+{
+    size_t total = 0;
+    do {
+        ERR_clear_error();
+        int n = SSL_read(s->ssl, to + total, (int)(room - total));
+        if (n > 0) {
+            total += (size_t)n;
+            continue;
+        }
+        int e = SSL_get_error(s->ssl, n);
+        if (e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE)
+            break;
+        if (total > 0) { /* deliver what there is; the end is seen by the next read */
+            event_active(&s->rd, EV_READ, 0);
+            break;
+        }
+        if (e == SSL_ERROR_ZERO_RETURN)
+            return STREAM_EOF;
+        ERR_clear_error();
+        return STREAM_FAILED;
+    } while (total < room && SSL_has_pending(s->ssl));
+    /* What OpenSSL has read ahead makes no descriptor readable. */
+    if (total == room && SSL_has_pending(s->ssl))
+        event_active(&s->rd, EV_READ, 0);
+    s->bytes_in += total;
+    return (ssize_t)total;
+}
+
+ssize_t stream_read(struct stream *s, char *to, size_t room)
+{
+    CHECK(room > 0);
+    if (s->broken || s->phase == STREAM_CLOSED)
+        return STREAM_FAILED;
+    if (s->ssl)
+        return read_tls(s, to, room);
+    for (;;) {
+        ssize_t n = recv(s->fd, to, room, 0);
+        if (n > 0) {
+            s->bytes_in += (uint64_t)n;
+            return n;
+        }
+        if (n == 0)
+            return STREAM_EOF;
+        if (errno == EAGAIN || errno == EWOULDBLOCK)
+            return STREAM_AGAIN;
+        if (errno != EINTR)
+            return STREAM_FAILED;
+    }
+}
+
+ssize_t stream_peek(struct stream *s, char *to, size_t room)
+{
+    CHECK(!s->ssl);
+    if (s->broken || s->phase == STREAM_CLOSED)
+        return STREAM_FAILED;
+    ssize_t n = recv(s->fd, to, room, MSG_PEEK);
+    if (n > 0)
+        return n;
+    if (n == 0)
+        return STREAM_EOF;
+    return errno == EAGAIN || errno == EINTR ? STREAM_AGAIN : STREAM_FAILED;
+}
+
+bool stream_has_input(struct stream *s)
+{
+    char c;
+    return stream_peek(s, &c, 1) > 0;
+}
+
+static void on_read(evutil_socket_t fd, short what, void *arg)
+{
+    struct stream *s = arg;
+    if (s->phase == STREAM_HANDSHAKE)
+        handshake(s);
+    else if (s->phase == STREAM_OPEN)
+        s->ops->readable(s);
+}
+
+void stream_stop_reading(struct stream *s)
+{
+    if (s->phase == STREAM_OPEN)
+        want(&s->rd, false);
+}
+
+void stream_start_reading(struct stream *s)
+{
+    if (s->phase != STREAM_OPEN)
+        return;
+    want(&s->rd, true);
+    if (s->broken || (s->ssl && SSL_has_pending(s->ssl)))
+        event_active(&s->rd, EV_READ, 0);
+}
+
+/* ---- writing ---- */
+
+/* How much of the two runs the peer took; breaks the stream on a failure. */
+static size_t write_some(struct stream *s, const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    size_t done = 0;
+    if (s->ssl) {
+        while (done < a_len + b_len) {
+            bool first = done < a_len;
+            const char *at = first ? a + done : b + (done - a_len);
+            size_t len = first ? a_len - done : a_len + b_len - done;
+            ERR_clear_error();
+            int n = SSL_write(s->ssl, at, (int)len);
+            if (n <= 0) {
+                int e = SSL_get_error(s->ssl, n);
+                if (e != SSL_ERROR_WANT_READ && e != SSL_ERROR_WANT_WRITE) {
+                    ERR_clear_error();
+                    break_stream(s);
+                }
+                break;
+            }
+            done += (size_t)n;
+        }
+    } else {
+        struct iovec v[2] = {{(void *)a, a_len}, {(void *)b, b_len}};
+        struct msghdr m = {.msg_iov = a_len ? v : v + 1, .msg_iovlen = a_len && b_len ? 2 : 1};
+        ssize_t n;
+        do {
+            n = b_len && a_len ? sendmsg(s->fd, &m, MSG_NOSIGNAL)
+                               : send(s->fd, a_len ? a : b, a_len + b_len, MSG_NOSIGNAL);
+        } while (n < 0 && errno == EINTR);
+        if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK)
+            break_stream(s);
+        done = n > 0 ? (size_t)n : 0;
+    }
+    s->bytes_out += done;
+    return done;
+}
+
+static void hold(struct stream *s, const char *at, size_t len)
+{
+    if (s->broken || len == 0)
+        return;
+    bool had = stream_held(s) > 0;
+    if (!buf_put(&s->out, at, len)) { /* an owner that did not stop the other side, or no memory */
+        break_stream(s);
+        return;
+    }
+    if (!had)
+        want(&s->wr, true);
+}
+
+/* Writes a then b and holds what is left of both. */
+static void write_or_hold(struct stream *s, const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    size_t done = write_some(s, a, a_len, b, b_len);
+    if (done < a_len) {
+        hold(s, a + done, a_len - done);
+        hold(s, b, b_len);
+    } else {
+        hold(s, b + (done - a_len), a_len + b_len - done);
+    }
+}
+
+void stream_put(struct stream *s, const void *at, size_t len)
+{
+    if (s->broken || s->phase != STREAM_OPEN || len == 0)
+        return;
+    struct gather *g = loop_gather(s->loop);
+    if (stream_held(s) > 0) {
+        hold(s, at, len);
+        return;
+    }
+    if (g->owner && g->owner != s)
+        stream_flush(g->owner);
+    if (g->len + len <= sizeof(g->bytes)) {
+        memcpy(g->bytes + g->len, at, len);
+        g->len += len;
+        g->owner = s;
+        return;
+    }
+    size_t before = g->len;
+    g->len = 0;
+    g->owner = NULL;
+    write_or_hold(s, g->bytes, before, at, len);
+}
+
+void stream_flush(struct stream *s)
+{
+    struct gather *g = loop_gather(s->loop);
+    if (g->owner != s)
+        return;
+    size_t len = g->len;
+    g->len = 0;
+    g->owner = NULL;
+    if (len && s->phase == STREAM_OPEN && !s->broken)
+        write_or_hold(s, g->bytes, len, NULL, 0);
+}
+
+static void finish_connect(struct stream *s)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+    want(&s->wr, false);
+    if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
+        error = errno;
+    if (error) {
+        s->broken = true;
+        s->ops->ready(s, false, strerror(error));
+        return;
+    }
+    s->phase = STREAM_OPEN;
+    want(&s->rd, true);
+    s->ops->ready(s, true, NULL);
+}
+
+static void on_write(evutil_socket_t fd, short what, void *arg)
+{
+    struct stream *s = arg;
+    if (s->phase == STREAM_CONNECTING) {
+        finish_connect(s);
+        return;
+    }
+    if (s->phase == STREAM_HANDSHAKE) {
+        handshake(s);
+        return;
+    }
+    size_t held = stream_held(s);
+    if (held > 0 && !s->broken) {
+        size_t done = write_some(s, buf_front(&s->out), held, NULL, 0);
+        if (!s->broken)
+            buf_take(&s->out, done);
+    }
+    if (stream_held(s) == 0) {
+        buf_free(&s->out);
+        want(&s->wr, false);
+        if (held > 0 && !s->broken)
+            s->ops->drained(s);
+    }
+}
+
+/* ---- life ---- */
+
+void stream_close(struct stream *s)
+{
+    if (s->phase == STREAM_CLOSED)
+        return;
+    stream_flush(s);
+    event_del(&s->rd);
+    event_del(&s->wr);
+    if (s->ssl) {
+        if (s->phase == STREAM_OPEN && !s->broken && stream_held(s) == 0)
+            (void)SSL_shutdown(s->ssl);
+        SSL_free(s->ssl);
+        s->ssl = NULL;
+        ERR_clear_error();
+    }
+    close(s->fd);
+    s->fd = -1;
+    s->phase = STREAM_CLOSED;
+    buf_free(&s->out);
+}
+
+void stream_detach(struct stream *s)
+{
+    stream_flush(s);
+    event_del(&s->rd);
+    event_del(&s->wr);
+}
+
+void stream_attach(struct stream *s, struct loop *loop)
+{
+    assign(s, loop);
+    want(&s->rd, true);
+    want(&s->wr, stream_held(s) > 0);
+    if (s->broken || (s->ssl && SSL_has_pending(s->ssl)))
+        event_active(&s->rd, EV_READ, 0);
+}

@@ -1,0 +1,163 @@
+/* OpenSSL contexts for both sides.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "io/tls.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <openssl/err.h>
+
+#include "base/mem.h"
+
+/* What one read takes from the socket: four full records in one system call. */
+enum { READ_AHEAD = 64 * 1024 };
+
+void tls_error(char *out, size_t size)
+{
+    unsigned long code = ERR_get_error();
+    const char *why = code ? ERR_reason_error_string(code) : NULL;
+    snprintf(out, size, "%s", why ? why : code ? "unknown TLS error" : "no detail from TLS");
+    ERR_clear_error();
+}
+
+static void destroy(struct snapshot *s)
+{
+    struct tls_context *t = CONTAINER_OF(s, struct tls_context, snapshot);
+    SSL_CTX_free(t->ssl);
+    mem_free(t);
+}
+
+static bool failed(const char *file, const char *what, char *error, size_t size)
+{
+    char why[160];
+    tls_error(why, sizeof(why));
+    snprintf(error, size, "%s: %s (%s)", file, what, why);
+    return false;
+}
+
+static struct tls_context *context_new(const SSL_METHOD *method)
+{
+    struct tls_context *t = NEW(struct tls_context);
+    snapshot_init(&t->snapshot, destroy);
+    t->ssl = SSL_CTX_new(method);
+    CHECK(t->ssl != NULL);
+    SSL_CTX_set_min_proto_version(t->ssl, TLS1_2_VERSION);
+    SSL_CTX_set_options(t->ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+    /* Idle connections hold no record buffers; a read takes whole records in one call. */
+    SSL_CTX_set_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
+                                 SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_read_ahead(t->ssl, 1);
+    SSL_CTX_set_default_read_buffer_len(t->ssl, READ_AHEAD);
+    return t;
+}
+
+static bool key_is_private(const char *file, char *error, size_t size)
+{
+    struct stat st;
+    if (stat(file, &st) != 0) {
+        snprintf(error, size, "%s: %s", file, strerror(errno));
+        return false;
+    }
+    if (st.st_mode & S_IRWXO) {
+        snprintf(error, size, "%s: others may read this private key (mode %04o); chmod it to 0640 or less",
+                 file, (unsigned)(st.st_mode & 07777));
+        return false;
+    }
+    return true;
+}
+
+static bool load_pair(SSL_CTX *ctx, const char *cert, const char *key, char *error, size_t size)
+{
+    if (SSL_CTX_use_certificate_chain_file(ctx, cert) != 1)
+        return failed(cert, "cannot be used as a certificate chain", error, size);
+    if (!key_is_private(key, error, size))
+        return false;
+    if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1)
+        return failed(key, "cannot be used as the private key", error, size);
+    if (SSL_CTX_check_private_key(ctx) != 1)
+        return failed(key, "does not belong to its certificate", error, size);
+    return true;
+}
+
+/* ALPN "postgresql" is agreed to when offered; that a direct TLS connection must offer it is
+ * checked by the session, which knows how the connection began. */
+static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
+                       const unsigned char *in, unsigned in_len, void *arg)
+{
+    static const unsigned char name[] = "\x0apostgresql";
+    unsigned char *hit = NULL;
+    if (SSL_select_next_proto(&hit, out_len, name, sizeof(name) - 1, in, in_len) !=
+        OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    *out = hit;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+static bool configure_server(SSL_CTX *ctx, const struct tls_server_options *o, char *error,
+                             size_t size)
+{
+    if (o->only_1_3)
+        SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION);
+    if (o->ciphers[0] && SSL_CTX_set_cipher_list(ctx, o->ciphers) != 1)
+        return failed(o->ciphers, "is no cipher list with a known cipher", error, size);
+    for (size_t i = 0; i < o->count; i++)
+        if (!load_pair(ctx, o->certs[i], o->keys[i], error, size))
+            return false;
+    if (o->client_ca[0]) {
+        STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(o->client_ca);
+        if (!names || SSL_CTX_load_verify_locations(ctx, o->client_ca, NULL) != 1) {
+            sk_X509_NAME_pop_free(names, X509_NAME_free);
+            return failed(o->client_ca, "cannot be used as authorities", error, size);
+        }
+        SSL_CTX_set_client_CA_list(ctx, names);
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (o->client_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
+                           NULL);
+    }
+    return true;
+}
+
+struct tls_context *tls_server_new(const struct tls_server_options *o, char *error, size_t size)
+{
+    struct tls_context *t = context_new(TLS_server_method());
+    static const unsigned char id[] = "postern";
+    SSL_CTX_set_session_id_context(t->ssl, id, sizeof(id) - 1);
+    /* Tickets resume logins without any memory here; no cache to share or to bound. */
+    SSL_CTX_set_session_cache_mode(t->ssl, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_num_tickets(t->ssl, 1);
+    SSL_CTX_set_alpn_select_cb(t->ssl, choose_alpn, NULL);
+    if (!configure_server(t->ssl, o, error, size)) {
+        tls_unref(t);
+        return NULL;
+    }
+    return t;
+}
+
+static bool configure_client(SSL_CTX *ctx, const struct tls_client_options *o, char *error,
+                             size_t size)
+{
+    if (o->ca[0]) {
+        if (SSL_CTX_load_verify_locations(ctx, o->ca, NULL) != 1)
+            return failed(o->ca, "cannot be used as authorities", error, size);
+    } else if (o->verify && SSL_CTX_set_default_verify_paths(ctx) != 1) {
+        return failed("system authorities", "cannot be read", error, size);
+    }
+    if (o->verify)
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+    if (o->cert[0] && !load_pair(ctx, o->cert, o->key, error, size))
+        return false;
+    return true;
+}
+
+struct tls_context *tls_client_new(const struct tls_client_options *o, char *error, size_t size)
+{
+    struct tls_context *t = context_new(TLS_client_method());
+    t->verify_name = o->verify_name;
+    if (!configure_client(t->ssl, o, error, size)) {
+        tls_unref(t);
+        return NULL;
+    }
+    return t;
+}

@@ -1,0 +1,245 @@
+/* The queue of replies owed.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "pg/inflight.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+enum { RING_FIRST = 8 };
+
+void inflight_init(struct inflight *q)
+{
+    *q = (struct inflight){.status = 'I'};
+}
+
+static struct owed *at(const struct inflight *q, uint32_t i)
+{
+    return &q->ring[(q->head + i) & (q->cap - 1)];
+}
+
+static bool grow(struct inflight *q)
+{
+    uint32_t cap = q->cap ? q->cap * 2 : RING_FIRST;
+    if (cap > INFLIGHT_MAX)
+        return false;
+    struct owed *ring = mem_try(cap * sizeof(*ring));
+    if (!ring)
+        return false;
+    for (uint32_t i = 0; i < q->count; i++)
+        ring[i] = *at(q, i);
+    mem_free(q->ring);
+    q->ring = ring;
+    q->head = 0;
+    q->cap = cap;
+    return true;
+}
+
+bool inflight_has_room(const struct inflight *q, uint32_t n)
+{
+    return q->count + n <= INFLIGHT_MAX;
+}
+
+bool inflight_push(struct inflight *q, enum owed_kind kind, unsigned flags, void *what, void *was)
+{
+    if (q->count == q->cap && !grow(q))
+        return false;
+    *at(q, q->count) = (struct owed){(uint8_t)kind, (uint8_t)flags, what, was};
+    q->count++;
+    if (kind == OWED_SYNC)
+        q->batch_open = false;
+    else if (kind >= OWED_PARSE && kind <= OWED_CLOSE)
+        q->batch_open = true;
+    else if (kind == OWED_COPY_END && q->copy_in)
+        q->copy_end_sent = true;
+    return true;
+}
+
+static void pop(struct inflight *q, enum owed_outcome outcome, inflight_settled *settled, void *arg)
+{
+    struct owed o = *at(q, 0);
+    q->head = (q->head + 1) & (q->cap - 1);
+    q->count--;
+    if (settled)
+        settled(arg, &o, outcome);
+}
+
+/* Ends of copies that are over answer nothing. */
+static void drop_copy_ends(struct inflight *q, inflight_settled *settled, void *arg)
+{
+    while (q->count && at(q, 0)->kind == OWED_COPY_END && !q->copy_in)
+        pop(q, OWED_DONE, settled, arg);
+}
+
+void inflight_free(struct inflight *q, inflight_settled *settled, void *arg)
+{
+    while (q->count)
+        pop(q, OWED_SKIPPED, settled, arg);
+    mem_free(q->ring);
+    inflight_init(q);
+}
+
+const struct owed *inflight_head(const struct inflight *q)
+{
+    return q->count ? at(q, 0) : NULL;
+}
+
+const struct owed *inflight_local(const struct inflight *q)
+{
+    const struct owed *o = inflight_head(q);
+    return o && (o->flags & OWED_LOCAL) ? o : NULL;
+}
+
+void inflight_answered(struct inflight *q, inflight_settled *settled, void *arg)
+{
+    CHECK(inflight_local(q) != NULL);
+    pop(q, OWED_DONE, settled, arg);
+    drop_copy_ends(q, settled, arg);
+}
+
+/* The server reads, and ignores, every Sync between the command and the end of its COPY IN
+ * (CopyGetData in copyfromparse.c): those will never be answered. */
+static void begin_copy_in(struct inflight *q, inflight_settled *settled, void *arg)
+{
+    q->copy_in = true;
+    q->copy_end_sent = false;
+    uint32_t kept = 1, i = 1;
+    for (; i < q->count; i++) {
+        struct owed *o = at(q, i);
+        if (o->kind == OWED_COPY_END) {
+            q->copy_end_sent = true;
+            break;
+        }
+        if (o->kind == OWED_SYNC) {
+            if (settled)
+                settled(arg, o, OWED_SKIPPED);
+            continue;
+        }
+        *at(q, kept++) = *o;
+    }
+    for (; i < q->count; i++)
+        *at(q, kept++) = *at(q, i);
+    q->count = kept;
+    if (at(q, 0)->kind == OWED_EXECUTE && !q->copy_end_sent)
+        q->batch_open = true; /* its Sync is still to come */
+}
+
+static void end_copy(struct inflight *q)
+{
+    q->copy_in = q->copy_end_sent = q->copy_out = q->copy_both = false;
+}
+
+static enum reply_verdict on_error(struct inflight *q, inflight_settled *settled, void *arg)
+{
+    struct owed *o = q->count ? at(q, 0) : NULL;
+    if (!o && !q->batch_open)
+        return REPLY_UNSOLICITED;
+    end_copy(q);
+    if (o && (o->kind == OWED_QUERY || o->kind == OWED_FUNCTION)) {
+        q->query_failed = true;
+        return o->flags & OWED_HIDDEN ? REPLY_HIDE : REPLY_PASS;
+    }
+    bool first = true;
+    while (q->count && at(q, 0)->kind != OWED_SYNC) {
+        pop(q, first ? OWED_FAILED : OWED_SKIPPED, settled, arg);
+        first = false;
+    }
+    q->skipping = q->count == 0;
+    return REPLY_PASS;
+}
+
+static enum reply_verdict on_ready(struct inflight *q, char status, inflight_settled *settled, void *arg)
+{
+    if (status != 'I' && status != 'T' && status != 'E')
+        return REPLY_BAD;
+    struct owed *o = q->count ? at(q, 0) : NULL;
+    enum reply_verdict verdict = REPLY_PASS;
+    if (o && (o->kind == OWED_QUERY || o->kind == OWED_FUNCTION || o->kind == OWED_SYNC)) {
+        bool is_sync = o->kind == OWED_SYNC;
+        verdict = o->flags & OWED_HIDDEN ? REPLY_HIDE : REPLY_PASS;
+        pop(q, q->query_failed && !is_sync ? OWED_FAILED : OWED_DONE, settled, arg);
+    } else if (!q->skipping) {
+        return REPLY_BAD;
+    } else {
+        /* A Sync that we took for lost in COPY IN was read after all, behind the error. */
+        q->batch_open = false;
+    }
+    q->skipping = q->query_failed = false;
+    q->status = status;
+    end_copy(q);
+    drop_copy_ends(q, settled, arg);
+    return verdict;
+}
+
+static enum reply_verdict finish(struct inflight *q, bool pops, inflight_settled *settled, void *arg)
+{
+    enum reply_verdict verdict = at(q, 0)->flags & OWED_HIDDEN ? REPLY_HIDE : REPLY_PASS;
+    if (pops) {
+        pop(q, OWED_DONE, settled, arg);
+        drop_copy_ends(q, settled, arg);
+    }
+    return verdict;
+}
+
+enum reply_verdict inflight_reply(struct inflight *q, char type, char status,
+                                  inflight_settled *settled, void *arg)
+{
+    if (type == 'N' || type == 'S' || type == 'A')
+        return REPLY_PASS;
+    if (type == 'E')
+        return on_error(q, settled, arg);
+    if (type == 'Z')
+        return on_ready(q, status, settled, arg);
+    const struct owed *o = inflight_head(q);
+    if (!o || (o->flags & OWED_LOCAL))
+        return REPLY_BAD;
+    enum owed_kind kind = o->kind;
+    bool runs = kind == OWED_QUERY || kind == OWED_EXECUTE;
+    switch (type) {
+    case '1':
+        return kind == OWED_PARSE ? finish(q, true, settled, arg) : REPLY_BAD;
+    case '2':
+        return kind == OWED_BIND ? finish(q, true, settled, arg) : REPLY_BAD;
+    case '3':
+        return kind == OWED_CLOSE ? finish(q, true, settled, arg) : REPLY_BAD;
+    case 't':
+        return kind == OWED_DESCRIBE ? finish(q, false, settled, arg) : REPLY_BAD;
+    case 'n':
+        return kind == OWED_DESCRIBE ? finish(q, true, settled, arg) : REPLY_BAD;
+    case 'T':
+        if (kind == OWED_DESCRIBE)
+            return finish(q, true, settled, arg);
+        return kind == OWED_QUERY ? finish(q, false, settled, arg) : REPLY_BAD;
+    case 'D':
+        return runs ? finish(q, false, settled, arg) : REPLY_BAD;
+    case 'C':
+        if (!runs)
+            return REPLY_BAD;
+        end_copy(q);
+        return finish(q, kind == OWED_EXECUTE, settled, arg);
+    case 'I':
+    case 's':
+        return runs ? finish(q, kind == OWED_EXECUTE, settled, arg) : REPLY_BAD;
+    case 'V':
+        return kind == OWED_FUNCTION ? finish(q, false, settled, arg) : REPLY_BAD;
+    case 'G':
+        if (!runs)
+            return REPLY_BAD;
+        begin_copy_in(q, settled, arg);
+        return finish(q, false, settled, arg);
+    case 'H':
+    case 'W':
+        if (!runs)
+            return REPLY_BAD;
+        q->copy_out = true;
+        q->copy_both = type == 'W';
+        q->copy_in = type == 'W';
+        return finish(q, false, settled, arg);
+    case 'd':
+    case 'c':
+        return runs && q->copy_out ? finish(q, false, settled, arg) : REPLY_BAD;
+    default:
+        return REPLY_BAD;
+    }
+}

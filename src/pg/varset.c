@@ -1,0 +1,220 @@
+/* Interned sets of session variables and the SQL that moves a connection between them.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "pg/varset.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/mem.h"
+
+void varsets_free(struct varsets *s)
+{
+    CHECK(s->by_content.count == 0);
+    map_free(&s->by_content);
+}
+
+struct varset *varset_ref(struct varset *v)
+{
+    if (v)
+        v->refs++;
+    return v;
+}
+
+void varset_drop(struct varset **at)
+{
+    struct varset *v = *at;
+    *at = NULL;
+    if (!v || --v->refs > 0)
+        return;
+    map_remove(&v->home->by_content, (struct text){v->pairs, v->len});
+    mem_free(v);
+}
+
+bool varset_each(const struct varset *v, size_t *pos, struct var *out)
+{
+    if (!v || *pos >= v->len)
+        return false;
+    const char *name = v->pairs + *pos;
+    out->name = text_of(name);
+    out->value = text_of(name + out->name.len + 1);
+    *pos += out->name.len + out->value.len + 2;
+    return true;
+}
+
+static int compare_names(struct text a, struct text b)
+{
+    size_t n = a.len < b.len ? a.len : b.len;
+    int c = n ? memcmp(a.at, b.at, n) : 0;
+    return c ? c : (a.len > b.len) - (a.len < b.len);
+}
+
+bool varset_get(const struct varset *v, struct text name, struct text *value)
+{
+    struct var each;
+    for (size_t pos = 0; varset_each(v, &pos, &each);)
+        if (text_eq(each.name, name)) {
+            *value = each.value;
+            return true;
+        }
+    return false;
+}
+
+/* A pair and where it came from, so that of equal names the last one is found. */
+struct ranked {
+    struct var var;
+    size_t rank;
+};
+
+static int compare_ranked(const void *a, const void *b)
+{
+    const struct ranked *x = a, *y = b;
+    int c = compare_names(x->var.name, y->var.name);
+    return c ? c : (x->rank > y->rank) - (x->rank < y->rank);
+}
+
+static struct varset *intern(struct varsets *s, struct text content, uint32_t count)
+{
+    struct varset *v = map_get(&s->by_content, content);
+    if (v)
+        return varset_ref(v);
+    v = mem_try(sizeof(*v) + content.len);
+    if (!v)
+        return NULL;
+    *v = (struct varset){.home = s, .refs = 1, .count = count, .len = content.len};
+    memcpy(v->pairs, content.at, content.len);
+    map_put(&s->by_content, (struct text){v->pairs, v->len}, v);
+    return v;
+}
+
+struct varset *varset_make(struct varsets *s, const struct varset *base, const struct var *change,
+                           size_t count)
+{
+    size_t total = (base ? base->count : 0) + count, n = 0;
+    if (total > VARSET_MAX_COUNT * 2)
+        return NULL;
+    struct ranked *all = mem_new(total ? total : 1, sizeof(*all));
+    struct var each;
+    for (size_t pos = 0; varset_each(base, &pos, &each); n++)
+        all[n] = (struct ranked){each, n};
+    for (size_t i = 0; i < count; i++, n++)
+        all[n] = (struct ranked){change[i], n};
+    qsort(all, n, sizeof(*all), compare_ranked);
+    struct buf content;
+    buf_init(&content, VARSET_MAX_BYTES);
+    bool ok = true;
+    uint32_t kept = 0;
+    for (size_t i = 0; ok && i < n; i++) {
+        bool is_last = i + 1 == n || compare_names(all[i].var.name, all[i + 1].var.name) != 0;
+        if (!is_last || !all[i].var.value.at)
+            continue;
+        ok = buf_put(&content, all[i].var.name.at, all[i].var.name.len) && buf_put(&content, "", 1) &&
+             buf_put(&content, all[i].var.value.at, all[i].var.value.len) && buf_put(&content, "", 1);
+        kept++;
+    }
+    struct varset *v = ok && kept <= VARSET_MAX_COUNT ? intern(s, buf_text(&content), kept) : NULL;
+    buf_free(&content);
+    mem_free(all);
+    return v;
+}
+
+bool sql_put_literal(struct buf *sql, struct text value)
+{
+    bool escapes = value.len && memchr(value.at, '\\', value.len);
+    bool ok = buf_put_text(sql, escapes ? " E'" : "'");
+    for (size_t i = 0; ok && i < value.len; i++) {
+        char c = value.at[i];
+        if (c == '\'' || c == '\\')
+            ok = buf_put(sql, &c, 1);
+        ok = ok && buf_put(sql, &c, 1);
+    }
+    return ok && buf_put_text(sql, "'");
+}
+
+/* "a.b" becomes "a"."b", as RESET wants it. */
+static bool put_name(struct buf *sql, struct text name)
+{
+    bool ok = buf_put_text(sql, "\"");
+    for (size_t i = 0; ok && i < name.len; i++) {
+        if (name.at[i] == '.')
+            ok = buf_put_text(sql, "\".\"");
+        else if (name.at[i] == '"')
+            ok = buf_put_text(sql, "\"\"");
+        else
+            ok = buf_put(sql, name.at + i, 1);
+    }
+    return ok && buf_put_text(sql, "\"");
+}
+
+static bool is_identity(struct text name)
+{
+    return text_is(name, "role") || text_is(name, "session_authorization");
+}
+
+static bool put_reset(struct buf *sql, struct text name)
+{
+    return buf_put_text(sql, "RESET ") && put_name(sql, name) && buf_put_text(sql, ";");
+}
+
+static bool put_set(struct buf *sql, struct var v)
+{
+    return buf_put_text(sql, "SELECT pg_catalog.set_config(") && sql_put_literal(sql, v.name) &&
+           buf_put_text(sql, ",") && sql_put_literal(sql, v.value) && buf_put_text(sql, ",false);");
+}
+
+bool varset_replay(const struct varset *from, const struct varset *to, struct buf *sql)
+{
+    struct var each;
+    struct text value;
+    bool ok = true;
+    if (from == to)
+        return true;
+    /* Out of a changed identity first: everything else is then done as the pool's own role. */
+    for (size_t pos = 0; ok && varset_each(from, &pos, &each);)
+        if (is_identity(each.name))
+            ok = put_reset(sql, each.name);
+    for (size_t pos = 0; ok && varset_each(from, &pos, &each);)
+        if (!is_identity(each.name) && !varset_get(to, each.name, &value))
+            ok = put_reset(sql, each.name);
+    for (size_t pos = 0; ok && varset_each(to, &pos, &each);)
+        if (!is_identity(each.name) &&
+            !(varset_get(from, each.name, &value) && text_eq(value, each.value)))
+            ok = put_set(sql, each);
+    static const char *const identities[] = {"session_authorization", "role"};
+    for (size_t i = 0; ok && i < COUNT_OF(identities); i++)
+        if (varset_get(to, text_of(identities[i]), &value))
+            ok = put_set(sql, (struct var){text_of(identities[i]), value});
+    return ok;
+}
+
+bool varset_ask(const struct var *names, size_t count, struct buf *sql)
+{
+    bool ok = buf_put_text(sql, "SELECT n, pg_catalog.current_setting(n, true) FROM (VALUES ");
+    for (size_t i = 0; ok && i < count; i++)
+        ok = buf_put_text(sql, i ? ",(" : "(") && sql_put_literal(sql, names[i].name) &&
+             buf_put_text(sql, ")");
+    return ok && buf_put_text(sql, ") AS v(n)");
+}
+
+bool varset_ask_all(const struct varset *known, struct buf *sql)
+{
+    bool ok = buf_put_text(sql, "SELECT name, pg_catalog.current_setting(name, true) FROM "
+                                "pg_catalog.pg_settings WHERE source = 'session'");
+    struct var each;
+    for (size_t pos = 0; ok && varset_each(known, &pos, &each);)
+        ok = buf_put_text(sql, " UNION SELECT ") && sql_put_literal(sql, each.name) &&
+             buf_put_text(sql, ", pg_catalog.current_setting(") && sql_put_literal(sql, each.name) &&
+             buf_put_text(sql, ", true)");
+    return ok;
+}
+
+bool var_is_settable(struct text name)
+{
+    static const char *const fixed[] = {"is_superuser", "server_version", "server_encoding",
+                                        "integer_datetimes", "in_hot_standby", "server_version_num"};
+    for (size_t i = 0; i < COUNT_OF(fixed); i++)
+        if (text_is_nocase(name, fixed[i]))
+            return false;
+    return true;
+}

@@ -1,0 +1,242 @@
+/* Messages of protocol 3, built and read.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "pg/wire.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+struct wire wire_begin(struct buf *to, char type)
+{
+    struct wire w = {to, buf_size(to), true};
+    if (type)
+        wire_put(&w, &type, 1);
+    wire_put(&w, "\0\0\0\0", 4);
+    return w;
+}
+
+void wire_put(struct wire *w, const void *at, size_t len)
+{
+    w->ok = w->ok && buf_put(w->to, at, len);
+}
+
+void wire_put_u8(struct wire *w, uint8_t v)
+{
+    wire_put(w, &v, 1);
+}
+
+void wire_put_u16(struct wire *w, uint16_t v)
+{
+    uint8_t b[2] = {(uint8_t)(v >> 8), (uint8_t)v};
+    wire_put(w, b, 2);
+}
+
+void wire_put_u32(struct wire *w, uint32_t v)
+{
+    uint8_t b[4];
+    wire_set_u32(b, v);
+    wire_put(w, b, 4);
+}
+
+void wire_put_z(struct wire *w, const char *z)
+{
+    wire_put(w, z, strlen(z) + 1);
+}
+
+void wire_put_text_z(struct wire *w, struct text t)
+{
+    wire_put(w, t.at, t.len);
+    wire_put_u8(w, 0);
+}
+
+bool wire_end(struct wire *w)
+{
+    size_t size = buf_size(w->to) - w->start;
+    if (!w->ok) {
+        w->to->len = w->to->off + w->start;
+        return false;
+    }
+    char *at = w->to->at + w->to->off + w->start;
+    /* A typed message starts with a letter, a packet with its length's zero bytes. */
+    size_t typed = at[0] != 0;
+    wire_set_u32(at + typed, (uint32_t)(size - typed));
+    return true;
+}
+
+bool wire_ready(struct buf *to, char status)
+{
+    struct wire w = wire_begin(to, 'Z');
+    wire_put(&w, &status, 1);
+    return wire_end(&w);
+}
+
+bool wire_parameter(struct buf *to, struct text name, struct text value)
+{
+    struct wire w = wire_begin(to, 'S');
+    wire_put_text_z(&w, name);
+    wire_put_text_z(&w, value);
+    return wire_end(&w);
+}
+
+bool wire_query(struct buf *to, struct text sql)
+{
+    struct wire w = wire_begin(to, 'Q');
+    wire_put_text_z(&w, sql);
+    return wire_end(&w);
+}
+
+bool wire_simple(struct buf *to, char type)
+{
+    struct wire w = wire_begin(to, type);
+    return wire_end(&w);
+}
+
+static void put_field(struct wire *w, char field, const char *value)
+{
+    if (!value)
+        return;
+    wire_put(w, &field, 1);
+    wire_put_z(w, value);
+}
+
+bool wire_error(struct buf *to, const struct wire_fault *f)
+{
+    const struct reason_row *row = reason_row(f->why);
+    struct wire w = wire_begin(to, 'E');
+    put_field(&w, 'S', f->severity);
+    put_field(&w, 'V', f->severity);
+    put_field(&w, 'C', f->sqlstate ? f->sqlstate : row->sqlstate);
+    put_field(&w, 'M', f->message ? f->message : row->text);
+    put_field(&w, 'D', f->detail);
+    put_field(&w, 'H', f->hint ? f->hint : row->hint);
+    wire_put_u8(&w, 0);
+    return wire_end(&w);
+}
+
+struct text wire_get(struct wire_reader *r, size_t len)
+{
+    if (r->bad || len > r->left) {
+        r->bad = true;
+        return (struct text){"", 0};
+    }
+    struct text t = {r->at, len};
+    r->at += len;
+    r->left -= len;
+    return t;
+}
+
+uint8_t wire_get_u8(struct wire_reader *r)
+{
+    struct text t = wire_get(r, 1);
+    return t.len ? (uint8_t)t.at[0] : 0;
+}
+
+uint16_t wire_get_u16(struct wire_reader *r)
+{
+    struct text t = wire_get(r, 2);
+    return t.len ? wire_u16(t.at) : 0;
+}
+
+uint32_t wire_get_u32(struct wire_reader *r)
+{
+    struct text t = wire_get(r, 4);
+    return t.len ? wire_u32(t.at) : 0;
+}
+
+struct text wire_get_z(struct wire_reader *r)
+{
+    const char *end = r->bad || !r->left ? NULL : memchr(r->at, 0, r->left);
+    if (!end) {
+        r->bad = true;
+        return (struct text){"", 0};
+    }
+    struct text t = {r->at, (size_t)(end - r->at)};
+    r->at += t.len + 1;
+    r->left -= t.len + 1;
+    return t;
+}
+
+bool wire_error_field(struct text body, char field, struct text *out)
+{
+    struct wire_reader r = wire_read(body);
+    for (;;) {
+        char id = (char)wire_get_u8(&r);
+        if (r.bad || id == 0)
+            return false;
+        struct text value = wire_get_z(&r);
+        if (r.bad)
+            return false;
+        if (id == field) {
+            *out = value;
+            return true;
+        }
+    }
+}
+
+bool wire_startup_each(struct text params, void (*visit)(void *, struct text, struct text), void *arg)
+{
+    struct wire_reader r = wire_read(params);
+    for (;;) {
+        struct text name = wire_get_z(&r);
+        if (r.bad)
+            return false;
+        if (name.len == 0)
+            return r.left == 0;
+        struct text value = wire_get_z(&r);
+        if (r.bad)
+            return false;
+        visit(arg, name, value);
+    }
+}
+
+/* One word of `options` into out (room for the whole input): white space separates, a backslash
+ * takes the next byte as it is (pg_split_opts of the server). */
+static size_t next_word(struct text *rest, char *out)
+{
+    size_t n = 0, i = 0;
+    while (i < rest->len && strchr(" \t\n\r\f\v", rest->at[i]) && rest->at[i])
+        i++;
+    for (; i < rest->len && !(strchr(" \t\n\r\f\v", rest->at[i]) && rest->at[i]); i++) {
+        if (rest->at[i] == '\\' && i + 1 < rest->len)
+            i++;
+        out[n++] = rest->at[i];
+    }
+    rest->at += i;
+    rest->len -= i;
+    return n;
+}
+
+static bool hand_over(char *word, size_t len, void (*visit)(void *, struct text, struct text), void *arg)
+{
+    char *eq = memchr(word, '=', len);
+    if (!eq || eq == word)
+        return false;
+    for (char *c = word; c < eq; c++)
+        if (*c == '-')
+            *c = '_';
+    size_t name_len = (size_t)(eq - word);
+    visit(arg, (struct text){word, name_len}, (struct text){eq + 1, len - name_len - 1});
+    return true;
+}
+
+bool wire_options_each(struct text options, void (*visit)(void *, struct text, struct text), void *arg)
+{
+    char *word = mem_try(options.len + 1);
+    bool ok = word != NULL, wants_setting = false;
+    while (ok) {
+        size_t n = next_word(&options, word);
+        if (n == 0)
+            break;
+        if (wants_setting)
+            ok = hand_over(word, n, visit, arg), wants_setting = false;
+        else if (n == 2 && memcmp(word, "-c", 2) == 0)
+            wants_setting = true;
+        else if (n > 2 && (memcmp(word, "-c", 2) == 0 || memcmp(word, "--", 2) == 0))
+            ok = hand_over(word + 2, n - 2, visit, arg);
+        else
+            ok = false;
+    }
+    mem_free(word);
+    return ok && !wants_setting;
+}

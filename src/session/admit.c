@@ -1,0 +1,310 @@
+/* From a proven identity to the welcome: tenant, pool's worker, limits, parameters.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "session/greet.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "pg/wire.h"
+#include "session/variables.h"
+
+enum { AUTH_OK = 0 };
+
+static void put_ok(struct session *s)
+{
+    static const char ok[] = "R\0\0\0\x08\0\0\0\0";
+    stream_put(&s->client, ok, 9);
+}
+
+/* ---- the console ---- */
+
+static void put_console_parameters(struct session *s)
+{
+    static const char *const pairs[][2] = {
+        {"server_version", "15.0 (Postern)"}, {"server_encoding", "UTF8"}, {"client_encoding", "UTF8"},
+        {"DateStyle", "ISO, MDY"}, {"integer_datetimes", "on"}, {"standard_conforming_strings", "on"},
+        {"application_name", ""}, {"TimeZone", "UTC"}, {"is_superuser", "off"}};
+    struct buf m;
+    buf_init(&m, 2048);
+    for (size_t i = 0; i < COUNT_OF(pairs); i++)
+        CHECK(wire_parameter(&m, text_of(pairs[i][0]), text_of(pairs[i][1])));
+    stream_put(&s->client, m.at, m.len);
+    buf_free(&m);
+}
+
+static void end_greeting(struct session *s)
+{
+    /* What the client has already sent behind its proof. */
+    struct buf rest = s->greeting->in;
+    s->greeting->in = (struct buf){.max = rest.max};
+    if (buf_size(&rest) && !buf_put(&s->in, buf_front(&rest), buf_size(&rest)))
+        CHECK(!"the login buffer is smaller than the session's");
+    buf_wipe(&rest);
+    timer_stop(&s->timer);
+    greet_free(s);
+    stream_start_reading(&s->client);
+}
+
+static void open_console(struct session *s)
+{
+    struct greeting *g = s->greeting;
+    if (!g->account || !g->account->is_admin) {
+        greet_deny(s, REASON_ADMIN_ONLY, "only users listed in admin_users may use the console");
+        return;
+    }
+    session_become(s, SESSION_CONSOLE);
+    s->who = mem_dup(g->user);
+    counter_add(s->home->counters, COUNTER_LOGINS_OK, 1);
+    session_audit(s, "login", NULL);
+    put_ok(s);
+    put_console_parameters(s);
+    end_greeting(s);
+    session_console_ready(s);
+}
+
+/* ---- tenant ---- */
+
+void admit_start(struct session *s)
+{
+    struct greeting *g = s->greeting;
+    char detail[512] = "";
+    if (strcmp(g->database, "postern") == 0) {
+        open_console(s);
+        return;
+    }
+    session_become(s, SESSION_ADMITTING);
+    enum reason why = tenant_grant(g->generation->conf, &g->who, g->account ? g->account->name : NULL,
+                                   text_of(g->user), text_of(g->database), &g->grant, detail, sizeof(detail));
+    if (why != REASON_OK) {
+        greet_deny(s, why, detail[0] ? detail : NULL);
+        return;
+    }
+    if (g->wants_replication) {
+        greet_deny(s, REASON_NOT_SUPPORTED, "replication connections do not go through this gateway");
+        return;
+    }
+    s->expires = g->who.expires;
+    s->is_transaction_mode = g->grant.database_row->pool_mode == CONF_POOL_TRANSACTION;
+    s->who = mem_format("%s", g->who.subject[0] ? g->who.subject : g->user);
+    struct pool_key key = {g->grant.tenant, g->grant.database, g->grant.dbname, g->grant.role};
+    struct home *home = s->home;
+    atomic_uint *ticket = &home->shared->tickets[pool_key_hash(&key) % TICKETS];
+    unsigned to = pool_home(g->grant.database_row, &key, home->worker_count, atomic_fetch_add(ticket, 1));
+    if (to == home->worker)
+        greet_arrived(s);
+    else
+        session_move(s, to);
+}
+
+/* ---- limits: at home ---- */
+
+void greet_arrived(struct session *s)
+{
+    struct greeting *g = s->greeting;
+    uint64_t retry_after = 0;
+    if (s->home->draining) {
+        session_fail(s, REASON_SHUTDOWN, NULL, NULL);
+        return;
+    }
+    s->meter = meter_take(s->home->limiter, text_of(g->grant.tenant), g->grant.plan);
+    admit_limited(s, meter_connect(s->meter, &s->limit, &retry_after), retry_after);
+}
+
+static bool make_variables(struct session *s);
+
+static void enter_pool(struct session *s)
+{
+    struct greeting *g = s->greeting;
+    struct pool_key key = {g->grant.tenant, g->grant.database, g->grant.dbname, g->grant.role};
+    s->pool = pool_take(s->home->pools, &key);
+    if (!s->pool) {
+        greet_deny(s, REASON_PAUSED, NULL);
+        return;
+    }
+    if (!make_variables(s)) {
+        session_fail(s, REASON_STARTUP_PACKET, "too many variables in the startup packet", NULL);
+        return;
+    }
+    if (s->is_transaction_mode && pool_welcome(s->pool, s->startup_vars).at) {
+        greet_welcome(s);
+        return;
+    }
+    g->learning = true;
+    struct backend *b = pool_request(s->pool, &s->ask);
+    if (b)
+        admit_lent(s, b);
+}
+
+void admit_limited(struct session *s, enum limit_verdict v, uint64_t retry_after)
+{
+    char hint[96];
+    if (v == LIMIT_WAIT)
+        return;
+    if (v == LIMIT_PASS) {
+        s->connected = true;
+        enter_pool(s);
+        return;
+    }
+    limit_hint(retry_after, hint, sizeof(hint));
+    counter_add(s->home->counters, COUNTER_RATE_REFUSED, 1);
+    counter_add(s->home->counters, COUNTER_LOGINS_FAILED, 1);
+    enum reason why = v == LIMIT_CONNECTIONS ? REASON_TENANT_CONNECTIONS : v == LIMIT_RATE ? REASON_CONNECT_RATE
+                                                                                           : REASON_LIMITS_AWAY;
+    session_audit(s, "login_refused", reason_row(why)->name);
+    session_fail(s, why, NULL, hint[0] ? hint : "Close connections that are not needed, or ask for a larger plan.");
+}
+
+/* ---- variables and welcome ---- */
+
+static bool make_variables(struct session *s)
+{
+    struct greeting *g = s->greeting;
+    struct var list[VARSET_MAX_COUNT];
+    size_t n = 0, pos = 0;
+    while (pos < g->variables.len) {
+        if (n == COUNT_OF(list))
+            return false;
+        list[n].name = text_of(g->variables.at + pos);
+        list[n].value = text_of(list[n].name.at + list[n].name.len + 1);
+        pos += list[n].name.len + list[n].value.len + 2;
+        n++;
+    }
+    if (n == 0)
+        return true;
+    s->startup_vars = varset_make(&s->home->pools->varsets, NULL, list, n);
+    s->vars = varset_ref(s->startup_vars);
+    return s->vars != NULL;
+}
+
+static void make_key(struct session *s)
+{
+    uint32_t pid = (atomic_fetch_add(&s->home->shared->next_pid, 1) * 2654435761u) & 0x7fffffff;
+    if (!s->is_transaction_mode && s->backend)
+        pid = s->backend->pid;
+    s->key.len = 4 + (s->greeting->protocol >= WIRE_VERSION_3_2 ? CANCEL_SECRET_3_2 : CANCEL_SECRET_3_0);
+    wire_set_u32(s->key.bytes, pid);
+    random_bytes(s->key.bytes + 4, s->key.len - 4u);
+    registry_add(s->home->registry, &s->key, s);
+}
+
+void greet_welcome(struct session *s)
+{
+    char tag[40];
+    struct greeting *g = s->greeting;
+    make_key(s);
+    put_ok(s);
+    struct text parameters = g->welcome.len ? buf_text(&g->welcome) : pool_welcome(s->pool, s->startup_vars);
+    stream_put(&s->client, parameters.at, parameters.len);
+    struct buf m;
+    buf_init(&m, 128);
+    struct wire w = wire_begin(&m, 'K');
+    wire_put(&w, s->key.bytes, s->key.len);
+    CHECK(wire_end(&w) && wire_ready(&m, 'I'));
+    stream_put(&s->client, m.at, m.len);
+    stream_flush(&s->client);
+    buf_wipe(&m);
+    session_tag(s, tag, sizeof(tag));
+    log_info(tag, "%s of tenant %s logged in to %s as %s from %s (%s, %s)", s->who, s->pool->tenant,
+             s->pool->database, s->pool->role, s->peer, g->method,
+             s->client.ssl ? stream_tls_version(&s->client) : "no TLS");
+    counter_add(s->home->counters, COUNTER_LOGINS_OK, 1);
+    session_audit(s, "login", NULL);
+    if (s->is_transaction_mode && s->backend) {
+        session_become(s, SESSION_IDLE);
+        pool_return(s->pool, &s->backend);
+    } else {
+        session_become(s, s->backend ? SESSION_ACTIVE : SESSION_IDLE);
+    }
+    end_greeting(s);
+    relay_resume(s);
+}
+
+/* ---- learning the welcome from a backend ---- */
+
+/* The reported parameters are told as the server sees them under these variables. */
+static void learn_row(void *arg, struct backend *b, const struct text *columns, unsigned count)
+{
+    struct session *s = arg;
+    if (count == 2 && columns[0].at && columns[1].at)
+        (void)wire_parameter(&s->greeting->welcome, columns[0], columns[1]);
+}
+
+static void learn_done(void *arg, struct backend *b, const struct server_error *error, bool lost)
+{
+    struct session *s = arg;
+    if (lost || error) {
+        session_fail_with(s, REASON_BACKEND_LOST, error);
+        return;
+    }
+    pool_learn_welcome(s->pool, s->startup_vars, buf_text(&s->greeting->welcome));
+    greet_welcome(s);
+}
+
+static void ask_parameters(struct session *s, struct backend *b)
+{
+    static const struct task_ops ops = {learn_row, learn_done};
+    struct var names[64];
+    size_t n = 0;
+    struct wire_reader r = wire_read(buf_text(&b->parameters));
+    while (r.left && n < COUNT_OF(names)) {
+        wire_get(&r, WIRE_HEADER);
+        names[n].name = wire_get_z(&r);
+        wire_get_z(&r);
+        n++;
+    }
+    struct buf sql;
+    buf_init(&sql, 8192);
+    CHECK(n > 0 && varset_ask(names, n, &sql));
+    backend_run(b, buf_text(&sql), &ops, s);
+    buf_free(&sql);
+}
+
+static void tuned(void *arg, struct backend *b, const struct server_error *error, bool lost)
+{
+    struct session *s = arg;
+    if (lost || error) {
+        /* As the server itself would refuse a startup packet. */
+        b->dirty = true;
+        counter_add(s->home->counters, COUNTER_LOGINS_FAILED, 1);
+        session_audit(s, "login_refused", error ? error->message : "backend lost");
+        session_fail_with(s, error ? REASON_STARTUP_PACKET : REASON_BACKEND_LOST, error);
+        return;
+    }
+    varset_drop(&b->vars);
+    b->vars = varset_ref(s->vars);
+    ask_parameters(s, b);
+}
+
+void admit_lent(struct session *s, struct backend *b)
+{
+    static const struct task_ops ops = {NULL, tuned};
+    s->backend = b;
+    if (!s->is_transaction_mode)
+        b->dirty = true;
+    struct buf sql;
+    buf_init(&sql, 4 * VARSET_MAX_BYTES);
+    bool ok = varset_replay(b->vars, s->vars, &sql);
+    if (!ok) {
+        session_fail(s, REASON_STARTUP_PACKET, "startup packet too large", NULL);
+    } else if (sql.len) {
+        backend_run(b, buf_text(&sql), &ops, s);
+    } else if (s->startup_vars && !pool_welcome(s->pool, s->startup_vars).at) {
+        ask_parameters(s, b);
+    } else {
+        greet_welcome(s);
+    }
+    buf_free(&sql);
+}
+
+void admit_refused(struct session *s, enum reason why, const struct server_error *error)
+{
+    counter_add(s->home->counters, COUNTER_LOGINS_FAILED, 1);
+    session_audit(s, "login_refused", reason_row(why)->name);
+    /* What the server said may name our own role and address: the operator's to read. A missing
+     * database is worth telling. */
+    bool tell = error && strcmp(error->sqlstate, "3D000") == 0;
+    session_fail_with(s, tell ? REASON_DATABASE_UNKNOWN : why, tell ? error : NULL);
+}

@@ -1,0 +1,357 @@
+/* Packets before authentication: TLS, startup, cancel.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "session/greet.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "pg/wire.h"
+
+enum { TLS_RECORD_HANDSHAKE = 0x16, VARIABLES_MAX = 16 * 1024 };
+
+void greet_start(struct session *s, unsigned listener, bool is_unix, bool too_many)
+{
+    struct greeting *g = NEW(struct greeting);
+    g->generation = generation_ref(s->home->generation);
+    const struct conf *conf = g->generation->conf;
+    CHECK(listener < conf->listener_count);
+    g->listener = conf->listeners[listener];
+    g->tls = is_unix ? NULL : g->generation->tls[listener];
+    g->is_unix = is_unix;
+    g->too_many = too_many;
+    buf_init(&g->in, GREET_INPUT_MAX);
+    buf_init(&g->variables, VARIABLES_MAX);
+    buf_init(&g->unknown, VARIABLES_MAX);
+    buf_init(&g->welcome, VARIABLES_MAX);
+    s->greeting = g;
+}
+
+void greet_free(struct session *s)
+{
+    struct greeting *g = s->greeting;
+    if (!g)
+        return;
+    s->greeting = NULL;
+    generation_unref(g->generation);
+    buf_wipe(&g->in);
+    buf_free(&g->variables);
+    buf_free(&g->unknown);
+    buf_free(&g->welcome);
+    mem_wipe(g, sizeof(*g));
+    mem_free(g);
+}
+
+void greet_audit(const struct session *s, struct audit_event *e)
+{
+    const struct greeting *g = s->greeting;
+    if (!g)
+        return;
+    e->user = g->user[0] ? g->user : NULL;
+    e->database = g->database[0] ? g->database : NULL;
+    e->tenant = g->who.tenant[0] ? g->who.tenant : NULL;
+    e->subject = g->who.subject[0] ? g->who.subject : NULL;
+    e->role = g->grant.role[0] ? g->grant.role : NULL;
+    e->issuer = g->who.issuer && g->who.issuer[0] ? g->who.issuer : NULL;
+    e->jti = g->who.jti[0] ? g->who.jti : NULL;
+    e->method = g->method;
+}
+
+void greet_deny(struct session *s, enum reason why, const char *kept)
+{
+    char tag[40], text[STARTUP_TEXT + 64];
+    session_tag(s, tag, sizeof(tag));
+    counter_add(s->home->counters, COUNTER_LOGINS_FAILED, 1);
+    log_info(tag, "login refused: user \"%s\" database \"%s\" from %s: %s%s%s", s->greeting->user,
+             s->greeting->database, s->peer, reason_row(why)->name, kept ? ": " : "", kept ? kept : "");
+    session_audit(s, "login_refused", kept ? kept : reason_row(why)->name);
+    if (why == REASON_AUTH_FAILED) {
+        snprintf(text, sizeof(text), "authentication failed for user \"%s\"", s->greeting->user);
+        session_fail(s, why, text, "The token or password was not accepted; the administrator finds the reason in the gateway's log.");
+    } else {
+        session_fail(s, why, kept, NULL);
+    }
+}
+
+void greet_timer(struct timer *t)
+{
+    struct session *s = CONTAINER_OF(t, struct session, timer);
+    if (s->state == SESSION_CANCELING)
+        session_close(s, REASON_OK);
+    else if (s->greeting)
+        session_fail(s, REASON_LOGIN_TIMEOUT, NULL, NULL);
+    else
+        relay_unthrottle(s);
+}
+
+/* ---- TLS ---- */
+
+static void start_tls(struct session *s)
+{
+    s->greeting->no_more_requests = true;
+    session_become(s, SESSION_TLS);
+    stream_start_tls(&s->client, s->greeting->tls, false, NULL);
+}
+
+void greet_secured(struct session *s, bool ok, const char *why)
+{
+    struct greeting *g = s->greeting;
+    char tag[40];
+    session_tag(s, tag, sizeof(tag));
+    if (!ok) {
+        counter_add(s->home->counters, COUNTER_TLS_FAILED, 1);
+        log_info(tag, "TLS handshake with %s failed: %s", s->peer, why);
+        session_close(s, REASON_TLS_FAILED);
+        return;
+    }
+    if (g->direct_tls) {
+        const unsigned char *name = NULL;
+        unsigned len = 0;
+        SSL_get0_alpn_selected(s->client.ssl, &name, &len);
+        if (len != 10 || memcmp(name, "postgresql", 10) != 0) {
+            log_info(tag, "direct TLS from %s without ALPN \"postgresql\"", s->peer);
+            session_become(s, SESSION_GREETING);
+            session_fail(s, REASON_PROTOCOL, "direct TLS connections must offer the ALPN protocol \"postgresql\"", NULL);
+            return;
+        }
+    }
+    session_become(s, SESSION_GREETING);
+    greet_readable(s);
+}
+
+/* ---- packets ---- */
+
+static void on_ssl_request(struct session *s)
+{
+    struct greeting *g = s->greeting;
+    if (g->no_more_requests || buf_size(&g->in) > 0) {
+        /* Readable bytes behind SSLRequest would be taken for encrypted ones (CVE-2021-23214). */
+        session_fail(s, REASON_PROTOCOL, "received unencrypted data after SSL request", NULL);
+        return;
+    }
+    bool yes = g->tls != NULL;
+    stream_put(&s->client, yes ? "S" : "N", 1);
+    stream_flush(&s->client);
+    if (yes)
+        start_tls(s);
+}
+
+static void on_cancel(struct session *s, struct text body)
+{
+    struct cancel_key key = {0};
+    if (body.len < 5 || body.len > sizeof(key.bytes)) {
+        session_close(s, REASON_PROTOCOL);
+        return;
+    }
+    key.len = (uint8_t)body.len;
+    memcpy(key.bytes, body.at, body.len);
+    session_become(s, SESSION_CANCELING);
+    s->home->ops->cancel(s->home, s->id, &key);
+}
+
+static void copy_name(struct text value, char *out, bool *too_long)
+{
+    if (!text_to_array(value, out, STARTUP_TEXT))
+        *too_long = true;
+}
+
+struct startup {
+    struct greeting *g;
+    bool too_long, full;
+};
+
+static void take_variable(void *arg, struct text name, struct text value)
+{
+    struct startup *st = arg;
+    char lower[64];
+    /* Internal to YugabyteDB's own components: never a client's to set. */
+    if (text_is_nocase(name, "yb_is_client_ysqlconnmgr") || text_is_nocase(name, "yb_use_tserver_key_auth"))
+        return;
+    if (name.len >= sizeof(lower) || memchr(value.at, 0, value.len)) {
+        st->too_long = true;
+        return;
+    }
+    for (size_t i = 0; i < name.len; i++)
+        lower[i] = (char)tolower((unsigned char)name.at[i]);
+    struct buf *b = &st->g->variables;
+    if (!buf_put(b, lower, name.len) || !buf_put(b, "", 1) || !buf_put(b, value.at, value.len) || !buf_put(b, "", 1))
+        st->full = true;
+}
+
+static void take_parameter(void *arg, struct text name, struct text value)
+{
+    struct startup *st = arg;
+    struct greeting *g = st->g;
+    if (text_is(name, "user"))
+        copy_name(value, g->user, &st->too_long);
+    else if (text_is(name, "database"))
+        copy_name(value, g->database, &st->too_long);
+    else if (text_is(name, "replication"))
+        g->wants_replication = !text_is(value, "false") && !text_is(value, "off") && !text_is(value, "0") && !text_is(value, "no");
+    else if (text_is(name, "options"))
+        g->bad_options = !wire_options_each(value, take_variable, st);
+    else if (text_starts(name, "_pq_."))
+        st->full = st->full || !buf_put(&g->unknown, name.at, name.len) || !buf_put(&g->unknown, "", 1);
+    else
+        take_variable(st, name, value);
+}
+
+static void negotiate(struct session *s, uint32_t asked)
+{
+    struct greeting *g = s->greeting;
+    g->protocol = asked > WIRE_VERSION_3_2 ? WIRE_VERSION_3_2 : asked;
+    uint32_t unknown = 0;
+    for (size_t i = 0; i < g->unknown.len; i++)
+        unknown += g->unknown.at[i] == 0;
+    if (asked <= WIRE_VERSION_3_2 && unknown == 0)
+        return;
+    struct buf m;
+    buf_init(&m, VARIABLES_MAX + 64);
+    struct wire w = wire_begin(&m, 'v');
+    wire_put_u32(&w, g->protocol);
+    wire_put_u32(&w, unknown);
+    wire_put(&w, g->unknown.at, g->unknown.len);
+    if (wire_end(&w))
+        stream_put(&s->client, m.at, m.len);
+    buf_free(&m);
+}
+
+static void on_startup(struct session *s, uint32_t version, struct text params)
+{
+    struct greeting *g = s->greeting;
+    struct startup st = {.g = g};
+    g->no_more_requests = true;
+    if (version >> 16 != 3) {
+        char text[96];
+        snprintf(text, sizeof(text), "unsupported frontend protocol %u.%u: server supports 3.0 to 3.2", version >> 16, version & 0xffff);
+        session_fail(s, REASON_PROTOCOL_VERSION, text, NULL);
+        return;
+    }
+    if (!wire_startup_each(params, take_parameter, &st)) {
+        session_fail(s, REASON_STARTUP_PACKET, "invalid startup packet layout: expected terminator as last byte", NULL);
+        return;
+    }
+    if (!g->database[0])
+        memcpy(g->database, g->user, sizeof(g->database));
+    if (st.too_long || st.full)
+        session_fail(s, REASON_STARTUP_PACKET, st.too_long ? "a name or value in the startup packet is too long" : "startup packet too large", NULL);
+    else if (g->bad_options)
+        session_fail(s, REASON_STARTUP_PACKET, "invalid startup option: only -c name=value and --name=value are accepted", NULL);
+    else if (g->listener->tls == CONF_TLS_REQUIRE && !s->client.ssl && !g->is_unix)
+        session_fail(s, REASON_TLS_REQUIRED, NULL, NULL);
+    else if (!g->user[0])
+        session_fail(s, REASON_TENANT_UNKNOWN, "no PostgreSQL user name specified in startup packet", NULL);
+    else if (g->too_many) {
+        counter_add(s->home->counters, COUNTER_CLIENTS_REFUSED, 1);
+        session_fail(s, REASON_TOO_MANY_CLIENTS, NULL, NULL);
+    } else if (s->home->draining)
+        session_fail(s, REASON_SHUTDOWN, NULL, NULL);
+    else {
+        negotiate(s, version);
+        prove_start(s);
+    }
+}
+
+/* One packet of in: true when another may be looked at. */
+static bool take_packet(struct session *s)
+{
+    struct greeting *g = s->greeting;
+    if (buf_size(&g->in) < 8)
+        return false;
+    const char *at = buf_front(&g->in);
+    uint32_t len = wire_u32(at), code = wire_u32(at + 4);
+    if (len < 8 || len > WIRE_STARTUP_MAX) {
+        session_fail(s, REASON_MESSAGE_LENGTH, "invalid length of startup packet", NULL);
+        return false;
+    }
+    if (buf_size(&g->in) < len)
+        return false;
+    struct text body = {at + 8, len - 8};
+    if (code == WIRE_CODE_SSL && len == 8) {
+        buf_take(&g->in, len);
+        on_ssl_request(s);
+    } else if (code == WIRE_CODE_GSS && len == 8) {
+        buf_take(&g->in, len);
+        if (g->no_more_requests || buf_size(&g->in) > 0) {
+            session_fail(s, REASON_PROTOCOL, "received unencrypted data after GSSAPI encryption request", NULL);
+            return false;
+        }
+        stream_put(&s->client, "N", 1);
+        stream_flush(&s->client);
+    } else if (code == WIRE_CODE_CANCEL) {
+        on_cancel(s, body);
+    } else {
+        char copy[WIRE_STARTUP_MAX];
+        memcpy(copy, body.at, body.len);
+        buf_take(&g->in, len);
+        on_startup(s, code, (struct text){copy, body.len});
+    }
+    return s->state == SESSION_GREETING && s->greeting;
+}
+
+/* One 'p' message of in. */
+static bool take_proof(struct session *s)
+{
+    struct greeting *g = s->greeting;
+    if (buf_size(&g->in) < WIRE_HEADER)
+        return false;
+    const char *at = buf_front(&g->in);
+    uint32_t len = wire_u32(at + 1);
+    if (at[0] != 'p') {
+        session_fail(s, REASON_PROTOCOL, "expected an authentication response", NULL);
+        return false;
+    }
+    if (len < 4 || len > TOKEN_MAX + 256) {
+        session_fail(s, REASON_MESSAGE_LENGTH, "invalid length of an authentication response", NULL);
+        return false;
+    }
+    if (buf_size(&g->in) < (size_t)len + 1)
+        return false;
+    size_t n = len - 4;
+    char *copy = mem_dup_n(at + WIRE_HEADER, n);
+    mem_wipe((char *)at, (size_t)len + 1);
+    buf_take(&g->in, (size_t)len + 1);
+    prove_message(s, (struct text){copy, n});
+    mem_wipe(copy, n);
+    mem_free(copy);
+    return s->state == SESSION_PROVING;
+}
+
+void greet_readable(struct session *s)
+{
+    struct greeting *g = s->greeting;
+    if (s->state == SESSION_GREETING && !s->client.ssl && buf_size(&g->in) == 0 && !g->no_more_requests && g->tls) {
+        char first;
+        if (stream_peek(&s->client, &first, 1) == 1 && first == TLS_RECORD_HANDSHAKE) {
+            g->direct_tls = true;
+            start_tls(s);
+            return;
+        }
+    }
+    char *scratch = loop_scratch(s->home->loop);
+    size_t room = g->in.max - buf_size(&g->in);
+    if (room == 0) { /* a login waits for something and the client goes on talking */
+        stream_stop_reading(&s->client);
+        return;
+    }
+    ssize_t n = stream_read(&s->client, scratch, room);
+    if (n == STREAM_AGAIN)
+        return;
+    if (n < 0) {
+        session_close(s, REASON_CLIENT_GONE);
+        return;
+    }
+    bool fits = buf_put(&g->in, scratch, (size_t)n);
+    mem_wipe(scratch, (size_t)n);
+    if (!fits) {
+        session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
+        return;
+    }
+    while (s->state == SESSION_GREETING && take_packet(s))
+        ;
+    while (s->state == SESSION_PROVING && take_proof(s))
+        ;
+}

@@ -1,0 +1,528 @@
+/* When a session gets, keeps and gives back a backend.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "session/relay.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "session/greet.h"
+#include "session/variables.h"
+#include "upstream/cancel.h"
+
+void limit_hint(uint64_t retry_after, char *out, size_t size)
+{
+    uint64_t ms = (retry_after + US_PER_MS - 1) / US_PER_MS;
+    out[0] = '\0';
+    if (ms >= 10000)
+        snprintf(out, size, "Try again in %llu s.", (unsigned long long)((ms + 999) / 1000));
+    else if (ms > 0)
+        snprintf(out, size, "Try again in %llu ms.", (unsigned long long)ms);
+}
+
+static enum conf_pool_mode mode_of(const struct session *s)
+{
+    return s->is_transaction_mode ? CONF_POOL_TRANSACTION : CONF_POOL_SESSION;
+}
+
+/* ---- refusals that keep the protocol in step ---- */
+
+void relay_refuse(struct session *s, char type, const struct wire_fault *fault)
+{
+    struct buf m;
+    buf_init(&m, 4096);
+    bool single = type == 'Q' || type == 'F';
+    CHECK(wire_error(&m, fault));
+    if (single)
+        CHECK(wire_ready(&m, 'I'));
+    else
+        s->skipping = true; /* as the server: everything up to the Sync */
+    stream_put(&s->client, m.at, m.len);
+    stream_flush(&s->client);
+    buf_free(&m);
+}
+
+static void refuse_limited(struct session *s, char type, enum limit_verdict v, uint64_t retry_after)
+{
+    char hint[96];
+    limit_hint(retry_after, hint, sizeof(hint));
+    counter_add(s->home->counters, COUNTER_RATE_REFUSED, 1);
+    relay_refuse(s, type, &(struct wire_fault){.severity = "ERROR",
+                                               .why = v == LIMIT_AWAY ? REASON_LIMITS_AWAY : REASON_RATE_LIMITED,
+                                               .hint = hint[0] ? hint : NULL});
+}
+
+/* ---- getting one ---- */
+
+static void tuned(void *arg, struct backend *b, const struct server_error *error, bool lost);
+
+/* The lent backend is brought to the session's variables. True when it suits already. */
+static bool suits(struct session *s)
+{
+    static const struct task_ops ops = {NULL, tuned};
+    struct backend *b = s->backend;
+    if (b->vars == s->vars || !s->is_transaction_mode)
+        return true;
+    struct buf sql;
+    buf_init(&sql, 8 * VARSET_MAX_BYTES);
+    bool ok = varset_replay(b->vars, s->vars, &sql);
+    if (ok && sql.len == 0) {
+        varset_drop(&b->vars);
+        b->vars = varset_ref(s->vars);
+        buf_free(&sql);
+        return true;
+    }
+    CHECK(ok);
+    session_become(s, SESSION_TUNING);
+    counter_add(s->home->counters, COUNTER_VARIABLE_REPLAYS, 1);
+    backend_run(b, buf_text(&sql), &ops, s);
+    buf_free(&sql);
+    return false;
+}
+
+/* Refuses the request whose first message waits in session.in. */
+static void refuse_waiting(struct session *s, const struct wire_fault *fault)
+{
+    char type = buf_size(&s->in) ? buf_front(&s->in)[0] : 'Q';
+    session_become(s, SESSION_IDLE);
+    if (type == 'Q' || type == 'F') {
+        /* The message itself, whole or not, is dropped; its start is in the buffer. */
+        CHECK(buf_size(&s->in) >= WIRE_HEADER);
+        s->frame_left = wire_u32(buf_front(&s->in) + 1) - 4;
+        s->frame_mode = FRAME_DROP;
+        buf_take(&s->in, WIRE_HEADER);
+    }
+    s->paid = false;
+    relay_refuse(s, type, fault);
+    relay_resume(s);
+}
+
+static void tuned(void *arg, struct backend *b, const struct server_error *error, bool lost)
+{
+    struct session *s = arg;
+    if (!lost && !error) {
+        varset_drop(&b->vars);
+        b->vars = varset_ref(s->vars);
+        session_become(s, SESSION_ACTIVE);
+        relay_resume(s);
+        return;
+    }
+    /* Nothing of the client's was sent; its variables cannot be had here. */
+    struct server_error copy = error ? *error : (struct server_error){0};
+    b->doomed = true;
+    pool_return(s->pool, &s->backend);
+    refuse_waiting(s, &(struct wire_fault){.severity = "ERROR", .why = REASON_BACKEND_LOST,
+                                           .sqlstate = error ? copy.sqlstate : NULL,
+                                           .message = error ? copy.message : NULL});
+}
+
+static void on_lent(struct pool_ask *ask, struct backend *b)
+{
+    struct session *s = CONTAINER_OF(ask, struct session, ask);
+    if (s->greeting) {
+        admit_lent(s, b);
+        return;
+    }
+    s->backend = b;
+    if (!suits(s))
+        return;
+    session_become(s, SESSION_ACTIVE);
+    relay_resume(s);
+}
+
+static void on_refused(struct pool_ask *ask, enum reason why, const struct server_error *error)
+{
+    struct session *s = CONTAINER_OF(ask, struct session, ask);
+    if (s->greeting) {
+        admit_refused(s, why, error);
+        return;
+    }
+    if (why == REASON_CONFIG_CHANGED) {
+        session_fail(s, why, NULL, NULL);
+        return;
+    }
+    refuse_waiting(s, &(struct wire_fault){.severity = "ERROR", .why = why});
+}
+
+static const struct pool_ask_ops ask_ops = {on_lent, on_refused};
+
+/* Metered (or not metered): ask the pool. True when a backend that suits is there. */
+static bool borrow(struct session *s)
+{
+    s->backend = pool_request(s->pool, &s->ask);
+    if (!s->backend) {
+        session_become(s, SESSION_QUEUED);
+        return false;
+    }
+    if (!suits(s))
+        return false;
+    session_become(s, SESSION_ACTIVE);
+    return true;
+}
+
+static bool must_end(struct session *s)
+{
+    if (s->expires && clock_wall_s() >= s->expires) {
+        session_fail(s, REASON_TOKEN_EXPIRED, NULL, NULL);
+        return true;
+    }
+    if (s->ending) {
+        session_fail(s, REASON_SHUTDOWN, NULL, NULL);
+        return true;
+    }
+    return false;
+}
+
+bool relay_need_backend(struct session *s, char type)
+{
+    uint64_t retry_after = 0;
+    if (s->backend)
+        return true;
+    if (must_end(s))
+        return false;
+    if (s->lost) {
+        struct server_error e = *s->lost;
+        mem_free(s->lost);
+        s->lost = NULL;
+        relay_refuse(s, type, &(struct wire_fault){.severity = "ERROR", .why = REASON_BACKEND_LOST, .sqlstate = e.sqlstate, .message = e.message});
+        return false;
+    }
+    if (!s->paid) {
+        enum limit_verdict v = meter_query(s->meter, &s->limit, &retry_after);
+        if (v == LIMIT_WAIT) {
+            session_become(s, SESSION_METERING);
+            return false;
+        }
+        if (v != LIMIT_PASS) {
+            refuse_limited(s, type, v, retry_after);
+            return false;
+        }
+        s->paid = true;
+    }
+    return borrow(s);
+}
+
+/* ---- limits ---- */
+
+static void on_decided(struct limit_ask *ask, enum limit_verdict v, uint64_t retry_after)
+{
+    struct session *s = CONTAINER_OF(ask, struct session, limit);
+    if (s->greeting) {
+        admit_limited(s, v, retry_after);
+        return;
+    }
+    CHECK(s->state == SESSION_METERING);
+    if (v == LIMIT_PASS) {
+        s->paid = true;
+        if (s->backend)
+            session_become(s, SESSION_ACTIVE);
+        if (s->backend || borrow(s))
+            relay_resume(s);
+    } else if (s->backend) {
+        /* Inside a transaction traffic is slowed, never refused. */
+        timer_start(&s->timer, retry_after ? retry_after : 10 * US_PER_MS);
+    } else {
+        char hint[96];
+        limit_hint(retry_after, hint, sizeof(hint));
+        counter_add(s->home->counters, COUNTER_RATE_REFUSED, 1);
+        refuse_waiting(s, &(struct wire_fault){.severity = "ERROR",
+                                               .why = v == LIMIT_AWAY ? REASON_LIMITS_AWAY : REASON_RATE_LIMITED,
+                                               .hint = hint[0] ? hint : NULL});
+    }
+}
+
+bool relay_may_run(struct session *s)
+{
+    uint64_t retry_after = 0;
+    if (s->paid) {
+        s->paid = false;
+        return true;
+    }
+    enum limit_verdict v = meter_query(s->meter, &s->limit, &retry_after);
+    if (v == LIMIT_PASS)
+        return true;
+    session_become(s, SESSION_METERING);
+    if (v != LIMIT_WAIT)
+        timer_start(&s->timer, retry_after ? retry_after : 10 * US_PER_MS);
+    return false;
+}
+
+void relay_unthrottle(struct session *s)
+{
+    if (s->state != SESSION_METERING || !s->backend)
+        return;
+    session_become(s, SESSION_ACTIVE);
+    relay_resume(s);
+}
+
+/* ---- giving it back ---- */
+
+void relay_settle(struct session *s)
+{
+    bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins;
+    if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
+        return;
+    if (keep) {
+        if (s->state == SESSION_ASKING)
+            session_become(s, SESSION_ACTIVE);
+        s->since = loop_now(s->home->loop);
+    } else {
+        session_become(s, SESSION_IDLE);
+        pool_return(s->pool, &s->backend);
+    }
+    if (s->ending && buf_size(&s->in) == 0) {
+        session_fail(s, REASON_SHUTDOWN, NULL, NULL);
+        return;
+    }
+    if (buf_size(&s->in))
+        relay_resume(s);
+}
+
+void relay_transaction_over(struct session *s)
+{
+    counter_add(s->home->counters, COUNTER_TRANSACTIONS, 1);
+    s->backend->transactions++;
+    if (s->state == SESSION_METERING)
+        return; /* the next request is at hand already: it keeps the backend */
+    if (s->is_transaction_mode && variables_must_ask(s))
+        variables_ask(s);
+    else
+        relay_settle(s);
+}
+
+void relay_release(struct session *s)
+{
+    struct backend *b = s->backend;
+    if (!b)
+        return;
+    if (s->is_transaction_mode && (s->touched || s->pins))
+        b->dirty = true;
+    if (!s->is_transaction_mode)
+        b->dirty = true;
+    b->sent_part = s->frame_left > 0 && s->frame_mode != FRAME_DROP;
+    /* Replies to a client that has gone: the queue's entries belong to its names. */
+    relay_settle_owed(s);
+    if (stream_held(&s->client) > 0)
+        stream_start_reading(&b->stream);
+    pool_return(s->pool, &s->backend);
+}
+
+/* ---- input that waits ---- */
+
+static void keep(struct session *s, const char *at, size_t len)
+{
+    buf_free(&s->in);
+    if (len && !buf_put(&s->in, at, len))
+        session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
+}
+
+static void read_console(struct session *s);
+
+void relay_resume(struct session *s)
+{
+    if (s->state == SESSION_CLOSED)
+        return;
+    s->stalled = false;
+    stream_start_reading(&s->client);
+    size_t len = buf_size(&s->in);
+    if (len == 0 || relay_is_blocked(s))
+        return;
+    /* forward() may come back here through a backend lent at once: work on a copy's ownership. */
+    struct buf work = s->in;
+    buf_init(&s->in, work.max);
+    size_t done = forward(s, buf_front(&work), len);
+    if (s->state != SESSION_CLOSED && done < len) {
+        if (buf_size(&s->in) == 0)
+            keep(s, buf_front(&work) + done, len - done);
+        else
+            CHECK(!"input was put while input was handled");
+    }
+    buf_free(&work);
+}
+
+/* Input while nothing can be done with it: kept up to a limit, mainly so that a client that
+ * leaves is noticed. */
+static void read_blocked(struct session *s)
+{
+    enum { BLOCKED_MAX = 64 * 1024 };
+    char *scratch = loop_scratch(s->home->loop);
+    if (buf_size(&s->in) >= BLOCKED_MAX) {
+        stream_stop_reading(&s->client);
+        return;
+    }
+    ssize_t n = stream_read(&s->client, scratch, BLOCKED_MAX);
+    if (n == STREAM_AGAIN)
+        return;
+    if (n < 0)
+        session_close(s, REASON_CLIENT_GONE);
+    else if (!buf_put(&s->in, scratch, (size_t)n))
+        session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
+}
+
+/* More of a message whose start is kept: straight behind it. */
+static void read_on(struct session *s)
+{
+    enum { PIECE = 64 * 1024 };
+    char *room = buf_room(&s->in, PIECE);
+    if (!room) {
+        session_fail(s, REASON_TOO_LARGE, NULL, NULL);
+        return;
+    }
+    ssize_t n = stream_read(&s->client, room, PIECE);
+    if (n == STREAM_AGAIN)
+        return;
+    if (n < 0) {
+        session_close(s, REASON_CLIENT_GONE);
+        return;
+    }
+    buf_grew(&s->in, (size_t)n);
+    relay_resume(s);
+}
+
+void relay_client_readable(struct session *s)
+{
+    if (s->state == SESSION_CONSOLE) {
+        read_console(s);
+        return;
+    }
+    if (relay_is_blocked(s) || s->stalled) {
+        read_blocked(s);
+        return;
+    }
+    if (buf_size(&s->in)) {
+        read_on(s);
+        return;
+    }
+    char *scratch = loop_scratch(s->home->loop);
+    ssize_t n = stream_read(&s->client, scratch, SCRATCH_SIZE);
+    if (n == STREAM_AGAIN)
+        return;
+    if (n < 0) {
+        session_close(s, REASON_CLIENT_GONE);
+        return;
+    }
+    size_t done = forward(s, scratch, (size_t)n);
+    if (s->state != SESSION_CLOSED && done < (size_t)n)
+        keep(s, scratch + done, (size_t)n - done);
+}
+
+void relay_client_drained(struct session *s)
+{
+    if (s->backend)
+        stream_start_reading(&s->backend->stream);
+}
+
+/* ---- the backend's events ---- */
+
+static void on_backend_drained(struct backend_user *u, struct backend *b)
+{
+    struct session *s = CONTAINER_OF(u, struct session, user);
+    relay_resume(s);
+}
+
+static void on_cancel_over(struct backend_user *u, struct backend *b)
+{
+    struct session *s = CONTAINER_OF(u, struct session, user);
+    if (!s->greeting)
+        relay_resume(s);
+}
+
+void relay_init(struct session *s)
+{
+    static const struct backend_user_ops user_ops = {reply_input, on_backend_drained, on_cancel_over};
+    s->user.ops = &user_ops;
+    s->ask.ops = &ask_ops;
+    s->ask.user = &s->user;
+    s->limit.decided = on_decided;
+}
+
+void relay_cancel(struct session *s)
+{
+    const struct wire_fault canceled = {.severity = "ERROR", .why = REASON_CANCELED};
+    if (s->state == SESSION_QUEUED && !s->greeting) {
+        pool_forget(&s->ask);
+        refuse_waiting(s, &canceled);
+    } else if (s->state == SESSION_METERING && !s->backend) {
+        limit_ask_cancel(&s->limit);
+        refuse_waiting(s, &canceled);
+    } else if (s->backend && s->state == SESSION_ACTIVE && s->backend->owed.count > 0) {
+        (void)cancel_deliver(s->backend);
+    }
+}
+
+/* ---- console ---- */
+
+static void console_input(struct session *s, const char *at, size_t len);
+
+void session_console_ready(struct session *s)
+{
+    struct buf m;
+    buf_init(&m, 16);
+    CHECK(wire_ready(&m, 'I'));
+    stream_put(&s->client, m.at, m.len);
+    stream_flush(&s->client);
+    buf_free(&m);
+    s->skipping = false; /* the next command may come */
+    if (buf_size(&s->in)) {
+        struct buf work = s->in;
+        buf_init(&s->in, work.max);
+        console_input(s, buf_front(&work), buf_size(&work));
+        buf_free(&work);
+    }
+}
+
+static void read_console(struct session *s)
+{
+    char piece[8192 + WIRE_HEADER];
+    ssize_t n = stream_read(&s->client, piece, sizeof(piece));
+    if (n == STREAM_AGAIN)
+        return;
+    if (n < 0) {
+        session_close(s, REASON_CLIENT_GONE);
+        return;
+    }
+    if (!buf_put(&s->in, piece, (size_t)n)) {
+        session_fail(s, REASON_TOO_LARGE, NULL, NULL);
+        return;
+    }
+    struct buf work = s->in;
+    buf_init(&s->in, work.max);
+    console_input(s, buf_front(&work), buf_size(&work));
+    buf_free(&work);
+}
+
+/* Simple queries only, one at a time: `skipping` is set while one is being answered. */
+static void console_input(struct session *s, const char *at, size_t len)
+{
+    while (len >= WIRE_HEADER && !s->skipping && s->state == SESSION_CONSOLE) {
+        uint32_t size = wire_u32(at + 1);
+        if (size < 4 || size > 8192) {
+            session_fail(s, REASON_MESSAGE_LENGTH, NULL, NULL);
+            return;
+        }
+        if (len < (size_t)size + 1)
+            break;
+        const char *body = at + WIRE_HEADER;
+        char type = at[0];
+        at += size + 1;
+        len -= (size_t)size + 1;
+        if (type == 'X') {
+            session_close(s, REASON_CLIENT_GONE);
+            return;
+        }
+        if (type != 'Q' || size < 5 || memchr(body, 0, size - 4) != body + size - 5) {
+            session_fail(s, REASON_NOT_SUPPORTED, "the console takes simple queries only", "Use psql.");
+            return;
+        }
+        s->skipping = true;
+        if (len) /* what follows waits for the answer */
+            keep(s, at, len);
+        s->home->ops->command(s->home, s, (struct text){body, size - 5});
+        return;
+    }
+    if (len)
+        keep(s, at, len);
+}

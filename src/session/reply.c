@@ -1,0 +1,331 @@
+/* The server's messages on their way to the client.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "session/relay.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "session/variables.h"
+
+/* How much of a message is looked at where its body matters. */
+enum { LOOK_MAX = 8 * 1024, TAG_MAX = 64 };
+
+struct walk {
+    struct session *s;
+    struct backend *b;
+    const char *at;
+    size_t len, p, run;
+};
+
+static void put_run(struct walk *w)
+{
+    if (w->p > w->run)
+        stream_put(&w->s->client, w->at + w->run, w->p - w->run);
+    w->run = w->p;
+}
+
+/* ---- what leaves the queue ---- */
+
+static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
+{
+    struct session *s = arg;
+    struct backend *b = s->backend;
+    if (o->flags & OWED_HIDDEN) {
+        struct statement *st = o->what;
+        if (st && o->kind == OWED_PARSE && outcome != OWED_DONE) {
+            prepared_remove(&b->prepared, st);
+            if (b->unnamed == st)
+                statement_drop(&b->unnamed);
+        }
+        if (st && o->kind == OWED_CLOSE && outcome == OWED_SKIPPED)
+            prepared_add(&b->prepared, st);
+        statement_drop(&st);
+        return;
+    }
+    struct named *what = o->what, *was = o->was;
+    if (what && outcome != OWED_DONE && (o->kind == OWED_PARSE || o->kind == OWED_CLOSE)) {
+        struct text name = {what->name, what->len};
+        if (o->kind == OWED_PARSE) {
+            if (names_get(&s->names, name) == what) {
+                struct named *undone = names_unset(&s->names, name);
+                named_drop(&undone);
+                if (was && outcome == OWED_SKIPPED) {
+                    struct named *none = names_set(&s->names, was);
+                    CHECK(!none);
+                }
+            }
+            if (!(o->flags & OWED_LOCAL)) {
+                if (what->len)
+                    prepared_remove(&b->prepared, what->st);
+                else if (b->unnamed == what->st)
+                    statement_drop(&b->unnamed);
+            }
+        } else if (!names_get(&s->names, name)) {
+            struct named *none = names_set(&s->names, what);
+            CHECK(!none);
+        }
+    }
+    named_drop(&what);
+    named_drop(&was);
+}
+
+void relay_settle_owed(struct session *s)
+{
+    struct inflight *q = &s->backend->owed;
+    /* Entries stay (the replies still come), what they point to does not. */
+    for (uint32_t i = 0; i < q->count; i++) {
+        struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
+        if (o->flags & OWED_HIDDEN) {
+            struct statement *st = o->what;
+            statement_drop(&st);
+        } else {
+            struct named *what = o->what, *was = o->was;
+            named_drop(&what);
+            named_drop(&was);
+        }
+        o->what = o->was = NULL;
+    }
+    /* Which of them get prepared after all is not followed any more. */
+    if (q->count)
+        s->backend->dirty = true;
+}
+
+void reply_local(struct session *s)
+{
+    struct inflight *q = &s->backend->owed;
+    const struct owed *o;
+    if (s->backend->body_left)
+        return;
+    while ((o = inflight_local(q))) {
+        if (o->kind == OWED_QUERY) {
+            static const char tag[] = "C\0\0\0\x0f" "DEALLOCATE\0Z\0\0\0\5";
+            stream_put(&s->client, tag, sizeof(tag) - 1);
+            stream_put(&s->client, &q->status, 1);
+        } else {
+            stream_put(&s->client, o->kind == OWED_PARSE ? "1\0\0\0\4" : "3\0\0\0\4", 5);
+        }
+        inflight_answered(q, settled, s);
+    }
+    stream_flush(&s->client);
+}
+
+/* ---- messages that are looked at ---- */
+
+/* Our names in an error's text become the client's. True when the message was replaced. */
+static bool rename_error(struct walk *w, struct text body, const struct named *n)
+{
+    struct statements *all = &w->s->home->pools->statements;
+    if (!statements_name_in(all, body))
+        return false;
+    size_t prefix = strlen(all->prefix);
+    struct buf m;
+    buf_init(&m, LOOK_MAX * 4);
+    struct wire out = wire_begin(&m, 'E');
+    const char *at = body.at, *end = body.at + body.len, *hit;
+    while ((hit = memmem(at, (size_t)(end - at), all->prefix, prefix))) {
+        wire_put(&out, at, (size_t)(hit - at));
+        if (n)
+            wire_put(&out, n->name, n->len);
+        at = hit + prefix;
+        while (at < end && ((*at >= '0' && *at <= '9') || (*at >= 'a' && *at <= 'f')))
+            at++;
+    }
+    wire_put(&out, at, (size_t)(end - at));
+    bool ok = wire_end(&out);
+    if (ok)
+        stream_put(&w->s->client, m.at, m.len);
+    buf_free(&m);
+    return ok;
+}
+
+static void remember(struct session *s, const struct server_error *e)
+{
+    if (!s->lost)
+        s->lost = NEW(struct server_error);
+    *s->lost = *e;
+}
+
+/* A FATAL means that the connection ends: the client will be told in a way that keeps it. */
+static bool is_fatal(struct text body)
+{
+    struct text severity;
+    return (wire_error_field(body, 'V', &severity) || wire_error_field(body, 'S', &severity)) &&
+           (text_is(severity, "FATAL") || text_is(severity, "PANIC"));
+}
+
+static const struct named *name_at_head(const struct backend *b)
+{
+    const struct owed *o = inflight_head(&b->owed);
+    if (!o || (o->flags & OWED_HIDDEN) || o->kind == OWED_QUERY)
+        return NULL;
+    return o->what ? o->what : o->was;
+}
+
+/* The server refuses the plan of a statement (its result type has changed): it must be prepared
+ * anew, here and wherever else it is. */
+static void note_stale(struct walk *w, struct text body)
+{
+    struct text sqlstate;
+    const struct named *n = name_at_head(w->b);
+    if (n && wire_error_field(body, 'C', &sqlstate) && text_is(sqlstate, "0A000") && n->len) {
+        prepared_remove(&w->b->prepared, n->st);
+        n->st->stale = true;
+    }
+}
+
+enum take { TAKE_PASS, TAKE_HIDE, TAKE_DONE, TAKE_LOST };
+
+static enum take take_error(struct walk *w, struct text body, bool whole)
+{
+    struct server_error e;
+    if (is_fatal(body)) {
+        server_error_from(body, &e);
+        remember(w->s, &e);
+        w->b->doomed = true;
+        if (strcmp(e.sqlstate, "57P01") == 0)
+            pool_node_leaves(w->b);
+        return TAKE_HIDE;
+    }
+    bool ours = whole && w->s->is_transaction_mode;
+    if (ours)
+        note_stale(w, body);
+    const struct named *n = ours ? name_at_head(w->b) : NULL;
+    struct named *kept = n ? named_ref((struct named *)n) : NULL;
+    enum reply_verdict v = inflight_reply(&w->b->owed, 'E', 0, settled, w->s);
+    enum take take = v == REPLY_PASS ? TAKE_PASS : v == REPLY_HIDE ? TAKE_HIDE : TAKE_LOST;
+    if (take == TAKE_PASS && ours) {
+        put_run(w);
+        if (rename_error(w, body, kept))
+            take = TAKE_DONE;
+    }
+    named_drop(&kept);
+    return take;
+}
+
+static void look_at_tag(struct session *s, struct text body)
+{
+    if (!s->is_transaction_mode || !body.len || body.at[0] != 'D')
+        return;
+    if (text_starts(body, "DISCARD ALL")) {
+        variables_discarded(s);
+    } else if (text_starts(body, "DEALLOCATE ALL")) {
+        names_clear(&s->names, false);
+        prepared_clear(&s->backend->prepared);
+    }
+}
+
+/* How many bytes of the message must be there before it is handled. */
+static size_t wanted(char type, size_t size)
+{
+    size_t most = type == 'E' || type == 'S' ? LOOK_MAX : type == 'C' ? TAG_MAX : type == 'Z' ? WIRE_HEADER + 1 : WIRE_HEADER;
+    return size < most ? size : most;
+}
+
+/* The message at p, of which at least wanted() bytes are there. */
+static enum take take_message(struct walk *w, char type, size_t size)
+{
+    size_t there = w->len - w->p < size ? w->len - w->p : size;
+    struct text body = {w->at + w->p + WIRE_HEADER, there - WIRE_HEADER};
+    if (type == 'E')
+        return take_error(w, body, there == size);
+    if (type == 'Z' && size != WIRE_HEADER + 1)
+        return TAKE_LOST;
+    enum reply_verdict v = inflight_reply(&w->b->owed, type, type == 'Z' ? body.at[0] : 0, settled, w->s);
+    if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
+        return TAKE_LOST;
+    if (type == 'S')
+        variables_touch(w->s, (struct text){body.at, strnlen(body.at, body.len)});
+    else if (type == 'C')
+        look_at_tag(w->s, body);
+    else if (type == 'Z')
+        w->s->unsettled = true;
+    return v == REPLY_HIDE ? TAKE_HIDE : TAKE_PASS;
+}
+
+/* Walks over at[0..len); false: the server broke the protocol. */
+static bool walk(struct walk *w)
+{
+    struct backend *b = w->b;
+    while (w->p < w->len) {
+        if (b->body_left) {
+            size_t n = w->len - w->p < b->body_left ? w->len - w->p : b->body_left;
+            b->body_left -= (uint32_t)n;
+            w->p += n;
+            if (b->body_hidden)
+                w->run = w->p;
+            continue;
+        }
+        if (inflight_local(&b->owed)) {
+            put_run(w);
+            reply_local(w->s);
+        }
+        if (w->len - w->p < WIRE_HEADER)
+            break;
+        char type = w->at[w->p];
+        size_t size = (size_t)wire_u32(w->at + w->p + 1) + 1;
+        if (size < WIRE_HEADER || size > (size_t)WIRE_LENGTH_MAX + 1)
+            return false;
+        if (w->len - w->p < wanted(type, size))
+            break;
+        enum take take = take_message(w, type, size);
+        if (take == TAKE_LOST)
+            return false;
+        if (take != TAKE_PASS)
+            put_run(w);
+        b->body_left = (uint32_t)(size - WIRE_HEADER);
+        b->body_hidden = take != TAKE_PASS;
+        w->p += WIRE_HEADER;
+        if (b->body_hidden)
+            w->run = w->p;
+    }
+    put_run(w);
+    if (!b->body_left)
+        reply_local(w->s);
+    return true;
+}
+
+void reply_input(struct backend_user *u, struct backend *b)
+{
+    struct session *s = CONTAINER_OF(u, struct session, user);
+    if (s->greeting) { /* between two of the login's own questions nothing should come */
+        session_fail(s, REASON_BACKEND_LOST, NULL, NULL);
+        return;
+    }
+    if (stream_held(&s->client) > s->home->generation->conf->postern.write_buffer) {
+        stream_stop_reading(&b->stream);
+        return;
+    }
+    char *scratch = loop_scratch(s->home->loop);
+    size_t kept = buf_size(&b->in);
+    if (kept)
+        memcpy(scratch, buf_front(&b->in), kept);
+    ssize_t n = stream_read(&b->stream, scratch + kept, SCRATCH_SIZE - kept);
+    if (n == STREAM_AGAIN)
+        return;
+    if (n < 0) {
+        relay_lost(s, REASON_BACKEND_LOST);
+        return;
+    }
+    struct walk w = {.s = s, .b = b, .at = scratch, .len = kept + (size_t)n};
+    buf_free(&b->in);
+    bool sane = walk(&w);
+    if (sane && w.p < w.len)
+        sane = buf_put(&b->in, scratch + w.p, w.len - w.p);
+    stream_flush(&s->client);
+    if (!sane) {
+        char tag[96];
+        backend_tag(b, tag, sizeof(tag));
+        log_error(tag, "the server's messages do not follow the protocol: connection closed");
+        relay_lost(s, REASON_BACKEND_PROTOCOL);
+        return;
+    }
+    if (s->unsettled && backend_is_clean(b)) {
+        s->unsettled = false;
+        relay_transaction_over(s);
+    } else if (s->stalled) {
+        relay_resume(s);
+    }
+}

@@ -1,0 +1,318 @@
+/* A session's life: states, failures, the end.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "session/session.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "pg/wire.h"
+#include "session/greet.h"
+#include "session/relay.h"
+#include "session/variables.h"
+
+#define TO(state) (1u << SESSION_##state)
+static const struct {
+    const char *name;
+    unsigned next;
+} states[] = {
+    [SESSION_GREETING] = {"greeting", TO(TLS) | TO(PROVING) | TO(CANCELING) | TO(CLOSED)},
+    [SESSION_TLS] = {"tls", TO(GREETING) | TO(CLOSED)},
+    [SESSION_PROVING] = {"proving", TO(ADMITTING) | TO(CONSOLE) | TO(CLOSED)},
+    [SESSION_ADMITTING] = {"admitting", TO(IDLE) | TO(ACTIVE) | TO(CLOSED)},
+    [SESSION_IDLE] = {"idle", TO(METERING) | TO(QUEUED) | TO(TUNING) | TO(ACTIVE) | TO(CLOSED)},
+    [SESSION_METERING] = {"metering", TO(IDLE) | TO(QUEUED) | TO(TUNING) | TO(ACTIVE) | TO(ASKING) | TO(CLOSED)},
+    [SESSION_QUEUED] = {"queued", TO(IDLE) | TO(TUNING) | TO(ACTIVE) | TO(CLOSED)},
+    [SESSION_TUNING] = {"tuning", TO(IDLE) | TO(ACTIVE) | TO(CLOSED)},
+    [SESSION_ACTIVE] = {"active", TO(METERING) | TO(ASKING) | TO(IDLE) | TO(CLOSED)},
+    [SESSION_ASKING] = {"asking", TO(IDLE) | TO(ACTIVE) | TO(ASKING) | TO(CLOSED)},
+    [SESSION_CONSOLE] = {"console", TO(CLOSED)},
+    [SESSION_CANCELING] = {"canceling", TO(CLOSED)},
+    [SESSION_CLOSED] = {"closed", 0},
+};
+
+const char *session_state_name(enum session_state s)
+{
+    return states[s].name;
+}
+
+void session_become(struct session *s, enum session_state next)
+{
+    CHECK(states[s->state].next & (1u << next));
+    s->state = (uint8_t)next;
+    s->since = loop_now(s->home->loop);
+}
+
+void session_tag(const struct session *s, char *out, size_t size)
+{
+    snprintf(out, size, "client %llx", (unsigned long long)s->id);
+}
+
+static struct text id_key(const struct session *s)
+{
+    return (struct text){(const char *)&s->id, sizeof(s->id)};
+}
+
+/* ---- birth ---- */
+
+static void on_readable(struct stream *st)
+{
+    struct session *s = CONTAINER_OF(st, struct session, client);
+    if (s->greeting)
+        greet_readable(s);
+    else
+        relay_client_readable(s);
+}
+
+static void on_drained(struct stream *st)
+{
+    struct session *s = CONTAINER_OF(st, struct session, client);
+    if (!s->greeting)
+        relay_client_drained(s);
+}
+
+static void on_ready(struct stream *st, bool ok, const char *why)
+{
+    greet_secured(CONTAINER_OF(st, struct session, client), ok, why);
+}
+
+static const struct stream_ops client_ops = {on_readable, on_drained, on_ready};
+
+static void join_home(struct home *home, struct session *s)
+{
+    s->home = home;
+    list_push_back(&home->sessions, &s->in_home);
+    map_put(&home->by_id, id_key(s), s);
+    timer_init(&s->timer, home->loop, greet_timer);
+}
+
+static void leave_home(struct session *s)
+{
+    timer_stop(&s->timer);
+    map_remove(&s->home->by_id, id_key(s));
+    list_remove(&s->home->sessions, &s->in_home);
+}
+
+void session_new(struct home *home, int fd, unsigned listener, const char *peer, bool is_unix)
+{
+    const struct conf_postern *conf = &home->generation->conf->postern;
+    counter_add(home->counters, COUNTER_CLIENTS_ACCEPTED, 1);
+    struct session *s = NEW(struct session);
+    s->id = atomic_fetch_add(&home->shared->next_id, 1) + 1;
+    s->state = SESSION_GREETING;
+    s->peer = mem_dup(peer);
+    join_home(home, s);
+    s->born = s->since = loop_now(home->loop);
+    buf_init(&s->in, conf->max_message + 2 * SCRATCH_SIZE);
+    relay_init(s);
+    socket_tune(fd, conf->tcp_keepalive);
+    stream_open(&s->client, home->loop, fd, conf->write_buffer, &client_ops);
+    unsigned clients = atomic_fetch_add(&home->shared->clients, 1) + 1;
+    timer_start(&s->timer, conf->login_timeout);
+    greet_start(s, listener, is_unix, clients > conf->max_clients);
+}
+
+void session_move(struct session *s, unsigned worker)
+{
+    struct home *from = s->home;
+    leave_home(s);
+    stream_detach(&s->client);
+    from->ops->move(from, s, worker);
+}
+
+void session_arrive(struct home *home, struct session *s)
+{
+    join_home(home, s);
+    stream_attach(&s->client, home->loop);
+    timer_start(&s->timer, home->generation->conf->postern.login_timeout);
+    greet_arrived(s);
+}
+
+/* ---- the end ---- */
+
+void session_put(struct session *s, const void *at, size_t len)
+{
+    stream_put(&s->client, at, len);
+}
+
+void session_audit(struct session *s, const char *event, const char *reason)
+{
+    char tag[40];
+    session_tag(s, tag, sizeof(tag));
+    struct audit_event e = {.event = event, .session = tag, .address = s->peer, .reason = reason,
+                            .tls = stream_tls_version(&s->client)};
+    greet_audit(s, &e);
+    if (s->pool) {
+        e.tenant = s->pool->tenant;
+        e.role = s->pool->role;
+        e.database = s->pool->database;
+        e.subject = s->who;
+    }
+    if (strcmp(event, "logout") == 0) {
+        e.duration_us = loop_now(s->home->loop) - s->born;
+        e.queries = s->queries;
+        e.bytes_in = s->client.bytes_in;
+        e.bytes_out = s->client.bytes_out;
+    }
+    audit_write(s->home->audit, &e);
+}
+
+static void release(struct funeral *f)
+{
+    struct session *s = CONTAINER_OF(f, struct session, funeral);
+    mem_free(s->who);
+    mem_free(s->peer);
+    mem_free(s);
+}
+
+void session_close(struct session *s, enum reason why)
+{
+    if (s->state == SESSION_CLOSED)
+        return;
+    bool was_in = !s->greeting && s->pool;
+    if (was_in)
+        session_audit(s, "logout", reason_row(why)->name);
+    if (log_is_on(LOG_DEBUG) || (was_in && why != REASON_CLIENT_GONE && why != REASON_OK)) {
+        char tag[40];
+        session_tag(s, tag, sizeof(tag));
+        log_line(was_in ? LOG_INFO : LOG_DEBUG, tag, "ended: %s", reason_row(why)->text);
+    }
+    struct home *home = s->home;
+    counter_add(home->counters, COUNTER_BYTES_FROM_CLIENTS, s->client.bytes_in);
+    counter_add(home->counters, COUNTER_BYTES_TO_CLIENTS, s->client.bytes_out);
+    session_become(s, SESSION_CLOSED);
+    pool_forget(&s->ask);
+    limit_ask_cancel(&s->limit);
+    relay_release(s);
+    greet_free(s);
+    registry_remove(home->registry, &s->key);
+    if (s->connected)
+        meter_disconnect(s->meter);
+    s->connected = false;
+    meter_drop(&s->meter);
+    pool_drop(&s->pool);
+    names_clear(&s->names, true);
+    varset_drop(&s->vars);
+    varset_drop(&s->startup_vars);
+    touched_free(&s->touched);
+    answer_free(s);
+    mem_free(s->scan);
+    mem_free(s->lost);
+    s->scan = NULL;
+    s->lost = NULL;
+    buf_wipe(&s->in);
+    mem_wipe(&s->key, sizeof(s->key));
+    leave_home(s);
+    stream_close(&s->client);
+    atomic_fetch_sub(&home->shared->clients, 1);
+    loop_bury(home->loop, &s->funeral, release);
+}
+
+static void fail(struct session *s, const struct wire_fault *f)
+{
+    if (s->state == SESSION_CLOSED)
+        return;
+    struct buf m;
+    buf_init(&m, 4096);
+    /* Never into the middle of a message that the client has begun to read. */
+    bool in_body = s->backend && s->backend->body_left && !s->backend->body_hidden;
+    if (s->client.phase == STREAM_OPEN && !in_body && wire_error(&m, f)) {
+        stream_put(&s->client, m.at, m.len);
+        stream_flush(&s->client);
+    }
+    buf_free(&m);
+    session_close(s, f->why);
+}
+
+void session_fail(struct session *s, enum reason why, const char *message, const char *hint)
+{
+    fail(s, &(struct wire_fault){.severity = "FATAL", .why = why, .message = message, .hint = hint});
+}
+
+void session_fail_with(struct session *s, enum reason why, const struct server_error *error)
+{
+    fail(s, &(struct wire_fault){.severity = "FATAL", .why = why,
+                                 .sqlstate = error ? error->sqlstate : NULL,
+                                 .message = error ? error->message : NULL});
+}
+
+/* ---- what comes from outside ---- */
+
+static bool is_between_transactions(const struct session *s)
+{
+    if (s->state == SESSION_IDLE)
+        return buf_size(&s->in) == 0 && s->frame_left == 0 && !s->skipping;
+    return s->state == SESSION_ACTIVE && s->backend && backend_is_clean(s->backend) && s->frame_left == 0;
+}
+
+static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
+{
+    const struct conf_postern *conf = &s->home->generation->conf->postern;
+    if (s->greeting || s->state == SESSION_CANCELING)
+        return;
+    bool between = is_between_transactions(s);
+    uint64_t idle = now - s->since;
+    if (s->expires && wall >= s->expires && between)
+        session_fail(s, REASON_TOKEN_EXPIRED, NULL, NULL);
+    else if (between && s->pool && !s->pool->row)
+        session_fail(s, REASON_CONFIG_CHANGED, NULL, NULL);
+    else if (between && s->ending)
+        session_fail(s, REASON_SHUTDOWN, NULL, NULL);
+    else if (between && conf->client_idle_timeout && idle > conf->client_idle_timeout)
+        session_fail(s, REASON_IDLE_TIMEOUT, NULL, NULL);
+    else if (!between && s->state == SESSION_ACTIVE && conf->idle_transaction_timeout && s->backend &&
+             s->backend->owed.count == 0 && s->backend->owed.status != 'I' && idle > conf->idle_transaction_timeout)
+        session_fail(s, REASON_IDLE_TIMEOUT, "terminating connection due to idle-in-transaction timeout", NULL);
+}
+
+void sessions_sweep(struct home *home)
+{
+    uint64_t now = loop_now(home->loop), wall = clock_wall_s();
+    LIST_EACH(&home->sessions, struct session, in_home, s)
+        sweep_one(s, now, wall);
+}
+
+void sessions_drain(struct home *home)
+{
+    home->draining = true;
+    LIST_EACH(&home->sessions, struct session, in_home, s) {
+        s->ending = true;
+        if (s->greeting)
+            session_fail(s, REASON_SHUTDOWN, NULL, NULL);
+        else if (s->state == SESSION_CONSOLE || is_between_transactions(s))
+            session_fail(s, REASON_SHUTDOWN, NULL, NULL);
+    }
+}
+
+void sessions_end(struct home *home, enum reason why)
+{
+    home->draining = true;
+    LIST_EACH(&home->sessions, struct session, in_home, s)
+        session_fail(s, why, NULL, NULL);
+}
+
+struct session *session_by_id(struct home *home, uint64_t id)
+{
+    return map_get(&home->by_id, (struct text){(const char *)&id, sizeof(id)});
+}
+
+void session_cancel_done(struct home *home, uint64_t id)
+{
+    struct session *s = session_by_id(home, id);
+    if (s && s->state == SESSION_CANCELING)
+        session_close(s, REASON_OK);
+}
+
+bool session_cancel(struct home *home, const struct cancel_key *key)
+{
+    struct session *s = registry_find(home->registry, key);
+    if (!s)
+        return false;
+    session_audit(s, "cancel", NULL);
+    relay_cancel(s);
+    return true;
+}

@@ -1,0 +1,281 @@
+/* Variables and pins: noted while a transaction runs, asked for when it is over.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "session/variables.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "session/relay.h"
+
+static const struct {
+    uint32_t effect;
+    enum pin pin;
+    const char *name;
+} pin_rows[] = {
+    {SQL_LISTEN, PIN_LISTEN, "listen"},
+    {SQL_HOLD_CURSOR, PIN_HOLD_CURSOR, "hold_cursor"},
+    {SQL_TEMPORARY, PIN_TEMPORARY, "temporary"},
+    {SQL_PREPARE, PIN_PREPARE, "prepare"},
+    {SQL_ADVISORY_LOCK, PIN_ADVISORY_LOCK, "advisory_lock"},
+    {SQL_SET_CONFIG, PIN_SET_CONFIG, "set_config"},
+    {SQL_LOAD, PIN_LOAD, "load"},
+    {0, PIN_LARGE_STATEMENT, "large_statement"},
+};
+
+enum { UNDO = SQL_UNLISTEN | SQL_CLOSE_CURSOR | SQL_DROP | SQL_DEALLOCATE | SQL_DEALLOCATE_ALL | SQL_ADVISORY_UNLOCK | SQL_DISCARD | SQL_DISCARD_ALL };
+/* Pins whose cause the server can be asked about, in the order of pin_question's columns. */
+static const enum pin askable[] = {PIN_LISTEN, PIN_HOLD_CURSOR, PIN_TEMPORARY, PIN_PREPARE, PIN_ADVISORY_LOCK};
+static const char pin_question[] =
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels()),"
+    "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable),"
+    "EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()),"
+    "EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql),"
+    "EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())";
+
+void pins_text(unsigned pins, char *out, size_t size)
+{
+    size_t n = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < COUNT_OF(pin_rows) && n < size; i++)
+        if (pins & pin_rows[i].pin)
+            n += (size_t)snprintf(out + n, size - n, "%s%s", n ? "," : "", pin_rows[i].name);
+}
+
+void touched_free(struct touched **t)
+{
+    mem_free(*t);
+    *t = NULL;
+}
+
+static struct touched *touched_of(struct session *s)
+{
+    if (!s->touched)
+        s->touched = NEW(struct touched);
+    return s->touched;
+}
+
+void variables_touch(struct session *s, struct text name)
+{
+    char lower[SQL_NAME_BYTES];
+    if (!s->is_transaction_mode || !var_is_settable(name))
+        return;
+    struct touched *t = touched_of(s);
+    if (!text_to_array(name, lower, sizeof(lower))) {
+        t->all = true;
+        return;
+    }
+    for (char *c = lower; *c; c++)
+        *c = (char)tolower((unsigned char)*c);
+    for (unsigned i = 0; i < t->count; i++)
+        if (strcmp(t->names[i], lower) == 0)
+            return;
+    if (t->count == TOUCHED_MAX)
+        t->all = true;
+    else
+        memcpy(t->names[t->count++], lower, sizeof(lower));
+}
+
+static void pin(struct session *s, enum pin why)
+{
+    if (s->pins & why)
+        return;
+    if (!s->pins)
+        counter_add(s->home->counters, COUNTER_PINS, 1);
+    s->pins |= (uint16_t)why;
+    if (s->backend)
+        s->backend->dirty = true;
+    if (log_is_on(LOG_DEBUG)) {
+        char tag[40], text[128];
+        session_tag(s, tag, sizeof(tag));
+        pins_text(s->pins, text, sizeof(text));
+        log_debug(tag, "pinned to its server connection: %s", text);
+    }
+}
+
+void variables_effects(struct session *s, const struct sql_scan *scan)
+{
+    if (!s->is_transaction_mode || !scan->effects)
+        return;
+    for (unsigned i = 0; i < scan->name_count; i++)
+        variables_touch(s, text_of(scan->names[i]));
+    if (scan->effects & SQL_SETS_UNKNOWN)
+        touched_of(s)->all = true;
+    for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
+        if (scan->effects & pin_rows[i].effect) {
+            pin(s, pin_rows[i].pin);
+            s->pin_effects = 1;
+        }
+    if ((scan->effects & UNDO) && s->pins)
+        s->pin_effects = 1;
+    if (scan->effects & (SQL_DISCARD | SQL_TEMPORARY) && s->backend)
+        s->backend->dirty = true;
+}
+
+void variables_discarded(struct session *s)
+{
+    s->pins = 0;
+    s->pin_effects = 0;
+    touched_free(&s->touched);
+    names_clear(&s->names, true);
+    varset_drop(&s->vars);
+    s->vars = varset_ref(s->startup_vars);
+    if (s->backend) {
+        prepared_clear(&s->backend->prepared);
+        statement_drop(&s->backend->unnamed);
+        varset_drop(&s->backend->vars);
+    }
+}
+
+bool variables_must_ask(const struct session *s)
+{
+    return s->touched || (s->pins && s->pin_effects);
+}
+
+/* ---- asking ---- */
+
+/* Answers are gathered until the end, then become the session's set in one step. */
+struct answer {
+    struct session *session;
+    struct buf text; /* name NUL value NUL, or name NUL and a 1 for "not there" */
+    bool whole;      /* all variables were asked for: what is not in the answer is not set */
+};
+
+static void on_variable(void *arg, struct backend *b, const struct text *columns, unsigned count)
+{
+    struct answer *a = arg;
+    if (count != 2 || !columns[0].at)
+        return;
+    char there = columns[1].at ? 1 : 2;
+    (void)(buf_put(&a->text, &there, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
+           buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));
+}
+
+void answer_free(struct session *s)
+{
+    if (!s->answer)
+        return;
+    buf_free(&s->answer->text);
+    mem_free(s->answer);
+    s->answer = NULL;
+}
+
+static void ask_pins(struct session *s);
+
+static bool adopt(struct answer *a)
+{
+    struct session *s = a->session;
+    struct var list[VARSET_MAX_COUNT];
+    size_t n = 0, pos = 0;
+    while (pos < a->text.len) {
+        char there = a->text.at[pos++];
+        struct text name = text_of(a->text.at + pos), value = text_of(name.at + name.len + 1);
+        pos += name.len + value.len + 2;
+        if (!var_is_settable(name))
+            continue;
+        if (n == COUNT_OF(list))
+            return false;
+        list[n++] = (struct var){name, there == 1 ? value : (struct text){NULL, 0}};
+    }
+    struct varset *fresh = varset_make(&s->home->pools->varsets, a->whole ? NULL : s->vars, list, n);
+    if (!fresh)
+        return false;
+    varset_drop(&s->vars);
+    s->vars = fresh;
+    varset_drop(&s->backend->vars);
+    s->backend->vars = varset_ref(fresh);
+    return true;
+}
+
+static void on_variables(void *arg, struct backend *b, const struct server_error *error, bool lost)
+{
+    struct answer *a = arg;
+    struct session *s = a->session;
+    bool ok = !lost && !error && adopt(a);
+    answer_free(s);
+    if (lost) {
+        relay_lost(s, REASON_BACKEND_LOST);
+        return;
+    }
+    if (!ok) {
+        /* What is set is not known: nobody else may have this connection as it is. */
+        s->backend->dirty = true;
+        char tag[40];
+        session_tag(s, tag, sizeof(tag));
+        log_warning(tag, "the session's variables could not be read: %s %s", error ? error->sqlstate : "54000", error ? error->message : "too many");
+    }
+    if (s->pins && s->pin_effects)
+        ask_pins(s);
+    else
+        relay_settle(s);
+}
+
+static void ask_variables(struct session *s)
+{
+    static const struct task_ops ops = {on_variable, on_variables};
+    struct touched *t = s->touched;
+    struct answer *a = NEW(struct answer);
+    struct var names[TOUCHED_MAX];
+    struct buf sql;
+    a->session = s;
+    a->whole = t->all;
+    buf_init(&a->text, VARSET_MAX_BYTES);
+    buf_init(&sql, VARSET_MAX_BYTES);
+    for (unsigned i = 0; i < t->count; i++)
+        names[i].name = text_of(t->names[i]);
+    bool ok;
+    if (t->all) {
+        /* What was known, what this transaction named, and all that the server calls set. */
+        struct var more[TOUCHED_MAX];
+        for (unsigned i = 0; i < t->count; i++)
+            more[i] = (struct var){names[i].name, TEXT("")};
+        struct varset *known = varset_make(&s->home->pools->varsets, s->vars, more, t->count);
+        ok = varset_ask_all(known, &sql);
+        varset_drop(&known);
+    } else {
+        ok = varset_ask(names, t->count, &sql);
+    }
+    touched_free(&s->touched);
+    CHECK(ok);
+    s->answer = a;
+    backend_run(s->backend, buf_text(&sql), &ops, a);
+    buf_free(&sql);
+}
+
+static void on_pin_row(void *arg, struct backend *b, const struct text *columns, unsigned count)
+{
+    struct session *s = arg;
+    if (count != COUNT_OF(askable))
+        return;
+    for (unsigned i = 0; i < count; i++)
+        if (text_is(columns[i], "f"))
+            s->pins &= (uint16_t)~askable[i];
+}
+
+static void on_pins(void *arg, struct backend *b, const struct server_error *error, bool lost)
+{
+    struct session *s = arg;
+    if (lost)
+        relay_lost(s, REASON_BACKEND_LOST);
+    else
+        relay_settle(s); /* an error leaves the pins as they are, which is safe */
+}
+
+static void ask_pins(struct session *s)
+{
+    static const struct task_ops ops = {on_pin_row, on_pins};
+    s->pin_effects = 0;
+    backend_run(s->backend, TEXT(pin_question), &ops, s);
+}
+
+void variables_ask(struct session *s)
+{
+    session_become(s, SESSION_ASKING);
+    if (s->touched)
+        ask_variables(s);
+    else
+        ask_pins(s);
+}

@@ -1,0 +1,277 @@
+/* A server connection's states, its input while nobody reads it, and our own queries on it.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "upstream/backend.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "pg/wire.h"
+#include "upstream/cancel.h"
+#include "upstream/login.h"
+#include "upstream/pool.h"
+#include "upstream/recycle.h"
+
+enum { COLUMNS_MAX = 16 };
+
+#define TO(state) (1u << BACKEND_##state)
+static const struct {
+    const char *name;
+    unsigned next;
+} states[] = {
+    [BACKEND_DIALING] = {"dialing", TO(DIALING) | TO(TLS) | TO(LOGIN) | TO(CLOSED)},
+    [BACKEND_TLS] = {"tls", TO(DIALING) | TO(LOGIN) | TO(CLOSED)},
+    [BACKEND_LOGIN] = {"login", TO(DIALING) | TO(IDLE) | TO(BUSY) | TO(CLOSED)},
+    [BACKEND_IDLE] = {"idle", TO(BUSY) | TO(CLOSED)},
+    [BACKEND_BUSY] = {"busy", TO(BUSY) | TO(IDLE) | TO(RESETTING) | TO(HELD) | TO(CLOSED)},
+    [BACKEND_RESETTING] = {"resetting", TO(IDLE) | TO(BUSY) | TO(HELD) | TO(CLOSED)},
+    [BACKEND_HELD] = {"held", TO(RESETTING) | TO(IDLE) | TO(BUSY) | TO(CLOSED)},
+    [BACKEND_CLOSED] = {"closed", 0},
+};
+
+const char *backend_state_name(enum backend_state s)
+{
+    return states[s].name;
+}
+
+void backend_become(struct backend *b, enum backend_state next)
+{
+    CHECK(states[b->state].next & (1u << next));
+    b->state = next;
+    b->since = loop_now(b->stream.loop);
+}
+
+void backend_tag(const struct backend *b, char *out, size_t size)
+{
+    snprintf(out, size, "node %s pid %u", b->node ? b->node->label : "?", b->pid);
+}
+
+bool backend_is_clean(const struct backend *b)
+{
+    return inflight_is_quiet(&b->owed) && b->owed.status == 'I' && b->body_left == 0 && !b->sent_part &&
+           buf_size(&b->in) == 0 && stream_held(&b->stream) == 0 && !b->task;
+}
+
+void server_error_from(struct text body, struct server_error *out)
+{
+    struct text t;
+    *out = (struct server_error){.sqlstate = "XX000", .message = "no message"};
+    if (wire_error_field(body, 'C', &t) && t.len == 5)
+        (void)text_to_array(t, out->sqlstate, sizeof(out->sqlstate));
+    if (wire_error_field(body, 'M', &t)) {
+        if (t.len > sizeof(out->message) - 1)
+            t.len = sizeof(out->message) - 1;
+        (void)text_to_array(t, out->message, sizeof(out->message));
+    }
+}
+
+static void release(struct funeral *f)
+{
+    struct backend *b = CONTAINER_OF(f, struct backend, funeral);
+    mem_free(b);
+}
+
+void backend_close(struct backend *b)
+{
+    CHECK(b->state == BACKEND_CLOSED && !list_is_linked(&b->in_pool));
+    login_abort(b);
+    recycle_abort(b);
+    cancel_forget(b);
+    mem_free(b->task);
+    b->task = NULL;
+    if (b->stream.phase == STREAM_OPEN && backend_is_clean(b)) {
+        stream_put(&b->stream, "X\0\0\0\4", 5);
+        stream_flush(&b->stream);
+    }
+    stream_close(&b->stream);
+    inflight_free(&b->owed, NULL, NULL);
+    prepared_free(&b->prepared);
+    statement_drop(&b->unnamed);
+    varset_drop(&b->vars);
+    buf_free(&b->in);
+    buf_free(&b->parameters);
+    if (b->key)
+        mem_wipe(b->key, b->key_len);
+    mem_free(b->key);
+    b->key = NULL;
+    if (b->node) {
+        atomic_fetch_sub(&b->node->in_use, 1);
+        node_unref(b->node);
+        b->node = NULL;
+    }
+    loop_bury(b->stream.loop, &b->funeral, release);
+}
+
+/* ---- tasks ---- */
+
+struct task {
+    const struct task_ops *ops;
+    void *arg;
+    struct server_error error;
+    bool failed;
+};
+
+void backend_run(struct backend *b, struct text sql, const struct task_ops *ops, void *arg)
+{
+    CHECK(!b->task && inflight_is_quiet(&b->owed));
+    struct buf message;
+    buf_init(&message, sql.len + 16);
+    struct task *t = NEW(struct task);
+    t->ops = ops;
+    t->arg = arg;
+    b->task = t;
+    statement_drop(&b->unnamed); /* a simple Query ends the unnamed statement */
+    bool ok = wire_query(&message, sql) && inflight_push(&b->owed, OWED_QUERY, OWED_HIDDEN, NULL, NULL);
+    CHECK(ok);
+    stream_put(&b->stream, message.at, message.len);
+    stream_flush(&b->stream);
+    mem_wipe(message.at, message.len);
+    buf_free(&message);
+}
+
+void backend_forget_task(struct backend *b)
+{
+    mem_free(b->task);
+    b->task = NULL;
+    b->doomed = true;
+}
+
+static void task_over(struct backend *b, bool lost)
+{
+    struct task *t = b->task;
+    b->task = NULL;
+    t->ops->done(t->arg, b, t->failed ? &t->error : NULL, lost);
+    mem_free(t);
+}
+
+static bool task_row(struct task *t, struct backend *b, struct text body)
+{
+    struct wire_reader r = wire_read(body);
+    struct text columns[COLUMNS_MAX];
+    unsigned n = wire_get_u16(&r);
+    if (n > COLUMNS_MAX)
+        return false;
+    for (unsigned i = 0; i < n; i++) {
+        uint32_t len = wire_get_u32(&r);
+        columns[i] = len == UINT32_MAX ? (struct text){NULL, 0} : wire_get(&r, len);
+    }
+    if (r.bad || r.left)
+        return false;
+    if (t->ops->row)
+        t->ops->row(t->arg, b, columns, n);
+    return true;
+}
+
+/* One complete message for the task; false: the server cannot be trusted any more. */
+static bool task_message(struct backend *b, char type, struct text body)
+{
+    struct task *t = b->task;
+    if (type == 'Z' && body.len != 1)
+        return false;
+    enum reply_verdict v = inflight_reply(&b->owed, type, type == 'Z' ? body.at[0] : 0, NULL, NULL);
+    if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
+        return false;
+    if (type == 'E') {
+        server_error_from(body, &t->error);
+        t->failed = true;
+    }
+    return type != 'D' || task_row(t, b, body);
+}
+
+/* Reads whole messages into b->in. Returns false when the connection is done for. */
+static bool read_messages(struct backend *b, bool (*take)(struct backend *, char, struct text))
+{
+    char *scratch = loop_scratch(b->stream.loop);
+    ssize_t n = stream_read(&b->stream, scratch, SCRATCH_SIZE);
+    if (n == STREAM_AGAIN)
+        return true;
+    if (n < 0 || !buf_put(&b->in, scratch, (size_t)n))
+        return false;
+    while (buf_size(&b->in) >= WIRE_HEADER) {
+        const char *at = buf_front(&b->in);
+        uint32_t len = wire_u32(at + 1);
+        if (len < 4 || len > b->in.max - 1)
+            return false;
+        if (buf_size(&b->in) < (size_t)len + 1)
+            return true;
+        bool ok = take(b, at[0], (struct text){at + WIRE_HEADER, len - 4});
+        buf_take(&b->in, (size_t)len + 1);
+        if (!ok)
+            return false;
+        if (b->task && inflight_is_quiet(&b->owed))
+            break; /* what follows belongs to whoever is next */
+    }
+    return true;
+}
+
+static void task_readable(struct backend *b)
+{
+    if (!read_messages(b, task_message)) {
+        b->doomed = true;
+        task_over(b, true);
+        pool_lost(b);
+        return;
+    }
+    if (!inflight_is_quiet(&b->owed))
+        return;
+    if (buf_size(&b->in) == 0)
+        buf_free(&b->in);
+    task_over(b, false);
+}
+
+/* What an idle server may say by itself: parameters, notices, and why it closes. */
+static bool idle_message(struct backend *b, char type, struct text body)
+{
+    if (type == 'E') {
+        struct server_error e;
+        char tag[96];
+        server_error_from(body, &e);
+        backend_tag(b, tag, sizeof(tag));
+        log_info(tag, "closed an idle connection: %s %s", e.sqlstate, e.message);
+        if (strcmp(e.sqlstate, "57P01") == 0)
+            pool_node_leaves(b);
+        return false;
+    }
+    return type == 'S' || type == 'N' || type == 'A';
+}
+
+static void on_readable(struct stream *s)
+{
+    struct backend *b = CONTAINER_OF(s, struct backend, stream);
+    if (b->login)
+        login_readable(b);
+    else if (b->task)
+        task_readable(b);
+    else if (b->state == BACKEND_BUSY)
+        b->user->ops->input(b->user, b);
+    else if (b->state == BACKEND_RESETTING)
+        recycle_input(b);
+    else if (!read_messages(b, idle_message))
+        pool_lost(b);
+    else if (buf_size(&b->in) == 0)
+        buf_free(&b->in);
+}
+
+static void on_drained(struct stream *s)
+{
+    struct backend *b = CONTAINER_OF(s, struct backend, stream);
+    if (b->state == BACKEND_BUSY && !b->task)
+        b->user->ops->drained(b->user, b);
+    else if (b->state == BACKEND_RESETTING)
+        recycle_start(b);
+}
+
+static void on_ready(struct stream *s, bool ok, const char *why)
+{
+    struct backend *b = CONTAINER_OF(s, struct backend, stream);
+    if (b->login)
+        login_stream_ready(b, ok, why);
+}
+
+const struct stream_ops *backend_stream_ops(void)
+{
+    static const struct stream_ops ops = {on_readable, on_drained, on_ready};
+    return &ops;
+}

@@ -1,0 +1,352 @@
+/* Logging in to a node.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "upstream/login.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "pg/scram.h"
+#include "pg/wire.h"
+
+/* A server's whole greeting; far more than any sends. */
+enum { LOGIN_INPUT_MAX = 64 * 1024, KEY_MAX = 256, PARAMETERS_MAX = 32 * 1024 };
+
+enum { AUTH_OK = 0, AUTH_CLEARTEXT = 3, AUTH_MD5 = 5, AUTH_SASL = 10, AUTH_SASL_CONTINUE = 11, AUTH_SASL_FINAL = 12 };
+
+struct login {
+    struct backend *backend;
+    struct login_plan plan; /* with copies of the password and of the TLS context's reference */
+    struct timer timer;
+    login_done *done;
+    struct scram_client scram;
+    struct server_error said;
+    bool wants_tls_answer, authenticated, scram_started, scram_finished;
+    bool answered_secret; /* the server has asked for one kind of proof already */
+};
+
+/* Our own words about what the server did, in the form of its errors. */
+static const struct server_error *say(struct login *l, const char *sqlstate, const char *message)
+{
+    (void)text_to_array(text_of(sqlstate), l->said.sqlstate, sizeof(l->said.sqlstate));
+    snprintf(l->said.message, sizeof(l->said.message), "%s", message);
+    return &l->said;
+}
+
+static void finish(struct login *l, enum reason why, const struct server_error *from)
+{
+    struct backend *b = l->backend;
+    login_done *done = l->done;
+    struct server_error copy = from ? *from : (struct server_error){0};
+    const struct server_error *error = from ? &copy : NULL;
+    login_abort(b);
+    buf_free(&b->in);
+    b->in.max = BACKEND_INPUT_MAX;
+    done(b, why, error);
+}
+
+static void on_timeout(struct timer *t)
+{
+    struct login *l = CONTAINER_OF(t, struct login, timer);
+    finish(l, REASON_NO_NODE, say(l, "08001", "the node did not answer in time"));
+}
+
+void login_abort(struct backend *b)
+{
+    struct login *l = b->login;
+    if (!l)
+        return;
+    b->login = NULL;
+    timer_stop(&l->timer);
+    mem_wipe(&l->scram, sizeof(l->scram));
+    mem_free_secret((char *)l->plan.password);
+    tls_unref(l->plan.tls);
+    mem_free(l);
+}
+
+void login_start(struct backend *b, const struct login_plan *plan, login_done *done)
+{
+    struct login *l = NEW(struct login);
+    l->backend = b;
+    l->plan = *plan;
+    l->plan.password = plan->password ? mem_dup(plan->password) : NULL;
+    tls_ref(l->plan.tls);
+    l->done = done;
+    b->login = l;
+    timer_init(&l->timer, plan->loop, on_timeout);
+    buf_init(&b->in, LOGIN_INPUT_MAX);
+    buf_init(&b->parameters, PARAMETERS_MAX);
+    if (stream_connect(&b->stream, plan->loop, (struct sockaddr *)&b->node->addr, b->node->addr_len,
+                       plan->held_max, backend_stream_ops()))
+        timer_start(&l->timer, plan->timeout);
+    else /* no socket: told through the timer, so that done() is never called in here */
+        timer_start(&l->timer, 0);
+}
+
+static void send_startup(struct login *l)
+{
+    struct buf m;
+    buf_init(&m, 1024);
+    struct wire w = wire_begin(&m, 0);
+    wire_put_u32(&w, WIRE_VERSION_3_0);
+    const char *const pairs[] = {"user", l->plan.user, "database", l->plan.database};
+    for (size_t i = 0; i < COUNT_OF(pairs); i++)
+        wire_put_z(&w, pairs[i]);
+    wire_put_u8(&w, 0);
+    CHECK(wire_end(&w));
+    backend_become(l->backend, BACKEND_LOGIN);
+    stream_put(&l->backend->stream, m.at, m.len);
+    stream_flush(&l->backend->stream);
+    buf_free(&m);
+}
+
+void login_stream_ready(struct backend *b, bool ok, const char *why)
+{
+    struct login *l = b->login;
+    if (!ok) {
+        struct server_error e = {.sqlstate = "08001"};
+        snprintf(e.message, sizeof(e.message), "%s", why);
+        finish(l, b->state == BACKEND_TLS ? REASON_BACKEND_TLS : REASON_NO_NODE, &e);
+        return;
+    }
+    if (b->state == BACKEND_TLS) {
+        send_startup(l);
+        return;
+    }
+    socket_tune(b->stream.fd, l->plan.keepalive);
+    if (!l->plan.tls) {
+        send_startup(l);
+        return;
+    }
+    char request[8];
+    wire_set_u32(request, 8);
+    wire_set_u32(request + 4, WIRE_CODE_SSL);
+    l->wants_tls_answer = true;
+    stream_put(&b->stream, request, sizeof(request));
+    stream_flush(&b->stream);
+}
+
+static void read_tls_answer(struct login *l)
+{
+    struct backend *b = l->backend;
+    char answer;
+    ssize_t n = stream_read(&b->stream, &answer, 1);
+    if (n == STREAM_AGAIN)
+        return;
+    if (n != 1) {
+        finish(l, REASON_NO_NODE, say(l, "08001", "the node closed the connection"));
+        return;
+    }
+    if (answer != 'S') {
+        finish(l, REASON_BACKEND_TLS, say(l, "08001", "the node does not offer TLS, which the configuration requires"));
+        return;
+    }
+    /* Anything in clear text behind the answer was put there by somebody else. */
+    if (stream_has_input(&b->stream)) {
+        finish(l, REASON_BACKEND_TLS, say(l, "08P01", "unencrypted data after the answer to SSLRequest"));
+        return;
+    }
+    l->wants_tls_answer = false;
+    backend_become(b, BACKEND_TLS);
+    stream_start_tls(&b->stream, l->plan.tls, true, b->node->host);
+}
+
+static void send_secret(struct login *l, const void *at, size_t len)
+{
+    struct buf m;
+    buf_init(&m, 4096);
+    struct wire w = wire_begin(&m, 'p');
+    wire_put(&w, at, len);
+    if (wire_end(&w)) {
+        stream_put(&l->backend->stream, m.at, m.len);
+        stream_flush(&l->backend->stream);
+    }
+    buf_wipe(&m);
+}
+
+/* NULL: go on. Otherwise why the login ends. */
+static const struct server_error *start_scram(struct login *l, struct wire_reader *r)
+{
+    bool offered = false;
+    for (;;) {
+        struct text name = wire_get_z(r);
+        if (r->bad || name.len == 0)
+            break;
+        offered = offered || text_is(name, "SCRAM-SHA-256");
+    }
+    if (!offered)
+        return say(l, "28000", "the node offers no SASL mechanism but ones this gateway does not speak");
+    char first[SCRAM_MESSAGE_MAX];
+    scram_client_first(&l->scram, first, sizeof(first));
+    struct buf m;
+    buf_init(&m, 2048);
+    struct wire w = wire_begin(&m, 'p');
+    wire_put_z(&w, "SCRAM-SHA-256");
+    wire_put_u32(&w, (uint32_t)strlen(first));
+    wire_put(&w, first, strlen(first));
+    CHECK(wire_end(&w));
+    stream_put(&l->backend->stream, m.at, m.len);
+    stream_flush(&l->backend->stream);
+    buf_free(&m);
+    l->scram_started = true;
+    return NULL;
+}
+
+static const struct server_error *continue_scram(struct login *l, struct text data)
+{
+    char final[SCRAM_MESSAGE_MAX];
+    if (!l->scram_started)
+        return say(l, "08P01", "SASL data before a mechanism was chosen");
+    if (scram_client_final(&l->scram, text_of(l->plan.password), data, final, sizeof(final)) != SCRAM_GO_ON)
+        return say(l, "28000", "the node's SCRAM challenge is not acceptable");
+    send_secret(l, final, strlen(final));
+    return NULL;
+}
+
+static const struct server_error *on_auth(struct login *l, struct text body)
+{
+    struct wire_reader r = wire_read(body);
+    uint32_t code = wire_get_u32(&r);
+    if (r.bad || l->authenticated)
+        return say(l, "08P01", "unexpected authentication message");
+    if (code == AUTH_OK) {
+        /* A server that skips its own proof does not know the password: it is somebody else. */
+        if (l->scram_started && !l->scram_finished)
+            return say(l, "28000", "the node did not prove that it knows the password");
+        l->authenticated = true;
+        return NULL;
+    }
+    if (code == AUTH_SASL_FINAL) {
+        struct text data = wire_get(&r, r.left);
+        l->scram_finished = l->scram_started && scram_client_check(&l->scram, data) == SCRAM_DONE;
+        return l->scram_finished ? NULL : say(l, "28000", "the node's SCRAM signature is wrong");
+    }
+    if (!l->plan.password)
+        return say(l, "28000", "the node asks for a password and the cluster's credentials have none for this role");
+    if (code == AUTH_SASL_CONTINUE)
+        return continue_scram(l, wire_get(&r, r.left));
+    if (l->answered_secret)
+        return say(l, "08P01", "the node asked for a second proof");
+    l->answered_secret = true;
+    if (code == AUTH_SASL)
+        return start_scram(l, &r);
+    if (code == AUTH_MD5) {
+        struct text salt = wire_get(&r, 4);
+        char answer[36];
+        if (r.bad)
+            return say(l, "08P01", "md5 challenge without a salt");
+        md5_password(text_of(l->plan.user), text_of(l->plan.password), (const uint8_t *)salt.at, answer);
+        send_secret(l, answer, sizeof(answer));
+        return NULL;
+    }
+    if (code == AUTH_CLEARTEXT) {
+        if (!l->backend->stream.ssl)
+            return say(l, "28000", "the node asks for the password in clear text on a connection without TLS");
+        send_secret(l, l->plan.password, strlen(l->plan.password) + 1);
+        return NULL;
+    }
+    return say(l, "28000", "the node asks for a kind of authentication that this gateway does not speak");
+}
+
+static const struct server_error *on_key(struct login *l, struct text body)
+{
+    struct backend *b = l->backend;
+    struct wire_reader r = wire_read(body);
+    b->pid = wire_get_u32(&r);
+    if (r.bad || r.left < 4 || r.left > KEY_MAX || b->key)
+        return say(l, "08P01", "invalid cancel key");
+    b->key_len = (uint32_t)r.left;
+    b->key = mem_dup_n(r.at, r.left);
+    return NULL;
+}
+
+static enum reason reason_of(const struct server_error *e)
+{
+    if (strncmp(e->sqlstate, "28", 2) == 0)
+        return REASON_BACKEND_AUTH;
+    /* Full, starting or stopping: another node may do. */
+    if (strcmp(e->sqlstate, "53300") == 0 || strncmp(e->sqlstate, "57P", 3) == 0 ||
+        strncmp(e->sqlstate, "08", 2) == 0)
+        return REASON_NO_NODE;
+    return REASON_BACKEND_REFUSED;
+}
+
+/* One message; true when the login is over (l is gone then). */
+static bool take_message(struct login *l, char type, struct text body)
+{
+    struct backend *b = l->backend;
+    const struct server_error *bad = NULL;
+    struct server_error said;
+    switch (type) {
+    case 'R':
+        bad = on_auth(l, body);
+        break;
+    case 'E':
+        server_error_from(body, &said);
+        finish(l, reason_of(&said), &said);
+        return true;
+    case 'N':
+        break;
+    case 'S': {
+        struct wire w = wire_begin(&b->parameters, 'S');
+        wire_put(&w, body.at, body.len);
+        struct wire_reader r = wire_read(body);
+        wire_get_z(&r);
+        wire_get_z(&r);
+        if (!l->authenticated || !wire_end(&w) || r.bad || r.left)
+            bad = say(l, "08P01", "invalid ParameterStatus");
+        break;
+    }
+    case 'K':
+        bad = l->authenticated ? on_key(l, body) : say(l, "08P01", "cancel key before authentication");
+        break;
+    case 'Z':
+        if (!l->authenticated || body.len != 1 || body.at[0] != 'I' || !b->key ||
+            buf_size(&b->in) != WIRE_HEADER + 1)
+            bad = say(l, "08P01", "not ready after the login");
+        else {
+            b->owed.status = 'I';
+            finish(l, REASON_OK, NULL);
+            return true;
+        }
+        break;
+    default:
+        bad = say(l, "08P01", "unexpected message during the login");
+    }
+    if (!bad)
+        return false;
+    finish(l, strcmp(bad->sqlstate, "28000") == 0 ? REASON_BACKEND_AUTH : REASON_BACKEND_PROTOCOL, bad);
+    return true;
+}
+
+void login_readable(struct backend *b)
+{
+    struct login *l = b->login;
+    if (l->wants_tls_answer) {
+        read_tls_answer(l);
+        return;
+    }
+    char *scratch = loop_scratch(l->plan.loop);
+    ssize_t n = stream_read(&b->stream, scratch, 8192);
+    if (n == STREAM_AGAIN)
+        return;
+    if (n < 0 || !buf_put(&b->in, scratch, (size_t)n)) {
+        finish(l, REASON_NO_NODE, say(l, "08001", "the node closed the connection during the login"));
+        return;
+    }
+    while (buf_size(&b->in) >= WIRE_HEADER) {
+        const char *at = buf_front(&b->in);
+        uint32_t len = wire_u32(at + 1);
+        if (len < 4 || len > LOGIN_INPUT_MAX / 2) {
+            finish(l, REASON_BACKEND_PROTOCOL, say(l, "08P01", "invalid message length during the login"));
+            return;
+        }
+        if (buf_size(&b->in) < (size_t)len + 1)
+            return;
+        if (take_message(l, at[0], (struct text){at + WIRE_HEADER, len - 4}))
+            return;
+        buf_take(&b->in, (size_t)len + 1);
+    }
+}

@@ -1,0 +1,191 @@
+/* Cleaning a server connection between two borrowers.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "upstream/recycle.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "pg/wire.h"
+#include "upstream/cancel.h"
+#include "upstream/pool.h"
+
+struct recycle {
+    struct timer deadline;
+    struct backend *backend;
+    bool ended;    /* CopyFail and Sync were sent where they were due */
+    bool canceled; /* a cancel request was sent */
+};
+
+static void give_up(struct backend *b, const char *why)
+{
+    char tag[96];
+    backend_tag(b, tag, sizeof(tag));
+    log_debug(tag, "closed instead of reused: %s", why);
+    b->doomed = true;
+    pool_discard(b);
+}
+
+static void on_deadline(struct timer *t)
+{
+    struct recycle *r = CONTAINER_OF(t, struct recycle, deadline);
+    give_up(r->backend, "it did not come to rest in time");
+}
+
+void recycle_abort(struct backend *b)
+{
+    if (!b->recycle)
+        return;
+    timer_stop(&b->recycle->deadline);
+    mem_free(b->recycle);
+    b->recycle = NULL;
+}
+
+/* Everything that the server may be waiting for, so that it answers with ReadyForQuery. */
+static bool end_requests(struct backend *b)
+{
+    if (b->sent_part)
+        return false;
+    struct buf m;
+    buf_init(&m, 128);
+    bool ok = true;
+    if (inflight_copy_is_open(&b->owed)) {
+        struct wire w = wire_begin(&m, 'f');
+        wire_put_z(&w, "the client went away");
+        ok = wire_end(&w) && inflight_push(&b->owed, OWED_COPY_END, OWED_HIDDEN, NULL, NULL);
+    }
+    if (b->owed.batch_open || b->owed.skipping)
+        ok = ok && wire_simple(&m, 'S') && inflight_push(&b->owed, OWED_SYNC, OWED_HIDDEN, NULL, NULL);
+    if (ok && m.len) {
+        stream_put(&b->stream, m.at, m.len);
+        stream_flush(&b->stream);
+    }
+    buf_free(&m);
+    return ok;
+}
+
+static void clean_done(void *arg, struct backend *b, const struct server_error *error, bool lost)
+{
+    if (lost)
+        return; /* backend.c ends it */
+    if (error) {
+        give_up(b, error->message);
+        return;
+    }
+    if (b->dirty && b->owed.status == 'I' && arg) {
+        /* DISCARD ALL has run. */
+        b->dirty = false;
+        prepared_clear(&b->prepared);
+        varset_drop(&b->vars);
+    }
+    recycle_start(b);
+}
+
+static const struct task_ops clean_ops = {NULL, clean_done};
+
+static void drain(struct backend *b)
+{
+    struct recycle *r = b->recycle;
+    if (!r->ended) {
+        r->ended = true;
+        if (b->owed.copy_both || !end_requests(b)) {
+            give_up(b, "it was left in the middle of a message");
+            return;
+        }
+    }
+    if (!r->canceled && b->owed.count > 0) {
+        r->canceled = true;
+        cancel_deliver(b);
+    }
+}
+
+void recycle_start(struct backend *b)
+{
+    if (b->state == BACKEND_BUSY || b->state == BACKEND_HELD)
+        backend_become(b, BACKEND_RESETTING);
+    if (!b->recycle) {
+        b->recycle = NEW(struct recycle);
+        b->recycle->backend = b;
+        timer_init(&b->recycle->deadline, b->stream.loop, on_deadline);
+        timer_start(&b->recycle->deadline, b->pool->row ? b->pool->row->cancel_timeout : 0);
+    }
+    if (b->doomed || b->stream.broken) {
+        give_up(b, "it is not to be used again");
+        return;
+    }
+    bool at_rest = inflight_is_quiet(&b->owed) && b->body_left == 0 && buf_size(&b->in) == 0 && !b->sent_part;
+    if (!at_rest) {
+        drain(b);
+        return;
+    }
+    if (b->cancels) { /* at rest, and it must stay so: what the cancel hits must be nobody's */
+        backend_become(b, BACKEND_HELD);
+        return;
+    }
+    if (b->owed.status != 'I') {
+        backend_run(b, TEXT("ROLLBACK"), &clean_ops, NULL);
+        return;
+    }
+    if (b->dirty) {
+        backend_run(b, TEXT("DISCARD ALL"), &clean_ops, b);
+        return;
+    }
+    if (stream_held(&b->stream) > 0)
+        return; /* drained() comes back here */
+    recycle_abort(b);
+    pool_available(b);
+}
+
+void recycle_cancel_over(struct backend *b)
+{
+    if (b->cancels == 0 && (b->state == BACKEND_HELD || b->state == BACKEND_RESETTING) && !b->task)
+        recycle_start(b);
+}
+
+/* Walks over replies that nobody wants, keeping the queue true. */
+static bool walk(struct backend *b, const char *at, size_t len)
+{
+    while (len > 0) {
+        if (b->body_left) {
+            size_t n = len < b->body_left ? len : b->body_left;
+            b->body_left -= (uint32_t)n;
+            at += n;
+            len -= n;
+            continue;
+        }
+        if (len < WIRE_HEADER || (at[0] == 'Z' && len < WIRE_HEADER + 1))
+            return buf_put(&b->in, at, len);
+        uint32_t size = wire_u32(at + 1);
+        if (size < 4 || (at[0] == 'Z' && size != 5))
+            return false;
+        enum reply_verdict v = inflight_reply(&b->owed, at[0], at[0] == 'Z' ? at[5] : 0, NULL, NULL);
+        if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
+            return false;
+        while (inflight_local(&b->owed))
+            inflight_answered(&b->owed, NULL, NULL);
+        b->body_left = size - 4;
+        at += WIRE_HEADER;
+        len -= WIRE_HEADER;
+    }
+    return true;
+}
+
+void recycle_input(struct backend *b)
+{
+    char *scratch = loop_scratch(b->stream.loop);
+    size_t kept = buf_size(&b->in);
+    CHECK(kept < SCRATCH_SIZE / 2);
+    if (kept)
+        memcpy(scratch, buf_front(&b->in), kept);
+    ssize_t n = stream_read(&b->stream, scratch + kept, SCRATCH_SIZE - kept);
+    if (n == STREAM_AGAIN)
+        return;
+    buf_free(&b->in);
+    if (n < 0 || !walk(b, scratch, kept + (size_t)n)) {
+        give_up(b, n < 0 ? "the connection was lost" : "its replies made no sense");
+        return;
+    }
+    /* A COPY that began while we drained waits for its end. */
+    if (inflight_copy_is_open(&b->owed))
+        b->recycle->ended = false;
+    recycle_start(b);
+}

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""The examples that people copy, held against the tree: configurations against settings.def,
+links against files, what is shipped against docs/files.mk. Speaks TAP.
+SPDX-License-Identifier: Apache-2.0"""
+import os
+import re
+import sys
+from pathlib import Path
+
+top = Path(os.environ.get("top_srcdir", Path(__file__).resolve().parents[2]))
+ROW = re.compile(r'^SETTING\((\w+), (\w+), (\w+), ("[^"]*"|REQUIRED), "([^"]*)"', re.M)
+REFERS = {("tenant", "plan"): "plan", ("database", "cluster"): "cluster"}
+count = failed = 0
+
+
+def ok(faults, name):
+    global count, failed
+    count += 1
+    failed += bool(faults)
+    print(f"{'not ' if faults else ''}ok {count} - {name}")
+    for fault in faults:
+        print(f"# {fault}")
+
+
+def read_settings():
+    settings = {}
+    rows = ROW.findall((top / "include/conf/settings.def").read_text())
+    for section, key, kind, default, limits in rows:
+        settings.setdefault(section, {})[key] = (kind, default, limits)
+    return settings
+
+
+def ini_faults(text, settings, whole):
+    """Faults of one example; a whole one must also have all that is required and referred to."""
+    faults, sections, kind, here = [], {}, None, {}
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line[0] in ";#":
+            continue
+        if header := re.fullmatch(r"\[(\w+)(?: (\S+))?\]", line):
+            kind, here = header[1], {}
+            sections.setdefault(kind, {})[header[2] or ""] = here
+            if kind not in settings:
+                faults.append(f"line {number}: no section {line}")
+            continue
+        key, equals, value = (part.strip() for part in line.partition("="))
+        if not equals:
+            faults.append(f"line {number}: neither a section nor a setting")
+        elif kind and (kind, key) != ("postern", "include"):
+            row = settings.get(kind, {}).get(key)
+            here[key] = value
+            if not row:
+                faults.append(f"line {number}: [{kind}] has no {key}")
+            elif row[0] == "ENUM" and value not in row[2].split("|"):
+                faults.append(f"line {number}: {key} is not one of {row[2]}")
+    for kind, named in sections.items() if whole else ():
+        for name, given in named.items():
+            for key, row in settings.get(kind, {}).items():
+                if row[1] == "REQUIRED" and key not in given:
+                    faults.append(f"[{kind} {name}] lacks {key}")
+                other = REFERS.get((kind, key))
+                if other and given.get(key, "") and given[key] not in sections.get(other, {}):
+                    faults.append(f"[{kind} {name}] names [{other} {given[key]}], which is not there")
+    return faults
+
+
+def link_faults(page):
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    return [f"{target} is not there" for target in targets if not (page.parent / target).exists()]
+
+
+def listing_faults(folders):
+    """Files that a release archive would lack, and files that it would look for in vain."""
+    listed = set(re.findall(r"(?<![\w/])(?:docker|deploy|docs)/[\w./-]+\w",
+                            (top / "docs/files.mk").read_text()))
+    there = {str(path.relative_to(top)) for folder in folders
+             for path in (top / folder).rglob("*") if path.is_file()}
+    there = {path for path in there if not path.startswith("docker/state/")} - {"docs/files.mk"}
+    return ([f"{path} is not in docs/files.mk" for path in sorted(there - listed)] +
+            [f"{path} is in docs/files.mk only" for path in sorted(listed - there)])
+
+
+settings = read_settings()
+ok([] if len(settings) >= 8 else ["include/conf/settings.def was not understood"], "settings.def")
+for path in sorted([*top.glob("docker/*.ini"), *top.glob("deploy/**/*.ini")]):
+    ok(ini_faults(path.read_text(), settings, True), path.relative_to(top))
+pages = sorted([*top.glob("*.md"), *top.glob("docs/*.md"), *top.glob("docker/*.md"),
+                *top.glob("deploy/**/*.md")])
+for page in pages:
+    for number, block in enumerate(re.findall(r"```ini\n(.*?)```", page.read_text(), re.S), 1):
+        ok(ini_faults(block, settings, page.name == "README.md"),
+           f"{page.relative_to(top)}: example {number}")
+    ok(link_faults(page), f"{page.relative_to(top)}: links")
+ok(listing_faults(["docker", "deploy", "docs"]), "docs/files.mk")
+print(f"1..{count}")
+sys.exit(failed > 0)

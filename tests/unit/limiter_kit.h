@@ -1,0 +1,167 @@
+/* What the tests of the limiter share: a loop to wait on, asks that note what they are told,
+ * configurations by hand.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_TESTS_LIMITER_KIT_H
+#define POSTERN_TESTS_LIMITER_KIT_H
+
+#include "tap.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "gate/limiter.h"
+#include "io/loop.h"
+
+static struct loop *loop;
+
+/* ---- waiting for something, on the loop ---- */
+
+struct until {
+    struct timer tick;
+    bool (*met)(void *);
+    void *arg;
+    uint64_t end;
+    bool was_met;
+};
+
+__attribute__((unused)) static void on_tick(struct timer *t)
+{
+    struct until *u = CONTAINER_OF(t, struct until, tick);
+    u->was_met = u->met(u->arg);
+    if (u->was_met || clock_now() >= u->end)
+        loop_break(loop);
+    else
+        timer_start(t, US_PER_MS);
+}
+
+__attribute__((unused)) static bool run_until(bool (*met)(void *), void *arg, uint64_t ms)
+{
+    struct until u = {.met = met, .arg = arg, .end = clock_now() + ms * US_PER_MS};
+    timer_init(&u.tick, loop, on_tick);
+    timer_start(&u.tick, 0);
+    loop_run(loop);
+    timer_stop(&u.tick);
+    return u.was_met;
+}
+
+/* Enough for the end of a turn, where what has gathered is sent. */
+__attribute__((unused)) static bool at_once(void *arg)
+{
+    return true;
+}
+
+__attribute__((unused)) static void run_one_turn(void)
+{
+    run_until(at_once, NULL, 0);
+}
+
+__attribute__((unused)) static bool is_ready(void *limiter)
+{
+    return limiter_is_ready(limiter);
+}
+
+__attribute__((unused)) static bool is_away(void *limiter)
+{
+    return !limiter_is_ready(limiter);
+}
+
+/* ---- asking ---- */
+
+struct asker {
+    struct limit_ask ask;
+    enum limit_verdict verdict;
+    uint64_t retry_after, at;
+    int told; /* times, and -1 when it happened inside the call */
+    int order;
+};
+
+static int order_next;
+static bool inside_call;
+
+__attribute__((unused)) static void on_decided(struct limit_ask *ask, enum limit_verdict verdict,
+                                               uint64_t retry_after)
+{
+    struct asker *a = CONTAINER_OF(ask, struct asker, ask);
+    a->verdict = verdict;
+    a->retry_after = retry_after;
+    a->told = inside_call ? -100 : a->told + 1;
+    a->at = clock_now();
+    a->order = ++order_next;
+}
+
+__attribute__((unused)) static enum limit_verdict start(struct asker *a, struct meter *m,
+                                                        bool connect)
+{
+    *a = (struct asker){.ask.decided = on_decided};
+    inside_call = true;
+    a->verdict = connect ? meter_connect(m, &a->ask, &a->retry_after)
+                         : meter_query(m, &a->ask, &a->retry_after);
+    inside_call = false;
+    return a->verdict;
+}
+
+__attribute__((unused)) static bool is_told(void *asker)
+{
+    return ((struct asker *)asker)->told != 0;
+}
+
+/* To the end, however long it waits (at most five seconds). */
+__attribute__((unused)) static enum limit_verdict finish(struct asker *a)
+{
+    if (a->verdict == LIMIT_WAIT && !run_until(is_told, a, 5000)) {
+        limit_ask_cancel(&a->ask);
+        return LIMIT_WAIT;
+    }
+    return a->verdict;
+}
+
+__attribute__((unused)) static enum limit_verdict query(struct meter *m)
+{
+    struct asker a;
+    start(&a, m, false);
+    return finish(&a);
+}
+
+__attribute__((unused)) static enum limit_verdict connect_to(struct meter *m)
+{
+    struct asker a;
+    start(&a, m, true);
+    return finish(&a);
+}
+
+/* ---- configurations by hand ---- */
+
+static struct conf_plan plans[4];
+static struct conf_plan *plan_rows[] = {&plans[0], &plans[1], &plans[2], &plans[3]};
+static char plan_names[4][8] = {"none", "queries", "conns", "both"};
+enum { NONE, QUERIES, CONNS, BOTH };
+
+__attribute__((unused)) static struct conf conf_of(char *url)
+{
+    struct conf c = {.plans = plan_rows, .plan_count = 4};
+    static char empty[] = "", prefix[] = "test";
+    c.redis = (struct conf_redis){.url = url ? url : empty,
+                                  .password_file = empty,
+                                  .ca_file = empty,
+                                  .timeout = 250 * US_PER_MS,
+                                  .away = CONF_AWAY_SHARE,
+                                  .fleet_size = 1,
+                                  .prefix = prefix};
+    memset(plans, 0, sizeof(plans));
+    for (int i = 0; i < 4; i++)
+        plans[i].at.name = plan_names[i];
+    return c;
+}
+
+__attribute__((unused)) static void find_view(void *arg, const struct meter_view *v)
+{
+    *(struct meter_view *)arg = *v;
+}
+
+__attribute__((unused)) static struct meter_view view_of(struct limiter *l)
+{
+    struct meter_view v = {0};
+    limiter_each(l, find_view, &v);
+    return v;
+}
+
+#endif

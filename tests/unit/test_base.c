@@ -1,0 +1,417 @@
+/* The base floor: buffers, map, list, text, words, clock, snapshot, counters, reasons, sink.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/file.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "base/reasons.h"
+#include "base/sink.h"
+#include "base/snapshot.h"
+#include "base/words.h"
+#include "tap.h"
+
+/* Repeatable numbers, so that a failure can be seen again. */
+static uint32_t dice_state = 20240229;
+
+static uint32_t dice(uint32_t sides)
+{
+    dice_state = dice_state * 1664525u + 1013904223u;
+    return (dice_state >> 8) % sides;
+}
+
+static void test_buf(void)
+{
+    struct buf b;
+    buf_init(&b, 1000);
+    ok(b.at == NULL && buf_size(&b) == 0, "buf: born without memory");
+    ok(buf_text(&b).at != NULL && buf_text(&b).len == 0, "buf: empty text is not NULL");
+    char block[400];
+    memset(block, 'x', sizeof(block));
+    ok(buf_put(&b, block, 400) && buf_put(&b, block, 400), "buf: takes 800 of 1000");
+    ok(!buf_put(&b, block, 201), "buf: refuses to pass its maximum");
+    ok(buf_put(&b, block, 200) && buf_size(&b) == 1000, "buf: takes exactly its maximum");
+    ok(!buf_put(&b, "y", 1), "buf: and not one byte more");
+    buf_take(&b, 900);
+    ok(buf_size(&b) == 100 && buf_put(&b, block, 400), "buf: room comes back from the front");
+    ok(b.off == 0 && buf_size(&b) == 500, "buf: content moved to the front");
+    buf_take(&b, 500);
+    ok(b.off == 0 && b.len == 0, "buf: empty starts over");
+    ok(buf_printf(&b, "%s-%d", "a", 7) && text_is(buf_text(&b), "a-7"), "buf: printf");
+    ok(!buf_printf(&b, "%0*d", 1200, 1) && buf_size(&b) == 3, "buf: printf past the maximum");
+    buf_wipe(&b);
+    ok(b.at == NULL && b.max == 1000 && buf_put_text(&b, "again"), "buf: usable after wipe");
+    buf_free(&b);
+    buf_init(&b, 1000);
+    ok(buf_put_json(&b, TEXT("a\"\\\n\x7f\xc3\xa9\xff\xed\xa0\x80z")), "buf: json");
+    ok(text_is(buf_text(&b), "\"a\\\"\\\\\\u000a\\u007f\xc3\xa9\\ufffd\\ufffd\\ufffd\\ufffdz\""),
+       "buf: json escapes control characters, bad UTF-8 and surrogates");
+    buf_free(&b);
+}
+
+/* Random bytes through a small buffer, against a plain array. */
+static void test_buf_model(void)
+{
+    enum { MAX = 700 };
+    static char model[MAX];
+    size_t len = 0;
+    bool same = true;
+    struct buf b;
+    buf_init(&b, MAX);
+    for (int i = 0; i < 20000 && same; i++) {
+        char block[200];
+        size_t n = dice(200);
+        if (dice(2)) {
+            for (size_t k = 0; k < n; k++)
+                block[k] = (char)dice(256);
+            bool fits = len + n <= MAX;
+            same = buf_put(&b, block, n) == fits;
+            if (fits && n)
+                memcpy(model + len, block, n), len += n;
+        } else {
+            n = n < len ? n : len;
+            buf_take(&b, n);
+            memmove(model, model + n, len - n);
+            len -= n;
+        }
+        same = same && text_eq(buf_text(&b), (struct text){model, len});
+    }
+    ok(same, "buf: 20000 random operations agree with a model");
+    buf_free(&b);
+}
+
+struct item {
+    char key[16];
+    bool is_in;
+};
+
+static void test_map(void)
+{
+    enum { KEYS = 700 };
+    static struct item items[KEYS];
+    struct map m = {0};
+    size_t count = 0, wrong = 0, seen = 0;
+    ok(map_get(&m, TEXT("x")) == NULL && map_remove(&m, TEXT("x")) == NULL, "map: empty");
+    for (int i = 0; i < KEYS; i++)
+        snprintf(items[i].key, sizeof(items[i].key), "key-%d", i);
+    for (int i = 0; i < 60000; i++) {
+        struct item *it = &items[dice(KEYS)];
+        struct text key = text_of(it->key);
+        void *expected = it->is_in ? it : NULL;
+        switch (dice(3)) {
+        case 0:
+            wrong += map_put(&m, key, it) != expected;
+            count += !it->is_in;
+            it->is_in = true;
+            break;
+        case 1:
+            wrong += map_remove(&m, key) != expected;
+            count -= it->is_in;
+            it->is_in = false;
+            break;
+        default:
+            wrong += map_get(&m, key) != expected;
+        }
+        wrong += m.count != count;
+    }
+    is_int(wrong, 0, "map: 60000 random operations agree with a model");
+    for (int i = 0; i < KEYS; i++)
+        wrong += map_get(&m, text_of(items[i].key)) != (items[i].is_in ? &items[i] : NULL);
+    is_int(wrong, 0, "map: every key is where the model says");
+    struct item *it;
+    for (size_t i = 0; (it = map_each(&m, &i)); seen++)
+        wrong += !it->is_in;
+    ok(wrong == 0 && seen == count, "map: a walk sees each value once (%zu)", seen);
+    ok(m.count <= m.cap / 4 * 3, "map: at most three quarters full");
+    map_free(&m);
+    ok(m.count == 0 && m.cap == 0, "map: free empties it");
+    struct item a, b;
+    char key_a[] = "same", key_b[] = "same";
+    ok(map_put(&m, text_of(key_a), &a) == NULL && map_put(&m, text_of(key_b), &b) == &a,
+       "map: a replacement returns the old value");
+    key_a[0] = 'X'; /* the old value may be gone with its key */
+    ok(map_get(&m, TEXT("same")) == &b && m.count == 1, "map: and keeps the new key");
+    ok(map_put(&m, (struct text){"a\0b", 3}, &a) == NULL && map_get(&m, TEXT("a")) == NULL,
+       "map: keys are bytes");
+    map_free(&m);
+}
+
+struct thing {
+    int value;
+    struct list_node node;
+};
+
+static void test_list(void)
+{
+    struct list l;
+    struct thing t[4] = {{.value = 0}, {.value = 1}, {.value = 2}, {.value = 3}};
+    list_init(&l);
+    ok(list_is_empty(&l) && LIST_FIRST(&l, struct thing, node) == NULL, "list: empty");
+    list_push_back(&l, &t[1].node);
+    list_push_back(&l, &t[2].node);
+    list_push_front(&l, &t[0].node);
+    list_insert_after(&l, &t[2].node, &t[3].node);
+    int sum = 0, place = 0;
+    LIST_EACH(&l, struct thing, node, it)
+    sum += it->value == place++;
+    ok(sum == 4 && l.count == 4, "list: in order");
+    ok(LIST_LAST(&l, struct thing, node)->value == 3 && list_after(&l, &t[3].node) == NULL,
+       "list: the last one");
+    LIST_EACH(&l, struct thing, node, it)
+    if (it->value % 2 == 0)
+        list_remove(&l, &it->node);
+    ok(l.count == 2 && !list_is_linked(&t[0].node) && list_first(&l) == &t[1].node,
+       "list: removal on the way");
+    list_remove(&l, &t[1].node);
+    list_remove(&l, &t[3].node);
+    ok(list_is_empty(&l) && list_first(&l) == NULL && list_last(&l) == NULL, "list: empty again");
+}
+
+static void test_text(void)
+{
+    struct text rest = TEXT("a,,b"), part;
+    ok(text_split(&rest, ',', &part) && text_is(part, "a"), "text: first part");
+    ok(text_split(&rest, ',', &part) && part.len == 0, "text: empty part");
+    ok(text_split(&rest, ',', &part) && text_is(part, "b"), "text: last part");
+    ok(!text_split(&rest, ',', &part), "text: the end");
+    rest = TEXT("a,");
+    ok(text_split(&rest, ',', &part) && text_split(&rest, ',', &part) && part.len == 0 &&
+           !text_split(&rest, ',', &part),
+       "text: a separator at the end gives an empty part");
+    ok(text_is(text_trim(TEXT(" \t a b\r\n")), "a b") && text_trim(TEXT("  ")).len == 0,
+       "text: trim");
+    ok(text_is_nocase(TEXT("BeGin"), "begin") && !text_is_nocase(TEXT("begi"), "begin"),
+       "text: case");
+    ok(text_starts(TEXT("abc"), "ab") && !text_starts(TEXT("a"), "ab"), "text: starts");
+    uint64_t n = 77;
+    ok(text_to_u64(TEXT("18446744073709551615"), 0, UINT64_MAX, &n) && n == UINT64_MAX,
+       "text: the largest number");
+    n = 77;
+    const char *bad[] = {
+        "",    "18446744073709551616", "99999999999999999999", "-1", "+1", " 1", "1 ", "0x1",
+        "1e3", "000000000000000000001"};
+    for (size_t i = 0; i < COUNT_OF(bad); i++)
+        ok(!text_to_u64(text_of(bad[i]), 0, UINT64_MAX, &n) && n == 77, "text: no number '%s'",
+           bad[i]);
+    ok(!text_to_u64(TEXT("5"), 6, 9, &n) && !text_to_u64(TEXT("10"), 6, 9, &n) &&
+           text_to_u64(TEXT("9"), 6, 9, &n) && n == 9,
+       "text: limits");
+    char small[4] = "zzz";
+    ok(text_to_array(TEXT("abc"), small, 4) && strcmp(small, "abc") == 0, "text: fits an array");
+    ok(!text_to_array(TEXT("abcd"), small, 4) && small[0] == '\0', "text: does not, and is empty");
+    ok(text_eq_secret(TEXT("abc"), TEXT("abc")) && !text_eq_secret(TEXT("abc"), TEXT("abd")) &&
+           !text_eq_secret(TEXT("abc"), TEXT("ab")) && text_eq_secret(TEXT(""), TEXT("")),
+       "text: constant time comparison");
+    ok(text_hash("abc", 3) == text_hash("abc", 3) && text_hash("abc", 3) != text_hash("abd", 3) &&
+           text_hash("", 0) == text_hash(NULL, 0),
+       "text: hash");
+}
+
+/* Words of one line, joined by a bar; the kind of the last one in front. */
+static const char *words_of(struct text line)
+{
+    static char out[256];
+    static const char *const kinds[] = {"end", "bare", "quoted", "broken", "long"};
+    char word[8];
+    size_t n = 0;
+    for (;;) {
+        enum word kind = word_take(&line, word, sizeof(word));
+        if (kind != WORD_BARE && kind != WORD_QUOTED) {
+            snprintf(out + n, sizeof(out) - n, "%s%s", kinds[kind], word);
+            return out;
+        }
+        n += (size_t)snprintf(out + n, sizeof(out) - n, "%s|", word);
+    }
+}
+
+static void test_words(void)
+{
+    is_text(words_of(TEXT("")), "end", "words: none");
+    is_text(words_of(TEXT("  a\tb \r")), "a|b|end", "words: bare");
+    is_text(words_of(TEXT("\"a b\" \"\"\"\" \"\"")), "a b|\"||end", "words: quoted");
+    is_text(words_of(TEXT("a # b")), "a|end", "words: a comment");
+    is_text(words_of(TEXT("; a")), "end", "words: a comment line");
+    is_text(words_of(TEXT("\"#\" a")), "#|a|end", "words: no comment in quotes");
+    is_text(words_of(TEXT("\"a")), "broken", "words: no closing quote");
+    is_text(words_of(TEXT("\"a\"b")), "broken", "words: text behind the quote");
+    is_text(words_of(TEXT("a\"b")), "broken", "words: a quote in a bare word");
+    is_text(words_of((struct text){"a \0b", 4}), "broken", "words: a NUL anywhere");
+    is_text(words_of(TEXT("1234567 12345678")), "1234567|long", "words: too long");
+    is_text(words_of(TEXT("\"1234567\" \"12345678\"")), "1234567|long", "words: too long, quoted");
+}
+
+static void test_clock(void)
+{
+    char text[CLOCK_TEXT];
+    uint64_t before = clock_now();
+    ok(clock_now() >= before, "clock: never goes back");
+    ok(clock_wall_s() - clock_wall_us() / US_PER_S <= 1, "clock: seconds and microseconds agree");
+    clock_text(1709210096789123ULL, text);
+    is_text(text, "2024-02-29T12:34:56.789Z", "clock: a leap day");
+    clock_text(0, text);
+    is_text(text, "1970-01-01T00:00:00.000Z", "clock: the beginning");
+}
+
+struct shared {
+    struct snapshot snapshot;
+    int *destroyed;
+};
+
+static void shared_destroy(struct snapshot *s)
+{
+    struct shared *x = CONTAINER_OF(s, struct shared, snapshot);
+    ++*x->destroyed;
+    mem_free(x);
+}
+
+static void *borrow(void *arg)
+{
+    for (int i = 0; i < 2000; i++) {
+        snapshot_ref(arg);
+        snapshot_unref(arg);
+    }
+    snapshot_unref(arg);
+    return NULL;
+}
+
+static void test_snapshot(void)
+{
+    int destroyed = 0;
+    pthread_t threads[3];
+    struct shared *x = NEW(struct shared);
+    x->destroyed = &destroyed;
+    snapshot_init(&x->snapshot, shared_destroy);
+    for (size_t i = 0; i < COUNT_OF(threads); i++) {
+        snapshot_ref(&x->snapshot);
+        pthread_create(&threads[i], NULL, borrow, x);
+    }
+    snapshot_ref(&x->snapshot);
+    snapshot_unref(&x->snapshot);
+    for (size_t i = 0; i < COUNT_OF(threads); i++)
+        pthread_join(threads[i], NULL);
+    is_int(destroyed, 0, "snapshot: lives while somebody holds it");
+    snapshot_unref(&x->snapshot);
+    is_int(destroyed, 1, "snapshot: destroyed once, by the last");
+    snapshot_unref(NULL);
+}
+
+static void test_tables(void)
+{
+    struct counters c = {0};
+    bool good = true;
+    counter_add(&c, COUNTER_QUERIES, 3);
+    counter_add(&c, COUNTER_QUERIES, 4);
+    ok(counter_read(&c, COUNTER_QUERIES) == 7 && counter_read(&c, COUNTER_CANCELS) == 0,
+       "counters: add and read");
+    for (int i = 0; i < COUNTER_COUNT; i++) {
+        good = good && strstr(counter_metric(i), "_total") && counter_help(i)[0];
+        for (int k = 0; k < i; k++)
+            good = good && strcmp(counter_metric(i), counter_metric(k)) != 0;
+    }
+    ok(good, "counters: every metric has its own name, a _total and a help");
+    good = true;
+    for (int i = 0; i < REASON_COUNT; i++) {
+        const struct reason_row *r = reason_row(i);
+        good = good && strlen(r->sqlstate) == 5 &&
+               strspn(r->sqlstate, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 && r->text[0] &&
+               strspn(r->name, "abcdefghijklmnopqrstuvwxyz_") == strlen(r->name);
+    }
+    ok(good, "reasons: five characters of SQLSTATE, a sentence, a lower-case name");
+    is_text(reason_row(REASON_AUTH_FAILED)->text, reason_row(REASON_AUTH_THROTTLED)->text,
+            "reasons: a throttled login reads like a failed one");
+    is_text(reason_row(REASON_RATE_LIMITED)->name, "rate_limited", "reasons: the name");
+}
+
+static size_t file_size(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? (size_t)st.st_size : 0;
+}
+
+static void test_sink(const char *dir)
+{
+    char first[128], second[128], line[64];
+    snprintf(first, sizeof(first), "%s/first.log", dir);
+    snprintf(second, sizeof(second), "%s/second.log", dir);
+    struct sink *s = sink_new("test-sink");
+    ok(sink_open(s, first), "sink: opens a file");
+    ok(!sink_open(s, dir), "sink: a directory is refused, the file stays");
+    size_t bytes = 0;
+    for (int i = 0; i < 1000; i++) {
+        int n = snprintf(line, sizeof(line), "line %d\n", i);
+        bytes += sink_write(s, line, (size_t)n) ? (size_t)n : 0;
+    }
+    sink_free(s);
+    ok(bytes > 8000 && file_size(first) == bytes, "sink: all of %zu bytes are there at the end",
+       bytes);
+    struct stat st;
+    ok(stat(first, &st) == 0 && (st.st_mode & 07) == 0, "sink: closed to others");
+    s = sink_new("test-sink");
+    ok(sink_open(s, first) && sink_write(s, "x\n", 2) && sink_open(s, ""), "sink: to nowhere");
+    ok(sink_open(s, second) && sink_write(s, "y\n", 2), "sink: to another file");
+    char *huge = mem_new(1, 2 << 20);
+    ok(!sink_write(s, huge, 2 << 20) && sink_dropped(s) == 1,
+       "sink: what the ring cannot hold is dropped and counted");
+    mem_free(huge);
+    sink_free(s);
+    ok(file_size(second) == 2 || file_size(second) == 4, "sink: the second file has its line");
+    sink_free(NULL);
+    unlink(first);
+    unlink(second);
+}
+
+static void test_file(const char *dir)
+{
+    char path[128], why[FILE_WHY];
+    struct buf b;
+    snprintf(path, sizeof(path), "%s/file", dir);
+    FILE *f = fopen(path, "w");
+    fputs("0123456789", f);
+    fclose(f);
+    chmod(path, 0640);
+    ok(file_read(path, 10, true, &b, why) && text_is(buf_text(&b), "0123456789"),
+       "file: exactly its maximum");
+    buf_free(&b);
+    ok(!file_read(path, 9, true, &b, why) && strstr(why, "larger"), "file: %s", why);
+    buf_free(&b);
+    chmod(path, 0644);
+    ok(!file_read(path, 10, true, &b, why) && strstr(why, "others"), "file: %s", why);
+    buf_free(&b);
+    ok(file_read(path, 10, false, &b, why), "file: no secret, no matter who reads it");
+    buf_free(&b);
+    ok(!file_read(dir, 10, false, &b, why) && strstr(why, "cannot"), "file: %s", why);
+    buf_free(&b);
+    unlink(path);
+    ok(!file_read(path, 10, false, &b, why) && strstr(why, "No such file"), "file: %s", why);
+    buf_free(&b);
+}
+
+int main(void)
+{
+    char dir[] = "/tmp/postern-test-XXXXXX";
+    if (!mkdtemp(dir))
+        return 99;
+    test_buf();
+    test_buf_model();
+    test_map();
+    test_list();
+    test_text();
+    test_words();
+    test_clock();
+    test_snapshot();
+    test_tables();
+    test_sink(dir);
+    test_file(dir);
+    rmdir(dir);
+    return tap_done();
+}

@@ -1,0 +1,226 @@
+/* The limiter in memory, on a real loop.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "limiter_kit.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "gate/redis.h"
+
+static void test_memory_queries(void)
+{
+    struct conf c = conf_of(NULL);
+    struct limiter_shared *shared = limiter_shared_new();
+    struct limiter *l = limiter_new(loop, shared, &c, "one", 0, 1);
+    struct meter *m = meter_take(l, TEXT("acme"), NULL);
+    struct asker a, b, d;
+    int passed = 0;
+    for (int i = 0; i < 1000; i++)
+        passed += start(&a, m, false) == LIMIT_PASS;
+    is_int(passed, 1000, "without a plan everything passes");
+    is_text(view_of(l).source, "none", "and has no source");
+    meter_drop(&m);
+    ok(m == NULL, "a dropped meter is NULL");
+
+    plans[QUERIES].queries_per_second = 10;
+    m = meter_take(l, TEXT("acme"), &plans[QUERIES]);
+    passed = 0;
+    for (int i = 0; i < 30; i++)
+        passed += start(&a, m, false) == LIMIT_PASS;
+    is_int(passed, 10, "the burst, and then no more");
+    is_int(a.verdict, LIMIT_RATE, "too fast");
+    ok(a.retry_after > 0 && a.retry_after <= 100000, "with the time of the next token");
+    is_int(view_of(l).refused, 20, "refusals are counted");
+    is_text(view_of(l).source, "memory", "the source is memory");
+    meter_drop(&m);
+    m = meter_take(l, TEXT("acme"), &plans[QUERIES]);
+    is_int(start(&a, m, false), LIMIT_RATE, "leaving and coming back gains nothing");
+
+    plans[QUERIES].queries_per_second = 50;
+    plans[QUERIES].queries_burst = 1;
+    plans[QUERIES].rate_wait = 10 * US_PER_S;
+    limiter_configure(l, &c);
+    uint64_t begun = clock_now();
+    while (start(&a, m, false) == LIMIT_PASS)
+        ;
+    is_int(start(&b, m, false), LIMIT_WAIT, "with rate_wait a query waits");
+    is_int(start(&d, m, false), LIMIT_WAIT, "and one more");
+    limit_ask_cancel(&b.ask);
+    is_int(finish(&d), LIMIT_PASS, "it passes in its turn");
+    ok(a.told == 1 && a.verdict == LIMIT_PASS && a.order < d.order, "first come, first served");
+    is_int(b.told, 0, "a cancelled ask is told nothing");
+    ok(d.at - begun >= 20 * US_PER_MS, "and not before its token is earned");
+
+    start(&a, m, false);
+    start(&b, m, false);
+    plans[QUERIES].queries_per_second = 0;
+    limiter_configure(l, &c);
+    is_int(a.told + b.told, 0, "nobody is told inside limiter_configure()");
+    ok(finish(&a) == LIMIT_PASS && finish(&b) == LIMIT_PASS, "a lifted limit frees who waits");
+
+    plans[QUERIES].queries_per_second = 1;
+    plans[QUERIES].rate_wait = 50 * US_PER_MS;
+    limiter_configure(l, &c);
+    while (start(&a, m, false) != LIMIT_RATE)
+        finish(&a); /* what the old limit had left */
+    is_int(a.verdict, LIMIT_RATE, "who cannot live to see the token is refused at once");
+    ok(a.retry_after > 50 * US_PER_MS, "and told how long it takes");
+    meter_drop(&m);
+    limiter_free(l);
+    limiter_shared_free(shared);
+}
+
+/* Each worker with a loop of its own; only `shared` is between them. */
+struct crowd {
+    pthread_t thread;
+    struct limiter_shared *shared;
+    uint64_t until, passed;
+    unsigned worker;
+};
+
+static void on_crowd_turn(struct timer *t)
+{
+    loop_break(t->loop);
+}
+
+static void *crowd_run(void *arg)
+{
+    struct crowd *w = arg;
+    struct loop *own = loop_new();
+    struct conf c = {.plans = plan_rows, .plan_count = 4};
+    static char empty[] = "", prefix[] = "test";
+    c.redis.url = c.redis.password_file = c.redis.ca_file = empty;
+    c.redis.prefix = prefix;
+    c.redis.fleet_size = 1;
+    struct limiter *l = limiter_new(own, w->shared, &c, "one", w->worker, 4);
+    struct meter *m = meter_take(l, TEXT("crowd"), &plans[BOTH]);
+    struct limit_ask ask = {0};
+    struct timer over = {0};
+    uint64_t retry_after;
+    timer_init(&over, own, on_crowd_turn);
+    while (clock_now() < w->until) {
+        w->passed += meter_query(m, &ask, &retry_after) == LIMIT_PASS;
+        if (meter_connect(m, &ask, &retry_after) == LIMIT_PASS)
+            meter_disconnect(m);
+        timer_start(&over, 0);
+        loop_run(own);
+    }
+    meter_drop(&m);
+    limiter_free(l);
+    loop_free(own);
+    return NULL;
+}
+
+static void test_threads(void)
+{
+    conf_of(NULL); /* clears the plans */
+    struct limiter_shared *shared = limiter_shared_new();
+    struct crowd crowd[4];
+    plans[BOTH].queries_per_second = 2000;
+    plans[BOTH].queries_burst = 100;
+    plans[BOTH].max_connections = 2;
+    uint64_t begun = clock_now(), passed = 0;
+    for (unsigned i = 0; i < COUNT_OF(crowd); i++) {
+        crowd[i] = (struct crowd){.shared = shared, .until = begun + 300 * US_PER_MS, .worker = i};
+        if (pthread_create(&crowd[i].thread, NULL, crowd_run, &crowd[i]) != 0)
+            abort();
+    }
+    for (unsigned i = 0; i < COUNT_OF(crowd); i++) {
+        pthread_join(crowd[i].thread, NULL);
+        passed += crowd[i].passed;
+    }
+    uint64_t bound = (clock_now() - begun) / 500 + 100;
+    ok(passed <= bound && passed >= bound / 2,
+       "four workers share one limit in memory (%llu of %llu)", (unsigned long long)passed,
+       (unsigned long long)bound);
+    limiter_shared_free(shared);
+}
+
+static void test_memory_connections(void)
+{
+    struct conf c = conf_of(NULL);
+    struct limiter_shared *shared = limiter_shared_new();
+    struct limiter *l = limiter_new(loop, shared, &c, "one", 0, 2);
+    struct limiter *k = limiter_new(loop, shared, &c, "one", 1, 2);
+    plans[CONNS].max_connections = 2;
+    struct meter *m = meter_take(l, TEXT("acme"), &plans[CONNS]);
+    struct meter *n = meter_take(k, TEXT("acme"), &plans[CONNS]);
+    struct asker a;
+    is_int(start(&a, m, true), LIMIT_PASS, "a first connection");
+    is_int(start(&a, n, true), LIMIT_PASS, "a second on another worker");
+    is_int(start(&a, n, true), LIMIT_CONNECTIONS, "a third is one too many");
+    is_int(view_of(l).connections, 1, "each worker shows its own");
+    meter_disconnect(m);
+    is_int(start(&a, n, true), LIMIT_PASS, "one leaves, one comes");
+    plans[CONNS].max_connections = 3;
+    limiter_configure(k, &c);
+    is_int(start(&a, n, true), LIMIT_PASS, "a higher limit applies at once");
+    for (int i = 0; i < 3; i++)
+        meter_disconnect(n);
+
+    plans[CONNS].max_connections = 0;
+    plans[CONNS].connections_per_second = 5;
+    plans[CONNS].connections_burst = 2;
+    limiter_configure(k, &c);
+    is_int(start(&a, n, true), LIMIT_PASS, "connections a second: one");
+    is_int(start(&a, n, true), LIMIT_PASS, "and the burst's other");
+    is_int(start(&a, n, true), LIMIT_RATE, "too fast");
+    ok(a.retry_after > 0 && a.retry_after <= 200000, "and when to come back");
+    meter_drop(&m);
+    meter_drop(&n);
+    limiter_free(l);
+    limiter_free(k);
+    limiter_shared_free(shared);
+}
+
+static void test_urls(void)
+{
+    static const struct {
+        const char *url;
+        bool good;
+    } rows[] = {
+        {"redis://127.0.0.1", true},
+        {"redis://h:6380/15", true},
+        {"redis://user@h", true},
+        {"redis://[::1]:6379/0", true},
+        {"unix:///run/redis.sock", true},
+        {"redis://user:secret@h", false},
+        {"redis://", false},
+        {"redis://h:0", false},
+        {"redis://h:65536", false},
+        {"redis://h:1x", false},
+        {"redis://h/x", false},
+        {"redis://@h", false},
+        {"redis://[::1", false},
+        {"redis://[]", false},
+        {"redis://[::1]6379", false},
+        {"unix://relative", false},
+        {"http://h", false},
+        {"", false},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        const char *why;
+        bool good = redis_url_check(rows[i].url, &why);
+        ok(good == rows[i].good && (why == NULL) == good, "url \"%s\"%s%s", rows[i].url,
+           why ? ": " : "", why ? why : "");
+    }
+#ifdef HAVE_HIREDIS_SSL
+    const char *why;
+    ok(redis_url_check("rediss://h", &why), "rediss:// with TLS in hiredis");
+#else
+    const char *why;
+    ok(!redis_url_check("rediss://h", &why) && strstr(why, "hiredis"), "no rediss:// without TLS");
+#endif
+}
+
+int main(void)
+{
+    loop = loop_new();
+    test_urls();
+    test_memory_queries();
+    test_memory_connections();
+    test_threads();
+    loop_free(loop);
+    return tap_done();
+}
