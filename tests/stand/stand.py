@@ -16,6 +16,7 @@ from .proc import StandError, run
 from .redis import Redis
 
 METERED_QPS = 20
+MARKER = ".postern-stand"
 PARTS = ("tls", "keys", "log", "gate", "gates", "nodes", "redis", "postgres", "sockets")
 
 
@@ -43,6 +44,7 @@ class Stand:
         for part in PARTS:
             os.makedirs(self.path(part), exist_ok=True)
         os.rmdir(self.path("postgres"))
+        _write(self.path(MARKER), "made by Postern's test stand\n")
 
     def path(self, *names):
         return os.path.join(self.folder, *names)
@@ -305,8 +307,8 @@ def end(folder):
 
 def clear(folder):
     """Makes room for a new stand in a folder that is empty or held one before."""
-    marker = os.path.join(folder, "env")
-    if os.path.isdir(folder) and os.listdir(folder) and not os.path.exists(marker):
+    if os.path.isdir(folder) and os.listdir(folder) and \
+            not os.path.exists(os.path.join(folder, MARKER)):
         raise StandError(f"{folder}: is not empty and holds no earlier stand")
     if is_running(folder):
         raise StandError(f"{folder}: a stand is running here; end it with --down --dir {folder}")
