@@ -92,7 +92,7 @@ void log_line(enum log_level level, const char *tag, const char *fmt, ...)
     if (s)
         sink_write(s, line.at, line.len);
     else if (write(STDERR_FILENO, line.at, line.len) < 0)
-        ; /* nobody is left to tell */
+        (void)0; /* nobody is left to tell */
     buf_free(&line);
 }
 
@@ -101,6 +101,6 @@ _Noreturn void check_failed(const char *what, const char *file, int line)
     char text[512];
     int n = snprintf(text, sizeof(text), "postern: broken promise at %s:%d: %s\n", file, line, what);
     if (n > 0 && write(STDERR_FILENO, text, (size_t)n) < 0)
-        ;
+        (void)0;
     abort();
 }

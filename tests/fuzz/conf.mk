@@ -1,4 +1,4 @@
-FUZZ_PROGRAMS += tests/fuzz/fuzz_conf
+FUZZ_TARGETS += tests/fuzz/fuzz_conf
 tests_fuzz_fuzz_conf_SOURCES = tests/fuzz/fuzz_conf.c
 if !FUZZERS
 tests_fuzz_fuzz_conf_SOURCES += tests/fuzz/replay.c

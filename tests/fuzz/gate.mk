@@ -1,7 +1,7 @@
-FUZZ_PROGRAMS += tests/fuzz/fuzz_token
+FUZZ_TARGETS += tests/fuzz/fuzz_token
 tests_fuzz_fuzz_token_SOURCES = tests/fuzz/fuzz_token.c
 tests_fuzz_fuzz_token_LDADD = $(LIBS_GATE) $(EXT_LIBS)
-FUZZ_PROGRAMS += tests/fuzz/fuzz_jwks
+FUZZ_TARGETS += tests/fuzz/fuzz_jwks
 tests_fuzz_fuzz_jwks_SOURCES = tests/fuzz/fuzz_jwks.c
 tests_fuzz_fuzz_jwks_LDADD = $(LIBS_GATE) $(EXT_LIBS)
 if FUZZERS

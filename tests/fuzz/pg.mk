@@ -1,4 +1,4 @@
-FUZZ_PROGRAMS += tests/fuzz/fuzz_lexer tests/fuzz/fuzz_scram
+FUZZ_TARGETS += tests/fuzz/fuzz_lexer tests/fuzz/fuzz_scram
 tests_fuzz_fuzz_lexer_SOURCES = tests/fuzz/fuzz_lexer.c
 tests_fuzz_fuzz_lexer_LDADD = $(LIBS_PG) $(EXT_LIBS)
 tests_fuzz_fuzz_scram_SOURCES = tests/fuzz/fuzz_scram.c

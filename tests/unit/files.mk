@@ -2,7 +2,7 @@
 # proves the floors. One .mk per folder of src.
 AM_TESTS_ENVIRONMENT = top_srcdir='$(top_srcdir)'; export top_srcdir;
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
-UNIT_PROGRAMS =
+UNIT_TESTS =
 EXTRA_DIST += tests/unit/tap.h
 
 include tests/unit/base.mk
@@ -13,5 +13,5 @@ include tests/unit/gate.mk
 include tests/unit/upstream.mk
 include tests/unit/session.mk
 
-check_PROGRAMS += $(UNIT_PROGRAMS)
-TESTS = $(UNIT_PROGRAMS) $(dist_check_SCRIPTS)
+check_PROGRAMS += $(UNIT_TESTS)
+TESTS = $(UNIT_TESTS) $(dist_check_SCRIPTS)

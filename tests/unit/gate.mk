@@ -1,30 +1,30 @@
-UNIT_PROGRAMS += tests/unit/test_tenant
+UNIT_TESTS += tests/unit/test_tenant
 tests_unit_test_tenant_SOURCES = tests/unit/test_tenant.c
 tests_unit_test_tenant_LDADD = $(LIBS_GATE) $(EXT_LIBS)
 
-UNIT_PROGRAMS += tests/unit/test_users
+UNIT_TESTS += tests/unit/test_users
 tests_unit_test_users_SOURCES = tests/unit/test_users.c
 tests_unit_test_users_LDADD = $(LIBS_GATE) $(EXT_LIBS)
-UNIT_PROGRAMS += tests/unit/test_lease
+UNIT_TESTS += tests/unit/test_lease
 tests_unit_test_lease_SOURCES = tests/unit/test_lease.c
 tests_unit_test_lease_LDADD = $(LIBS_GATE) $(EXT_LIBS)
 
-UNIT_PROGRAMS += tests/unit/test_limiter
+UNIT_TESTS += tests/unit/test_limiter
 tests_unit_test_limiter_SOURCES = tests/unit/test_limiter.c tests/unit/limiter_kit.h
 tests_unit_test_limiter_LDADD = $(LIBS_GATE) $(EXT_LIBS)
 
-UNIT_PROGRAMS += tests/unit/test_limiter_redis
+UNIT_TESTS += tests/unit/test_limiter_redis
 tests_unit_test_limiter_redis_SOURCES = tests/unit/test_limiter_redis.c tests/unit/limiter_kit.h
 tests_unit_test_limiter_redis_LDADD = $(LIBS_GATE) $(EXT_LIBS)
-UNIT_PROGRAMS += tests/unit/test_token
+UNIT_TESTS += tests/unit/test_token
 tests_unit_test_token_SOURCES = tests/unit/test_token.c tests/unit/signing.h
 tests_unit_test_token_LDADD = $(LIBS_GATE) $(EXT_LIBS) $(JWT_LIBS)
-UNIT_PROGRAMS += tests/unit/test_jws
+UNIT_TESTS += tests/unit/test_jws
 tests_unit_test_jws_SOURCES = tests/unit/test_jws.c tests/unit/signing.h
 tests_unit_test_jws_LDADD = $(LIBS_GATE) $(EXT_LIBS)
-UNIT_PROGRAMS += tests/unit/test_keys
+UNIT_TESTS += tests/unit/test_keys
 tests_unit_test_keys_SOURCES = tests/unit/test_keys.c tests/unit/signing.h
 tests_unit_test_keys_LDADD = $(LIBS_GATE) $(EXT_LIBS)
-UNIT_PROGRAMS += tests/unit/test_audit
+UNIT_TESTS += tests/unit/test_audit
 tests_unit_test_audit_SOURCES = tests/unit/test_audit.c
 tests_unit_test_audit_LDADD = $(LIBS_GATE) $(EXT_LIBS)

@@ -1,0 +1,43 @@
+/* Health, metrics and a status page over HTTP, on the control thread (evhttp).
+ *   /health/startup  200 once the gate has been ready for the first time
+ *   /health/live     200 while the control loop and every worker answer
+ *   /health/ready    200 when clients can be served, else 503 and why, one reason a line
+ *   /metrics         Prometheus text format 0.0.4
+ *   /                a page for people
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_ADMIN_HTTP_H
+#define POSTERN_ADMIN_HTTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/counters.h"
+#include "io/loop.h"
+
+struct http;
+
+/* What control tells, asked at each request. */
+struct http_ops {
+    bool (*started)(void *arg);
+    /* True when ready; otherwise reasons are appended to why, one a line. */
+    bool (*ready)(void *arg, struct buf *why);
+    bool (*alive)(void *arg);
+    /* Appends the metrics; gather_done() may be called at once or later (the workers are visited
+     * first): exactly once per request, with the body. */
+    void (*metrics)(void *arg, struct http *http, uint64_t request);
+    /* The same for the status page's tables. */
+    void (*status)(void *arg, struct http *http, uint64_t request);
+};
+
+/* address "host:port", "[::]:port"; port 0: the system chooses. NULL and error when it cannot
+ * listen. */
+struct http *http_new(struct loop *loop, const char *address, const struct http_ops *ops, void *arg,
+                      char *error, size_t size);
+void http_free(struct http *h);
+uint16_t http_port(const struct http *h);
+/* Answers a request of ops.metrics or ops.status; a request that has gone is ignored. */
+void http_answer(struct http *h, uint64_t request, const char *content_type, struct text body);
+
+#endif

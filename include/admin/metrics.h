@@ -1,0 +1,23 @@
+/* Prometheus text from counters and reports.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_ADMIN_METRICS_H
+#define POSTERN_ADMIN_METRICS_H
+
+#include "admin/table.h"
+#include "base/buf.h"
+#include "base/counters.h"
+
+/* What is gathered for one scrape: reports of pools, limits and nodes, finished. */
+struct metrics_input {
+    const struct counters *const *counters; /* one per worker */
+    unsigned workers;
+    const struct table *pools, *limits, *nodes;
+    uint64_t clients, log_dropped, started_at; /* seconds since 1970 */
+    bool redis_configured, redis_ready;
+};
+/* All names begin with postern_; label values are escaped. */
+void metrics_write(const struct metrics_input *in, struct buf *out);
+/* An HTML page of the same; no scripts, no external resources. */
+void status_page_write(const struct metrics_input *in, struct buf *out);
+
+#endif
