@@ -16,6 +16,7 @@ from .proc import StandError, run
 from .redis import Redis
 
 METERED_QPS = 20
+MARKER = ".postern-stand"
 PARTS = ("tls", "keys", "log", "gate", "gates", "nodes", "redis", "postgres", "sockets")
 
 
@@ -43,6 +44,7 @@ class Stand:
         for part in PARTS:
             os.makedirs(self.path(part), exist_ok=True)
         os.rmdir(self.path("postgres"))
+        _write(self.path(MARKER), "made by Postern's test stand\n")
 
     def path(self, *names):
         return os.path.join(self.folder, *names)
@@ -98,7 +100,7 @@ class Stand:
         self.signing_key = tokens.Key(self.path("keys", "signing.pem"), "stand-es", "ES256")
         self.rsa_key = tokens.Key(self.path("keys", "signing-rsa.pem"), "stand-rs", "RS256")
         self.jwks = self.path("keys", "jwks.json")
-        tokens.write_jwks(self.jwks, [self.signing_key, self.rsa_key])
+        self._key_set(self.signing_key, self.rsa_key)
         self.scram_user, self.scram_password = "acme_batch", secrets.token_urlsafe(12)
         self.admin_user, self.admin_password = "admin", secrets.token_urlsafe(12)
         self.users_file = self.path("gate", "users.txt")
@@ -111,6 +113,16 @@ class Stand:
         rows = [f'"{role}" "{password}"' for role, password in self.postgres.passwords.items()
                 if role != self.postgres.superuser]
         _write(self.credentials, "\n".join(rows) + "\n", 0o600)
+
+    def _key_set(self, *keys):
+        """The issuer's public keys: by the gate's own program when it is built."""
+        if not os.path.exists(self.binary):
+            tokens.write_jwks(self.jwks, keys)
+            return
+        argv = [self.binary, "jwks"]
+        for key in keys:
+            argv += ["--key", key.path, "--kid", key.kid, "--alg", key.alg]
+        _write(self.jwks, run(argv).stdout)
 
     def scram(self, password):
         """A verifier: by the gate's own program when it is built."""
@@ -295,8 +307,8 @@ def end(folder):
 
 def clear(folder):
     """Makes room for a new stand in a folder that is empty or held one before."""
-    marker = os.path.join(folder, "env")
-    if os.path.isdir(folder) and os.listdir(folder) and not os.path.exists(marker):
+    if os.path.isdir(folder) and os.listdir(folder) and \
+            not os.path.exists(os.path.join(folder, MARKER)):
         raise StandError(f"{folder}: is not empty and holds no earlier stand")
     if is_running(folder):
         raise StandError(f"{folder}: a stand is running here; end it with --down --dir {folder}")
