@@ -18,10 +18,18 @@
 
 /* There is no "none", so that nothing can ever choose it. */
 enum jws_alg {
-    JWS_HS256, JWS_HS384, JWS_HS512,
-    JWS_RS256, JWS_RS384, JWS_RS512,
-    JWS_PS256, JWS_PS384, JWS_PS512,
-    JWS_ES256, JWS_ES384, JWS_ES512,
+    JWS_HS256,
+    JWS_HS384,
+    JWS_HS512,
+    JWS_RS256,
+    JWS_RS384,
+    JWS_RS512,
+    JWS_PS256,
+    JWS_PS384,
+    JWS_PS512,
+    JWS_ES256,
+    JWS_ES384,
+    JWS_ES512,
     JWS_EDDSA,
     JWS_ALG_COUNT
 };

@@ -46,7 +46,7 @@ struct issuer {
     char *iss;
     struct conf_list audience;
     uint32_t algs;
-    uint64_t leeway, max_lifetime; /* seconds; max_lifetime 0: no limit */
+    uint64_t leeway, max_lifetime;         /* seconds; max_lifetime 0: no limit */
     struct claim_path tenant, roles, plan; /* plan.count is 0 when there is no such claim */
     struct issuer_key *keys;
     size_t key_count;

@@ -164,6 +164,8 @@ void session_become(struct session *s, enum session_state next);
 void session_tag(const struct session *s, char *out, size_t size);
 /* Tells the client once (FATAL) and ends the session. message, hint may be NULL. */
 void session_fail(struct session *s, enum reason why, const char *message, const char *hint);
+/* FATAL in the reason's own words, and a sentence that says more. */
+void session_fail_detail(struct session *s, enum reason why, const char *detail);
 /* FATAL with what a server said. */
 void session_fail_with(struct session *s, enum reason why, const struct server_error *error);
 /* Ends it without a word (the client is gone or was told). */

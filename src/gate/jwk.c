@@ -140,8 +140,7 @@ static const char *read_okp(const json_t *jwk, uint32_t *fits, struct issuer_key
     *fits &= JWS_BIT(JWS_EDDSA);
     if (!member_bytes(jwk, "x", x, &len) || len != 32)
         return "x is missing, not base64url or not 32 bytes long";
-    EVP_PKEY *pkey =
-        EVP_PKEY_new_raw_public_key_ex(NULL, "ED25519", NULL, (unsigned char *)x, len);
+    EVP_PKEY *pkey = EVP_PKEY_new_raw_public_key_ex(NULL, "ED25519", NULL, (unsigned char *)x, len);
     if (pkey)
         out->jws = jws_key_of_public(pkey, *fits & out->algs);
     EVP_PKEY_free(pkey);
@@ -226,8 +225,7 @@ static const char *check_common(const json_t *jwk, const struct kty_row *kty, ui
     return NULL;
 }
 
-enum jwk_result jwk_read(const json_t *jwk, uint32_t algs, struct issuer_key *out,
-                         const char **why)
+enum jwk_result jwk_read(const json_t *jwk, uint32_t algs, struct issuer_key *out, const char **why)
 {
     const char *name = json_string_value(json_object_get(jwk, "kty"));
     const json_t *kid = json_object_get(jwk, "kid");

@@ -280,9 +280,9 @@ static bool public_verifies(const EVP_MD_CTX *prepared, struct text input,
                             const unsigned char *signature, size_t len)
 {
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    bool right = ctx && EVP_MD_CTX_copy_ex(ctx, prepared) == 1 &&
-                 EVP_DigestVerify(ctx, signature, len, (const unsigned char *)input.at,
-                                  input.len) == 1;
+    bool right =
+        ctx && EVP_MD_CTX_copy_ex(ctx, prepared) == 1 &&
+        EVP_DigestVerify(ctx, signature, len, (const unsigned char *)input.at, input.len) == 1;
     EVP_MD_CTX_free(ctx);
     /* The queue is the thread's: what stays in it would be taken for an error of TLS. */
     if (!right)

@@ -19,11 +19,7 @@
 #include "base/mem.h"
 #include "gate/jwk.h"
 
-enum {
-    JWKS_MAX = 1 << 20,
-    KEYS_MAX = 256,
-    KEY_NAME = 96
-};
+enum { JWKS_MAX = 1 << 20, KEYS_MAX = 256, KEY_NAME = 96 };
 
 struct keyring {
     struct snapshot snapshot; /* first */
@@ -47,8 +43,8 @@ static void fault(struct fault_list *f, const char *why)
     if (!f->first)
         f->first = why;
     if (f->faults)
-        conf_fault(f->faults, f->conf, &f->issuer->at, "jwks_file", "%s: %s",
-                   f->issuer->jwks_file, why);
+        conf_fault(f->faults, f->conf, &f->issuer->at, "jwks_file", "%s: %s", f->issuer->jwks_file,
+                   why);
 }
 
 /* Of the section itself, not of its key set. */

@@ -275,8 +275,8 @@ static const char *verify_claims(const struct keyring *keys, const struct jws *j
     return read_claims(issuer, claims, now, out);
 }
 
-bool token_verify(const struct keyring *keys, struct text token, uint64_t now,
-                  struct identity *out, const char **why)
+bool token_verify(const struct keyring *keys, struct text token, uint64_t now, struct identity *out,
+                  const char **why)
 {
     char space[JWS_DECODED(TOKEN_MAX)];
     struct jws jws;

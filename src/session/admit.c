@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "pg/wire.h"
@@ -67,6 +68,18 @@ static void open_console(struct session *s)
 
 /* ---- tenant ---- */
 
+/* A token that was accepted within the leeway has passed its exp already. */
+static uint64_t expiry_of(const struct greeting *g)
+{
+    const struct conf *conf = g->generation->conf;
+    if (!g->who.expires)
+        return 0;
+    for (size_t i = 0; i < conf->issuer_count; i++)
+        if (strcmp(conf->issuers[i]->at.name, g->who.issuer) == 0)
+            return g->who.expires + conf->issuers[i]->leeway / US_PER_S;
+    return g->who.expires;
+}
+
 void admit_start(struct session *s)
 {
     struct greeting *g = s->greeting;
@@ -86,7 +99,7 @@ void admit_start(struct session *s)
         greet_deny(s, REASON_NOT_SUPPORTED, "replication connections do not go through this gateway");
         return;
     }
-    s->expires = g->who.expires;
+    s->expires = expiry_of(g);
     s->is_transaction_mode = g->grant.database_row->pool_mode == CONF_POOL_TRANSACTION;
     s->who = mem_format("%s", g->who.subject[0] ? g->who.subject : g->user);
     struct pool_key key = {g->grant.tenant, g->grant.database, g->grant.dbname, g->grant.role};

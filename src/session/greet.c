@@ -72,7 +72,7 @@ void greet_deny(struct session *s, enum reason why, const char *kept)
         snprintf(text, sizeof(text), "authentication failed for user \"%s\"", s->greeting->user);
         session_fail(s, why, text, "The token or password was not accepted; the administrator finds the reason in the gateway's log.");
     } else {
-        session_fail(s, why, kept, NULL);
+        session_fail_detail(s, why, kept);
     }
 }
 

@@ -233,6 +233,11 @@ void session_fail(struct session *s, enum reason why, const char *message, const
     fail(s, &(struct wire_fault){.severity = "FATAL", .why = why, .message = message, .hint = hint});
 }
 
+void session_fail_detail(struct session *s, enum reason why, const char *detail)
+{
+    fail(s, &(struct wire_fault){.severity = "FATAL", .why = why, .detail = detail});
+}
+
 void session_fail_with(struct session *s, enum reason why, const struct server_error *error)
 {
     fail(s, &(struct wire_fault){.severity = "FATAL", .why = why,

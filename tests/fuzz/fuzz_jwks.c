@@ -32,8 +32,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct identity who;
     if (!quiet)
         quiet = log_configure(LOG_ERROR, LOG_TEXT, NULL);
-    struct keyring *k = keyring_from_text(issuer_of_test(), (struct text){(const char *)data, size},
-                                          &why);
+    struct keyring *k =
+        keyring_from_text(issuer_of_test(), (struct text){(const char *)data, size}, &why);
     CHECK((k == NULL) == (why != NULL));
     if (!k)
         return 0;

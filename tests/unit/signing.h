@@ -17,9 +17,9 @@
 #include "gate/keys.h"
 #include "gate/token.h"
 
-#define NOW     1800000000ULL
-#define MAYBE   __attribute__((unused))
-#define ALL_ALGS \
+#define NOW   1800000000ULL
+#define MAYBE __attribute__((unused))
+#define ALL_ALGS                                                                              \
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", \
         "ES384", "ES512", "EdDSA"
 
@@ -27,8 +27,7 @@ static const char SECRET[64] = "0123456789abcdef0123456789abcdef0123456789abcdef
 
 MAYBE static char *encode(const void *at, size_t len)
 {
-    static const char digits[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     const unsigned char *in = at;
     char *out = mem_new(len * 4 / 3 + 4, 1);
     size_t n = 0;
@@ -95,8 +94,8 @@ MAYBE static char *jwk_of(EVP_PKEY *pkey, const char *more)
         int bits = EVP_PKEY_get_bits(pkey), size = (bits + 7) / 8;
         a = number_of(pkey, OSSL_PKEY_PARAM_EC_PUB_X, size);
         b = number_of(pkey, OSSL_PKEY_PARAM_EC_PUB_Y, size);
-        out = mem_format("{\"kty\":\"EC\",\"crv\":\"P-%d\",\"x\":\"%s\",\"y\":\"%s\"%s}", bits, a, b,
-                         more);
+        out = mem_format("{\"kty\":\"EC\",\"crv\":\"P-%d\",\"x\":\"%s\",\"y\":\"%s\"%s}", bits, a,
+                         b, more);
     } else {
         unsigned char raw[32];
         size_t len = sizeof(raw);
@@ -199,10 +198,12 @@ MAYBE static struct keyring *ring_of(const struct conf_issuer *issuer, const cha
 /* One key of every kind, with kid rsa, p256, p384, p521, ed, hs. */
 MAYBE static struct keyring *full_ring(void)
 {
-    static const char *const algs[][2] = {
-        {"RS256", ",\"kid\":\"rsa\""}, {"ES256", ",\"kid\":\"p256\""},
-        {"ES384", ",\"kid\":\"p384\""}, {"ES512", ",\"kid\":\"p521\""},
-        {"EdDSA", ",\"kid\":\"ed\",\"use\":\"sig\""}, {"HS256", ",\"kid\":\"hs\""}};
+    static const char *const algs[][2] = {{"RS256", ",\"kid\":\"rsa\""},
+                                          {"ES256", ",\"kid\":\"p256\""},
+                                          {"ES384", ",\"kid\":\"p384\""},
+                                          {"ES512", ",\"kid\":\"p521\""},
+                                          {"EdDSA", ",\"kid\":\"ed\",\"use\":\"sig\""},
+                                          {"HS256", ",\"kid\":\"hs\""}};
     char *keys = mem_dup("");
     for (size_t i = 0; i < COUNT_OF(algs); i++) {
         char *one = jwk_of(key_for(algs[i][0]), algs[i][1]);

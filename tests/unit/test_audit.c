@@ -41,12 +41,21 @@ int main(void)
     struct audit *a = audit_new("node-1");
     audit_write(a, &(struct audit_event){.event = "before"});
     ok(audit_open(a, path), "opened");
+    audit_write(a, &(struct audit_event){.event = "login",
+                                         .session = "client 1f",
+                                         .address = "10.0.0.1:4000",
+                                         .tenant = "acme",
+                                         .subject = "u",
+                                         .user = "rw",
+                                         .role = "acme_rw",
+                                         .database = "app",
+                                         .issuer = "one",
+                                         .jti = "j",
+                                         .tls = "TLSv1.3",
+                                         .method = "token",
+                                         .duration_us = 1234});
     audit_write(a, &(struct audit_event){
-        .event = "login", .session = "client 1f", .address = "10.0.0.1:4000", .tenant = "acme",
-        .subject = "u", .user = "rw", .role = "acme_rw", .database = "app", .issuer = "one",
-        .jti = "j", .tls = "TLSv1.3", .method = "token", .duration_us = 1234});
-    audit_write(a, &(struct audit_event){.event = "logout", .queries = 7, .bytes_in = 8,
-                                         .bytes_out = INT64_MAX});
+                       .event = "logout", .queries = 7, .bytes_in = 8, .bytes_out = INT64_MAX});
     audit_write(a, &(struct audit_event){.event = "login_refused",
                                          .user = "a\"b\\c\nd\x01\x7f \xff\xc3\xa9\"},{\"x\":\""});
     memset(label, 'x', sizeof(label) - 1);
@@ -54,10 +63,20 @@ int main(void)
     memcpy(label + 511, "\xc3\xa9", 2);
     audit_write(a, &(struct audit_event){.event = "limit", .user = label});
     memset(label, 1, sizeof(label) - 1);
-    audit_write(a, &(struct audit_event){
-        .event = "worst", .session = label, .address = label, .tenant = label, .subject = label,
-        .user = label, .role = label, .database = label, .issuer = label, .jti = label,
-        .tls = label, .method = label, .reason = label, .command = label});
+    audit_write(a, &(struct audit_event){.event = "worst",
+                                         .session = label,
+                                         .address = label,
+                                         .tenant = label,
+                                         .subject = label,
+                                         .user = label,
+                                         .role = label,
+                                         .database = label,
+                                         .issuer = label,
+                                         .jti = label,
+                                         .tls = label,
+                                         .method = label,
+                                         .reason = label,
+                                         .command = label});
     ok(!audit_open(a, "/nonexistent/audit"), "a file that cannot be opened: the old one stays");
     audit_write(a, &(struct audit_event){0});
     audit_free(a);

@@ -33,19 +33,22 @@ static const char *refusal(const char *token)
 
 /* ---- RFC 7515 appendix A, RFC 8037 A.4 ---- */
 
-#define JOE \
-    "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
+#define JOE                                                                                        \
+    "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVl" \
+    "fQ"
 
 static const struct {
     const char *name, *jwk, *input, *signature;
 } vectors[] = {
     {"RFC 7515 A.1, HS256",
-     "{\"kty\":\"oct\",\"k\":\"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hc"
+     "{\"kty\":\"oct\",\"k\":\"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-"
+     "1qS0gZH75aKtMN3Yj0iPS4hc"
      "gUuTwjAzZr1Z9CAow\"}",
      "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9." JOE,
      "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"},
     {"RFC 7515 A.2, RS256",
-     "{\"kty\":\"RSA\",\"n\":\"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-"
+     "{\"kty\":\"RSA\",\"n\":\"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-"
+     "Vaw-"
      "4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0"
      "LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5Z"
      "wKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ"
@@ -56,13 +59,16 @@ static const struct {
      "lb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w"
      "9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw"},
     {"RFC 7515 A.3, ES256",
-     "{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU\",\"y\":\"x_"
+     "{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU\","
+     "\"y\":\"x_"
      "FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0\"}",
      "eyJhbGciOiJFUzI1NiJ9." JOE,
      "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"},
     {"RFC 7515 A.4, ES512",
-     "{\"kty\":\"EC\",\"crv\":\"P-521\",\"x\":\"AekpBQ8ST8a8VcfVOTNl353vSrDCLLJXmPk06wTjxrrjcBpXp5EOnYG_"
-     "NjFZ6OvLFV1jSfS9tsz4qUxcWceqwQGk\",\"y\":\"ADSmRA43Z1DSNx_RvcLI87cdL07l6jQyyBXMoxVg_l2Th-x3S1WD"
+     "{\"kty\":\"EC\",\"crv\":\"P-521\",\"x\":"
+     "\"AekpBQ8ST8a8VcfVOTNl353vSrDCLLJXmPk06wTjxrrjcBpXp5EOnYG_"
+     "NjFZ6OvLFV1jSfS9tsz4qUxcWceqwQGk\",\"y\":\"ADSmRA43Z1DSNx_RvcLI87cdL07l6jQyyBXMoxVg_l2Th-"
+     "x3S1WD"
      "hjDly79ajL4Kkd0AZMaZmh9ubmf63e3kyMj2\"}",
      "eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA",
      "AdwMgeerwtHoh-l192l60hp9wAHZFVJbLfD_UxMi70cwnZOYaRI1bKPWROc-mZZqwqT2SI-KGDKB34XO0aw_7XdtAG8"
@@ -84,8 +90,8 @@ static void flip_bits(const struct keyring *k, const char *name, const char *inp
     for (size_t bit = 0; bit < 8 * len; bit++) {
         bytes[bit / 8] ^= (char)(1 << bit % 8);
         char *s = encode(bytes, len), *token = mem_format("%s.%s", input, s);
-        refused += !checks_in(k, text_of(token), &why) &&
-                   strcmp(why, "the signature is wrong") == 0;
+        refused +=
+            !checks_in(k, text_of(token), &why) && strcmp(why, "the signature is wrong") == 0;
         mem_free(s);
         mem_free(token);
         bytes[bit / 8] ^= (char)(1 << bit % 8);
@@ -99,8 +105,8 @@ static void test_vectors(void)
     const char *why;
     for (size_t i = 0; i < COUNT_OF(vectors); i++) {
         struct keyring *k = ring_of(&issuer, vectors[i].jwk, &why);
-        char *token = mem_format("%s.%s", vectors[i].input, vectors[i].signature), *payload;
-        size_t len;
+        char *token = mem_format("%s.%s", vectors[i].input, vectors[i].signature), *payload = NULL;
+        size_t len = 0;
         ok(k && token_check_signature(k, text_of(token), &payload, &len, &why), "%s is accepted",
            vectors[i].name);
         char *again = encode(payload, len);
@@ -121,9 +127,12 @@ static void test_vectors(void)
 
 static const char *kid_for(const char *alg)
 {
-    return alg[0] == 'H' ? "hs" : alg[0] == 'R' || alg[0] == 'P' ? "rsa"
-         : strcmp(alg, "ES256") == 0 ? "p256" : strcmp(alg, "ES384") == 0 ? "p384"
-         : strcmp(alg, "ES512") == 0 ? "p521" : "ed";
+    return alg[0] == 'H'                    ? "hs"
+           : alg[0] == 'R' || alg[0] == 'P' ? "rsa"
+           : strcmp(alg, "ES256") == 0      ? "p256"
+           : strcmp(alg, "ES384") == 0      ? "p384"
+           : strcmp(alg, "ES512") == 0      ? "p521"
+                                            : "ed";
 }
 
 static void test_algorithms(void)
@@ -177,12 +186,14 @@ static void test_confusion(void)
     lens[2] = strlen(jwk);
     for (size_t i = 0; i < 3; i++) {
         for (int with_kid = 0; with_kid < 2; with_kid++) {
-            const char *head = with_kid ? "{\"alg\":\"HS256\",\"kid\":\"rsa\"}" : "{\"alg\":\"HS256\"}";
+            const char *head =
+                with_kid ? "{\"alg\":\"HS256\",\"kid\":\"rsa\"}" : "{\"alg\":\"HS256\"}";
             char *h = encode(head, strlen(head)), *input = mem_format("%s.%s", h, JOE);
             HMAC(EVP_sha256(), forms[i], (int)lens[i], (unsigned char *)input, strlen(input), mac,
                  &mac_len);
             char *s = encode(mac, mac_len), *token = mem_format("%s.%s", input, s);
-            ok(!checks_in(k, text_of(token), &why), "RS256 to HS256, form %zu, kid %d", i, with_kid);
+            ok(!checks_in(k, text_of(token), &why), "RS256 to HS256, form %zu, kid %d", i,
+               with_kid);
             is_text(why, "the header's alg is not allowed for the issuer or the key", "and why");
             mem_free(h);
             mem_free(input);
@@ -378,9 +389,20 @@ static void test_forms(void)
             mem_free(other);
         }
     }
-    static const char *const shapes[] = {"", ".", "..", "...", "a", "a.b", "a.b.c", "YQ.YQ.YQ",
-                                         "e30.e30.YQ", "..YQ", "e30..YQ", "{}.{}.{}",
-                                         "{\"payload\":\"\",\"signatures\":[]}", "a.b.c.d.e"};
+    static const char *const shapes[] = {"",
+                                         ".",
+                                         "..",
+                                         "...",
+                                         "a",
+                                         "a.b",
+                                         "a.b.c",
+                                         "YQ.YQ.YQ",
+                                         "e30.e30.YQ",
+                                         "..YQ",
+                                         "e30..YQ",
+                                         "{}.{}.{}",
+                                         "{\"payload\":\"\",\"signatures\":[]}",
+                                         "a.b.c.d.e"};
     for (size_t i = 0; i < COUNT_OF(shapes); i++)
         ok(!checks(shapes[i]), "shape %zu", i);
     for (size_t n = 0; n < len; n++)
@@ -403,9 +425,11 @@ static void test_sizes(void)
     ok(!checks_in(ring, (struct text){huge, HUGE}, &why), "7 MB in three parts");
     is_text(why, "longer than a token may be", "and why");
     ok(!checks_in(ring, (struct text){huge, TOKEN_MAX + 1}, &why) &&
-           strcmp(why, "longer than a token may be") == 0, "one byte too long");
+           strcmp(why, "longer than a token may be") == 0,
+       "one byte too long");
     ok(!checks_in(ring, (struct text){huge, TOKEN_MAX}, &why) &&
-           strcmp(why, "longer than a token may be") != 0, "just short enough to be looked at");
+           strcmp(why, "longer than a token may be") != 0,
+       "just short enough to be looked at");
     size_t fits = (TOKEN_MAX - 21 - 44) / 4 * 3;
     memset(huge, 'x', fits);
     char *token = sign_token_n("HS256", NULL, "{\"alg\":\"HS256\"}", huge, fits, false);

@@ -96,14 +96,20 @@ static void test_pinning(void)
                 CHECK(set == 0 || set == JWS_BIT(pin));
                 fits += set != 0;
             } else {
-                uint32_t want = i < 3 ? (uint32_t)JWS_SET_HS : i < 9 ? (uint32_t)JWS_SET_RSA : JWS_BIT(i);
+                uint32_t want = i < 3   ? (uint32_t)JWS_SET_HS
+                                : i < 9 ? (uint32_t)JWS_SET_RSA
+                                        : JWS_BIT(i);
                 ok(set == want, "%s: the set without alg", algs[i]);
             }
             keyring_unref(k);
             mem_free(jwk);
             mem_free(more);
         }
-        is_int(fits, i < 3 ? 3 : i < 9 ? 6 : 1, "%s: how many algs its key can be pinned to", algs[i]);
+        is_int(fits,
+               i < 3   ? 3
+               : i < 9 ? 6
+                       : 1,
+               "%s: how many algs its key can be pinned to", algs[i]);
     }
     static const char *const rs[] = {"RS256"};
     issuer.algorithms = (struct conf_list){(char **)rs, 1};
@@ -117,7 +123,8 @@ static void test_rsa(void)
     static const struct {
         unsigned bits;
         const char *want;
-    } sizes[] = {{1024, "at least 2048"}, {2047, "at least 2048"}, {2048, "taken"}, {3072, "taken"}};
+    } sizes[] = {
+        {1024, "at least 2048"}, {2047, "at least 2048"}, {2048, "taken"}, {3072, "taken"}};
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
         /* The modulus need not be a product of primes to be judged by its size. */
         BIGNUM *n = BN_new();
@@ -137,8 +144,8 @@ static void test_rsa(void)
     even[strlen(n) - 1] = 'A'; /* 256 bytes leave 2 digits, the last with 4 stray bits */
     even[strlen(n) - 2] = 'A';
     static const char *const exponents[][2] = {
-        {"AQAB", "taken"}, {"Aw", "taken"}, {"AQ", "exponent"}, {"AA", "exponent"},
-        {"Ag", "exponent"}, {"AQAA", "exponent"}, {"AQAAAAAAAAAB", "exponent"}, {"", "n or e"},
+        {"AQAB", "taken"},   {"Aw", "taken"},      {"AQ", "exponent"},           {"AA", "exponent"},
+        {"Ag", "exponent"},  {"AQAA", "exponent"}, {"AQAAAAAAAAAB", "exponent"}, {"", "n or e"},
         {"AQAB=", "n or e"}, {"AQ+B", "n or e"}};
     for (size_t i = 0; i < COUNT_OF(exponents); i++) {
         char *jwk = mem_format("{\"kty\":\"RSA\",\"n\":\"%s\",\"e\":\"%s\"}", n, exponents[i][0]);
@@ -186,8 +193,8 @@ static void test_curves(void)
         {"Ed25519", x, y, "none of P-256"},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
-        char *jwk = mem_format("{\"kty\":\"EC\",\"crv\":\"%s\",\"x\":\"%s\",\"y\":\"%s\"}", cases[i].crv,
-                               cases[i].x, cases[i].y);
+        char *jwk = mem_format("{\"kty\":\"EC\",\"crv\":\"%s\",\"x\":\"%s\",\"y\":\"%s\"}",
+                               cases[i].crv, cases[i].x, cases[i].y);
         expect(jwk, cases[i].want, cases[i].crv);
         mem_free(jwk);
     }
@@ -207,10 +214,15 @@ static void test_secrets(void)
         size_t len;
         const char *alg, *want;
     } cases[] = {
-        {31, "", "shorter"}, {32, "", "taken"}, {0, "", "k is missing"},
-        {32, ",\"alg\":\"HS256\"", "taken"}, {47, ",\"alg\":\"HS384\"", "shorter"},
-        {48, ",\"alg\":\"HS384\"", "taken"}, {63, ",\"alg\":\"HS512\"", "shorter"},
-        {64, ",\"alg\":\"HS512\"", "taken"}, {64, ",\"alg\":\"RS256\"", "does not fit"},
+        {31, "", "shorter"},
+        {32, "", "taken"},
+        {0, "", "k is missing"},
+        {32, ",\"alg\":\"HS256\"", "taken"},
+        {47, ",\"alg\":\"HS384\"", "shorter"},
+        {48, ",\"alg\":\"HS384\"", "taken"},
+        {63, ",\"alg\":\"HS512\"", "shorter"},
+        {64, ",\"alg\":\"HS512\"", "taken"},
+        {64, ",\"alg\":\"RS256\"", "does not fit"},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         char *k = encode(SECRET, cases[i].len), *name = mem_format("%zu bytes", cases[i].len);
@@ -226,8 +238,10 @@ static void test_sets(void)
 {
     struct conf_issuer issuer = test_issuer();
     const char *why;
-    char *a = jwk_of(key_for("ES256"), ",\"kid\":\"a\""), *b = jwk_of(key_for("EdDSA"), ",\"kid\":\"a\"");
-    char *both = mem_format("%s,%s", a, b), *with = mem_format("{\"kty\":\"AKP\",\"alg\":\"ML-DSA-44\"},%s", a);
+    char *a = jwk_of(key_for("ES256"), ",\"kid\":\"a\""),
+         *b = jwk_of(key_for("EdDSA"), ",\"kid\":\"a\"");
+    char *both = mem_format("%s,%s", a, b),
+         *with = mem_format("{\"kty\":\"AKP\",\"alg\":\"ML-DSA-44\"},%s", a);
     expect(both, "same kid", "one kid for two keys");
     expect(with, "taken", "an unknown kty beside a known one is passed over");
     expect("{\"kty\":\"AKP\"}", "no key in it fits", "only an unknown kty");
@@ -235,13 +249,22 @@ static void test_sets(void)
     expect("7", "no JSON object", "a number for a key");
     expect("{}", "no kty", "no kty");
     expect("{\"kty\":\"ec\"}", "no key in it fits", "kty is told apart by case");
-    static const char *const texts[] = {"", "[]", "{}", "{\"keys\":{}}", "{\"keys\":[]", "null",
-        "{\"keys\":[],\"keys\":[]}", "{\"keys\":[]}\xff", "\xff\xfe{", "{\"keys\":[[[[[[[[[[[[[[[[[]"};
+    static const char *const texts[] = {"",
+                                        "[]",
+                                        "{}",
+                                        "{\"keys\":{}}",
+                                        "{\"keys\":[]",
+                                        "null",
+                                        "{\"keys\":[],\"keys\":[]}",
+                                        "{\"keys\":[]}\xff",
+                                        "\xff\xfe{",
+                                        "{\"keys\":[[[[[[[[[[[[[[[[[]"};
     for (size_t i = 0; i < COUNT_OF(texts); i++)
         ok(!keyring_from_text(&issuer, text_of(texts[i]), &why) && why, "text %zu: %s", i, why);
     char *big = mem_new((1 << 20) + 2, 1);
     memset(big, ' ', (1 << 20) + 1);
-    ok(!keyring_from_text(&issuer, text_of(big), &why) && strstr(why, "1 MB"), "too large: %s", why);
+    ok(!keyring_from_text(&issuer, text_of(big), &why) && strstr(why, "1 MB"), "too large: %s",
+       why);
     struct keyring *k = ring_of(&issuer, a, &why);
     ok(keyring_ref(k) == k, "a second reference");
     keyring_unref(k);
@@ -297,8 +320,10 @@ static void test_files(void)
     keyring_unref(k);
     conf_faults_free(&faults);
 
-    char *bad = mem_format("{\"keys\":[%s,{\"kty\":\"oct\",\"kid\":\"b\\n\xc3\xa9\",\"k\":\"c2VjcmV0\"},"
-                           "{\"kty\":\"RSA\",\"use\":\"enc\"}]}", a);
+    char *bad =
+        mem_format("{\"keys\":[%s,{\"kty\":\"oct\",\"kid\":\"b\\n\xc3\xa9\",\"k\":\"c2VjcmV0\"},"
+                   "{\"kty\":\"RSA\",\"use\":\"enc\"}]}",
+                   a);
     write_file(one, bad);
     unlink(two);
     k = load(ini, &faults);
@@ -307,7 +332,8 @@ static void test_files(void)
     ok(!k && faults.count == 3, "three faults, all told");
     ok(strstr(text, "[issuer one]") && strstr(text, "[issuer two]"), "with their sections");
     ok(strstr(text, "postern.ini:4"), "with the line of jwks_file");
-    ok(strstr(text, "key 2 (kid \"b???\") is refused: the secret is shorter"), "the key by its kid");
+    ok(strstr(text, "key 2 (kid \"b???\") is refused: the secret is shorter"),
+       "the key by its kid");
     ok(strstr(text, "key 3 is refused: its use is not sig"), "the key by its number");
     ok(strstr(text, "No such file"), "the file that is not there");
     ok(!strstr(text, "c2VjcmV0"), "no secret among them");

@@ -39,11 +39,15 @@ static const char *verdict(const char *payload)
 
 static void test_names(void)
 {
-    static const char *const good[] = {"a", "Z9", "_x", "a.b-c_d", "0",
-        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
-    static const char *const bad[] = {"", ".a", "-a", "a b", "a/b", "a:b", "a\n", "a\"b", "a'b",
-        "a;b", "a{b", "a*b", "\xc3\xa9", "a\x7f",
-        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    static const char *const good[] = {
+        "a",       "Z9", "_x",
+        "a.b-c_d", "0",  "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    static const char *const bad[] = {
+        "",         ".a",    "-a",
+        "a b",      "a/b",   "a:b",
+        "a\n",      "a\"b",  "a'b",
+        "a;b",      "a{b",   "a*b",
+        "\xc3\xa9", "a\x7f", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
     for (size_t i = 0; i < COUNT_OF(good); i++)
         ok(token_name_is_valid(text_of(good[i])), "a good name, %zu bytes", strlen(good[i]));
     for (size_t i = 0; i < COUNT_OF(bad); i++)
@@ -111,7 +115,7 @@ static void test_times(void)
 
 static void test_clock_edges(void)
 {
-    static const uint64_t clocks[] = {0, 1, NOW, 253402300799ULL, INT64_MAX, UINT64_MAX - 1,
+    static const uint64_t clocks[] = {0,         1, NOW, 253402300799ULL, INT64_MAX, UINT64_MAX - 1,
                                       UINT64_MAX};
     struct conf_issuer issuer = test_issuer();
     const char *why;
@@ -146,8 +150,8 @@ static void test_clock_edges(void)
     mem_free(jwk);
 }
 
-#define A(aud) "{" GOOD_ISS "\"exp\":1800000600,\"tenant\":\"acme\"" aud "}"
-#define N(more) "{" GOOD_ISS "\"aud\":\"db\",\"exp\":1800000600," more "}"
+#define A(aud)     "{" GOOD_ISS "\"exp\":1800000600,\"tenant\":\"acme\"" aud "}"
+#define N(more)    "{" GOOD_ISS "\"aud\":\"db\",\"exp\":1800000600," more "}"
 #define SIXTY_FOUR "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
 static void test_claims(void)
@@ -222,7 +226,8 @@ static void test_claims(void)
         {"{\"iss\":\"https://id.example/\"}", "iss is no configured"},
         {"{\"iss\":\"https://ID.example\"}", "iss is no configured"},
         {"{\"iss\":\"\"}", "iss is no configured"},
-        {"{\"iss\":\"https:\\/\\/id.example\",\"aud\":\"db\",\"exp\":1800000600,\"tenant\":\"a\"}", NULL},
+        {"{\"iss\":\"https:\\/\\/id.example\",\"aud\":\"db\",\"exp\":1800000600,\"tenant\":\"a\"}",
+         NULL},
     };
     run_cases("aud", audiences, COUNT_OF(audiences));
     run_cases("name", names, COUNT_OF(names));
@@ -263,13 +268,29 @@ static void test_payload_forms(void)
         size_t len;
     } bad[] = {
 #define P(s) {s, sizeof(s) - 1}
-        P("[]"), P("\"x\""), P("null"), P("1"), P(" "), P("{" GOOD), P("{" GOOD "}x"), P("{" GOOD "}{}"),
-        P("{" GOOD "}\0"), P("{" GOOD ",\"x\":\"\0\"}"), P("{" GOOD ",\"x\":\"\xff\"}"),
-        P("{" GOOD ",\"x\":\"\xc0\x80\"}"), P("{" GOOD ",\"x\":\"\xed\xa0\x80\"}"),
-        P("{" GOOD ",\"x\":\"\\ud800\"}"), P("{" GOOD ",\"x\":\"\\u0000\"}"),
-        P("{" GOOD ",\"\\u0000\":1}"), P("{" GOOD ",\"x\":NaN}"), P("{" GOOD ",\"x\":01}"),
-        P("{" GOOD ",}"), P("{" GOOD ",\"x\":{\"y\":1,\"y\":2}}"), P("\xef\xbb\xbf{" GOOD "}"),
-        P("{" GOOD ",/**/\"x\":1}"), P("eyJhbGciOiJub25lIn0.e30."),
+        P("[]"),
+        P("\"x\""),
+        P("null"),
+        P("1"),
+        P(" "),
+        P("{" GOOD),
+        P("{" GOOD "}x"),
+        P("{" GOOD "}{}"),
+        P("{" GOOD "}\0"),
+        P("{" GOOD ",\"x\":\"\0\"}"),
+        P("{" GOOD ",\"x\":\"\xff\"}"),
+        P("{" GOOD ",\"x\":\"\xc0\x80\"}"),
+        P("{" GOOD ",\"x\":\"\xed\xa0\x80\"}"),
+        P("{" GOOD ",\"x\":\"\\ud800\"}"),
+        P("{" GOOD ",\"x\":\"\\u0000\"}"),
+        P("{" GOOD ",\"\\u0000\":1}"),
+        P("{" GOOD ",\"x\":NaN}"),
+        P("{" GOOD ",\"x\":01}"),
+        P("{" GOOD ",}"),
+        P("{" GOOD ",\"x\":{\"y\":1,\"y\":2}}"),
+        P("\xef\xbb\xbf{" GOOD "}"),
+        P("{" GOOD ",/**/\"x\":1}"),
+        P("eyJhbGciOiJub25lIn0.e30."),
 #undef P
     };
     for (size_t i = 0; i < COUNT_OF(bad); i++)
@@ -302,7 +323,8 @@ static void test_payload_forms(void)
 
 static void test_identity(void)
 {
-    is_text(verdict("{" GOOD ",\"sub\":\"u1\",\"jti\":\"j1\",\"plan\":\"gold\",\"roles\":\" rw  ro \"}"),
+    is_text(verdict("{" GOOD
+                    ",\"sub\":\"u1\",\"jti\":\"j1\",\"plan\":\"gold\",\"roles\":\" rw  ro \"}"),
             "accepted", "a full token");
     is_text(who.tenant, "acme", "tenant");
     is_text(who.subject, "u1", "subject");
@@ -355,9 +377,11 @@ static void test_issuers(void)
     struct conf_issuer one = test_issuer(), two = test_issuer();
     const char *why;
     EVP_PKEY *second = EVP_EC_gen("P-256");
-    char *jwk1 = jwk_of(key_for("ES256"), ",\"kid\":\"k\""), *jwk2 = jwk_of(second, ",\"kid\":\"k\"");
+    char *jwk1 = jwk_of(key_for("ES256"), ",\"kid\":\"k\""),
+         *jwk2 = jwk_of(second, ",\"kid\":\"k\"");
     char *set2 = mem_format("{\"keys\":[%s]}", jwk2);
-    const char *head = "{\"alg\":\"ES256\",\"kid\":\"k\"}", *unknown = "{\"alg\":\"ES256\",\"kid\":\"z\"}";
+    const char *head = "{\"alg\":\"ES256\",\"kid\":\"k\"}",
+               *unknown = "{\"alg\":\"ES256\",\"kid\":\"z\"}";
     const char *from1 = "{" GOOD "}";
     const char *from2 = "{\"iss\":\"two\",\"aud\":\"db\",\"exp\":1800000600,\"tenant\":\"acme\"}";
     two.issuer = (char *)"two";
@@ -395,14 +419,16 @@ static void test_tries(void)
 {
     struct conf_issuer issuer = test_issuer();
     const char *why;
-    char *keys = jwk_of(NULL, ""), *token = sign_token("HS256", "{\"alg\":\"HS256\"}", "{" GOOD "}");
+    char *keys = jwk_of(NULL, ""),
+         *token = sign_token("HS256", "{\"alg\":\"HS256\"}", "{" GOOD "}");
     for (int i = 0; i < 16; i++) {
         char *k = mem_format("{\"kty\":\"oct\",\"kid\":\"%d\",\"k\":\"%042d%c\"},%s", i, 0,
                              "AEIMQUYcgkosw048"[i], keys);
         struct keyring *r = ring_of(&issuer, k, &why);
         CHECK(r);
         if (i >= 14)
-            ok(token_verify(r, text_of(token), NOW, &who, &why) == (i < 15), "behind %d keys", i + 1);
+            ok(token_verify(r, text_of(token), NOW, &who, &why) == (i < 15), "behind %d keys",
+               i + 1);
         keyring_unref(r);
         mem_free(keys);
         keys = k;
@@ -426,10 +452,11 @@ static void test_queue(void)
     const char *why;
     for (size_t i = 0; i < COUNT_OF(algs); i++) {
         char *header = mem_format("{\"alg\":\"%s\"}", algs[i]);
-        char *token = sign_token(algs[i], header, "{" GOOD "}"), *dot = strchr(token, '.');
-        dot[5] ^= 1;
-        (void)!token_verify(ring, text_of(token), NOW, &who, &why);
-        ok(ERR_peek_error() == 0, "%s leaves the error queue empty", algs[i]);
+        char *token = sign_token(algs[i], header, "{" GOOD "}"), *dot = strrchr(token, '.');
+        dot[5] = dot[5] == 'A' ? 'B' : 'A';
+        ok(!token_verify(ring, text_of(token), NOW, &who, &why) &&
+               strcmp(why, "the signature is wrong") == 0 && ERR_peek_error() == 0,
+           "%s leaves the error queue empty", algs[i]);
         mem_free(header);
         mem_free(token);
     }
@@ -470,8 +497,15 @@ static void test_libjwt(void)
         CHECK(jwt_new(&jwt) == 0 && jwt_add_grants_json(jwt, "{" GOOD "}") == 0);
         CHECK(jwt_set_alg(jwt, alg, (unsigned char *)private, private_len) == 0);
         char *theirs = jwt_encode_str(jwt);
-        ok(theirs && token_verify(ring, text_of(theirs), NOW, &who, &why), "%s: libjwt signs, we read",
-           algs[i]);
+        if (!theirs && algs[i][0] == 'P') { /* 1.17 wants a key of the type RSASSA-PSS */
+            ok(true, "%s # SKIP this libjwt does not take an RSA key for it", algs[i]);
+            jwt_free(jwt);
+            mem_free(private);
+            mem_free(public);
+            continue;
+        }
+        ok(theirs && token_verify(ring, text_of(theirs), NOW, &who, &why),
+           "%s: libjwt signs, we read", algs[i]);
         char *header = mem_format("{\"typ\":\"JWT\",\"alg\":\"%s\"}", algs[i]);
         char *ours = sign_token(algs[i], header, "{" GOOD "}");
         ok(token_verify(ring, text_of(ours), NOW, &who, &why), "%s: we sign, we read", algs[i]);

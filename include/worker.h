@@ -1,0 +1,66 @@
+/* One worker thread: its loop, pools, sessions, limiter and mailbox.
+ * Functions here are called on the control thread unless they say otherwise.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_WORKER_H
+#define POSTERN_WORKER_H
+
+#include "admin/console.h"
+#include "gate/audit.h"
+#include "gate/limiter.h"
+#include "io/mailbox.h"
+#include "session/session.h"
+#include "upstream/topology.h"
+
+struct worker;
+
+/* What all workers share; made by control, outlives them. */
+struct workers {
+    struct worker **all;
+    unsigned count;
+    struct session_shared *sessions;
+    struct limiter_shared *limits;
+    struct audit *audit;
+    const char *instance;
+    struct mailbox *control; /* where requests to control go */
+};
+
+/* A job visits the workers one after the other, then comes to an end on the thread that asked
+ * (`origin`, or control when it is WORKER_NONE). */
+enum { WORKER_NONE = -1 };
+struct job {
+    struct mail mail;
+    struct workers *workers;
+    int origin;
+    unsigned next;
+    enum command command;
+    struct table *table;     /* reports */
+    uint64_t session;        /* who asked; or KILL's target */
+    struct cancel_key key;   /* cancels */
+    bool found;
+    char *text;              /* the outcome of a reload */
+    void (*finished)(struct job *, void *receiver); /* for control; NULL: the origin's own */
+    void *arg;
+    uint64_t request;
+    struct table *more[3];   /* reports that are gathered in the same round */
+};
+/* Starts its round. The job is freed after its end. Any thread. */
+void job_start(struct job *j);
+struct job *job_new(struct workers *workers, int origin, enum command command);
+
+/* Its thread runs when this returns. */
+struct worker *worker_start(struct workers *workers, unsigned index, struct generation *generation);
+/* Ends the loop, joins the thread, frees everything. */
+void worker_stop(struct worker *w);
+
+void worker_accept(struct worker *w, int fd, unsigned listener, const char *peer, bool is_unix);
+void worker_configure(struct worker *w, struct generation *generation);
+void worker_topology(struct worker *w, const struct topology *t);
+void worker_drain(struct worker *w);
+void worker_end_sessions(struct worker *w, enum reason why);
+
+const struct counters *worker_counters(const struct worker *w);
+/* Monotonic us of its last sweep: an old one means that it hangs. */
+uint64_t worker_heartbeat(const struct worker *w);
+bool worker_limits_ready(const struct worker *w);
+
+#endif

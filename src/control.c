@@ -1,0 +1,582 @@
+/* The control thread.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "control.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#ifdef HAVE_SYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
+
+#include "admin/http.h"
+#include "admin/metrics.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "io/listen.h"
+#include "upstream/watcher.h"
+#include "worker.h"
+
+enum { WORKERS_MAX = 256, SIGNALS = 3 };
+/* A worker that has not swept for so long hangs. */
+#define HEARTBEAT_LIMIT (10 * US_PER_S)
+#define DRAIN_CHECK     (50 * US_PER_MS)
+
+struct gate {
+    struct list_node node;
+    struct control *control;
+    struct listen_socket *socket;
+    char *name, *address;
+    uint32_t wanted_port;
+    unsigned index; /* in the configuration's listeners */
+    bool keep;
+};
+
+struct control {
+    struct loop *loop;
+    const char *path;
+    struct generation *generation;
+    struct workers workers;
+    struct session_shared sessions;
+    struct mailbox *mailbox;
+    struct watcher *watcher;
+    struct http *http;
+    struct list gates;
+    struct map topologies; /* cluster -> topology, for readiness */
+    struct event signals[SIGNALS];
+    struct timer drain;
+    uint64_t drain_until, started_at;
+    unsigned next_worker;
+    bool was_ready, draining;
+    char *instance;
+};
+
+static void notify(const char *state)
+{
+#ifdef HAVE_SYSTEMD
+    (void)sd_notify(0, state);
+#else
+    (void)state;
+#endif
+}
+
+/* ---- listeners ---- */
+
+static void on_accepted(void *arg, int fd, const char *peer, bool is_unix)
+{
+    struct gate *g = arg;
+    struct control *c = g->control;
+    struct worker *w = c->workers.all[c->next_worker++ % c->workers.count];
+    worker_accept(w, fd, g->index, peer, is_unix);
+}
+
+static void gate_free(struct control *c, struct gate *g)
+{
+    list_remove(&c->gates, &g->node);
+    listen_close(g->socket);
+    mem_free(g->name);
+    mem_free(g->address);
+    mem_free(g);
+}
+
+static struct gate *find_gate(struct control *c, const struct conf_listener *l, const char *address)
+{
+    LIST_EACH(&c->gates, struct gate, node, g)
+        if (strcmp(g->name, l->at.name) == 0 && strcmp(g->address, address) == 0 && g->wanted_port == l->port)
+            return g;
+    return NULL;
+}
+
+static bool open_gate(struct control *c, const struct conf *conf, unsigned index, const char *address,
+                      struct conf_faults *faults)
+{
+    const struct conf_listener *l = conf->listeners[index];
+    char error[256];
+    struct gate *g = NEW(struct gate);
+    g->control = c;
+    g->index = index;
+    g->socket = listen_open(c->loop, address, (uint16_t)l->port, (int)l->backlog, on_accepted, g, error, sizeof(error));
+    if (!g->socket) {
+        conf_fault(faults, conf, &l->at, "address", "%s", error);
+        mem_free(g);
+        return false;
+    }
+    g->name = mem_dup(l->at.name);
+    g->address = mem_dup(address);
+    g->wanted_port = l->port;
+    g->keep = true;
+    list_push_back(&c->gates, &g->node);
+    log_info(NULL, "listening: %s on %s port %u", g->name, address, listen_port(g->socket));
+    return true;
+}
+
+/* Opens what is new; on a fault closes it again. What is gone is closed by the caller's second
+ * step, close_gates(). */
+static bool open_gates(struct control *c, const struct conf *conf, struct conf_faults *faults)
+{
+    unsigned before = faults->count;
+    size_t old = c->gates.count;
+    LIST_EACH(&c->gates, struct gate, node, g)
+        g->keep = false;
+    for (unsigned i = 0; i < conf->listener_count; i++) {
+        const struct conf_listener *l = conf->listeners[i];
+        for (size_t k = 0; k < l->address.count; k++) {
+            struct gate *g = find_gate(c, l, l->address.item[k]);
+            if (g)
+                g->keep = true;
+            else
+                (void)open_gate(c, conf, i, l->address.item[k], faults);
+        }
+    }
+    if (faults->count == before)
+        return true;
+    size_t i = 0;
+    LIST_EACH(&c->gates, struct gate, node, g)
+        if (i++ >= old)
+            gate_free(c, g);
+    return false;
+}
+
+static void settle_gates(struct control *c, const struct conf *conf)
+{
+    LIST_EACH(&c->gates, struct gate, node, g) {
+        if (!g->keep) {
+            log_info(NULL, "listening no more: %s on %s", g->name, g->address);
+            gate_free(c, g);
+            continue;
+        }
+        for (unsigned i = 0; i < conf->listener_count; i++)
+            if (strcmp(conf->listeners[i]->at.name, g->name) == 0)
+                g->index = i;
+    }
+}
+
+static void write_ready_file(struct control *c)
+{
+    const char *path = c->generation->conf->postern.ready_file;
+    if (!path[0])
+        return;
+    char *scratch = mem_format("%s.new", path);
+    FILE *f = fopen(scratch, "w");
+    if (f) {
+        LIST_EACH(&c->gates, struct gate, node, g)
+            fprintf(f, "%s %s %u\n", g->name, g->address, listen_port(g->socket));
+        if (c->http)
+            fprintf(f, "http 127.0.0.1 %u\n", http_port(c->http));
+    }
+    if (!f || fclose(f) != 0 || rename(scratch, path) != 0)
+        log_error(NULL, "%s cannot be written: %s", path, strerror(errno));
+    mem_free(scratch);
+}
+
+/* ---- discovery ---- */
+
+static void on_topology(void *arg, const struct topology *t)
+{
+    struct control *c = arg;
+    struct topology *old = map_put(&c->topologies, text_of(t->cluster), (void *)topology_ref(t));
+    topology_unref(old);
+    for (unsigned i = 0; i < c->workers.count; i++)
+        worker_topology(c->workers.all[i], t);
+}
+
+static const struct watcher_ops watcher_ops = {on_topology};
+
+/* ---- configuration ---- */
+
+static bool apply_logging(const struct conf *conf, struct audit *audit, struct conf_faults *faults)
+{
+    const struct conf_postern *p = &conf->postern;
+    bool ok = true;
+    if (!log_configure((enum log_level)p->log_level, (enum log_format)p->log_format, p->log_file[0] ? p->log_file : NULL)) {
+        conf_fault(faults, conf, &p->at, "log_file", "%s: %s", p->log_file, strerror(errno));
+        ok = false;
+    }
+    if (!audit_open(audit, p->audit_file)) {
+        conf_fault(faults, conf, &p->at, "audit_file", "%s: %s", p->audit_file, strerror(errno));
+        ok = false;
+    }
+    return ok;
+}
+
+static void log_faults(struct buf *text)
+{
+    struct text rest = buf_text(text), line;
+    while (text_split(&rest, '\n', &line))
+        if (line.len)
+            log_error("config", TEXT_FMT, TEXT_ARG(line));
+}
+
+/* The RESTART settings of the running process stay what they are. */
+static void warn_restart(const struct conf *old, const struct conf *fresh)
+{
+    struct buf text;
+    buf_init(&text, 65536);
+    conf_restart_needed(old, fresh, &text);
+    struct text rest = buf_text(&text), line;
+    while (text_split(&rest, '\n', &line))
+        if (line.len)
+            log_warning("config", TEXT_FMT, TEXT_ARG(line));
+    buf_free(&text);
+}
+
+static struct generation *read_generation(struct control *c, struct conf_faults *faults)
+{
+    struct conf *conf = conf_load(c->path, faults);
+    struct generation *g = NULL;
+    if (conf && faults->count == 0)
+        g = generation_load(conf, faults);
+    conf_unref(conf);
+    if (g && (!open_gates(c, g->conf, faults) || !apply_logging(g->conf, c->workers.audit, faults))) {
+        generation_unref(g);
+        g = NULL;
+    }
+    return g;
+}
+
+/* All or nothing. NULL on success, else what was wrong (the caller frees it). */
+static char *reload(struct control *c)
+{
+    struct conf_faults faults;
+    conf_faults_init(&faults);
+    notify("RELOADING=1");
+    struct generation *g = read_generation(c, &faults);
+    char *wrong = NULL;
+    if (g) {
+        warn_restart(c->generation->conf, g->conf);
+        settle_gates(c, g->conf);
+        for (unsigned i = 0; i < c->workers.count; i++)
+            worker_configure(c->workers.all[i], g);
+        watcher_configure(c->watcher, g->conf, g->access->credentials);
+        generation_unref(c->generation);
+        c->generation = g;
+        write_ready_file(c);
+        log_info("config", "%s was read again and is in force", c->path);
+    } else {
+        log_faults(&faults.text);
+        log_error("config", "%s has %u fault%s: the old configuration stays in force", c->path, faults.count, faults.count == 1 ? "" : "s");
+        wrong = mem_dup_n(faults.text.len ? buf_front(&faults.text) : "unreadable", faults.text.len ? buf_size(&faults.text) : 10);
+    }
+    audit_write(c->workers.audit, &(struct audit_event){.event = "admin", .command = "RELOAD", .reason = g ? "ok" : "faults"});
+    conf_faults_free(&faults);
+    notify("READY=1");
+    return wrong;
+}
+
+void control_reload_job(struct mail *m, void *receiver)
+{
+    struct job *j = CONTAINER_OF(m, struct job, mail);
+    j->text = reload(receiver);
+    job_start(j);
+}
+
+/* ---- health and metrics ---- */
+
+static bool is_started(void *arg)
+{
+    return ((struct control *)arg)->was_ready;
+}
+
+static bool is_ready(void *arg, struct buf *why)
+{
+    struct control *c = arg;
+    const struct conf *conf = c->generation->conf;
+    bool ready = true;
+    if (c->draining) {
+        buf_printf(why, "draining: no new clients\n");
+        ready = false;
+    }
+    for (size_t i = 0; i < conf->cluster_count; i++) {
+        const char *name = conf->clusters[i]->at.name;
+        const struct topology *t = map_get(&c->topologies, text_of(name));
+        if (!t || !topology_has_healthy(t)) {
+            buf_printf(why, "cluster %s: no node answers\n", name);
+            ready = false;
+        }
+    }
+    bool limits = true;
+    for (unsigned i = 0; i < c->workers.count; i++)
+        limits = limits && worker_limits_ready(c->workers.all[i]);
+    if (!limits && conf->redis.url[0] && conf->redis.away == CONF_AWAY_CLOSED) {
+        buf_printf(why, "redis: away, and the limits are closed without it\n");
+        ready = false;
+    } else if (!limits && !c->was_ready) {
+        buf_printf(why, "redis: not reached yet\n");
+        ready = false;
+    }
+    c->was_ready = c->was_ready || ready;
+    return ready;
+}
+
+static bool is_alive(void *arg)
+{
+    struct control *c = arg;
+    uint64_t now = clock_now();
+    for (unsigned i = 0; i < c->workers.count; i++)
+        if (now - worker_heartbeat(c->workers.all[i]) > HEARTBEAT_LIMIT && now > worker_heartbeat(c->workers.all[i]))
+            return false;
+    return true;
+}
+
+static void answer_scrape(struct job *j, bool page)
+{
+    struct control *c = j->arg;
+    const struct counters *counters[WORKERS_MAX];
+    struct metrics_input in = {.counters = counters, .workers = c->workers.count, .pools = j->more[0],
+                               .limits = j->more[1], .nodes = j->more[2],
+                               .clients = atomic_load(&c->sessions.clients), .log_dropped = log_dropped(),
+                               .started_at = c->started_at,
+                               .redis_configured = c->generation->conf->redis.url[0] != '\0', .redis_ready = true};
+    for (unsigned i = 0; i < c->workers.count; i++) {
+        counters[i] = worker_counters(c->workers.all[i]);
+        in.redis_ready = in.redis_ready && worker_limits_ready(c->workers.all[i]);
+    }
+    report_finish(COMMAND_LIMITS, j->more[1]);
+    struct buf out;
+    buf_init(&out, 64 << 20);
+    if (page)
+        status_page_write(&in, &out);
+    else
+        metrics_write(&in, &out);
+    http_answer(c->http, j->request, page ? "text/html; charset=utf-8" : "text/plain; version=0.0.4; charset=utf-8", buf_text(&out));
+    buf_free(&out);
+}
+
+static void finish_metrics(struct job *j, void *receiver)
+{
+    answer_scrape(j, false);
+}
+
+static void finish_page(struct job *j, void *receiver)
+{
+    answer_scrape(j, true);
+}
+
+static void start_scrape(struct control *c, uint64_t request, void (*finished)(struct job *, void *))
+{
+    struct job *j = job_new(&c->workers, WORKER_NONE, COMMAND_NONE);
+    j->more[0] = report_new(COMMAND_POOLS);
+    j->more[1] = report_new(COMMAND_LIMITS);
+    j->more[2] = report_new(COMMAND_NODES);
+    j->request = request;
+    j->arg = c;
+    j->finished = finished;
+    job_start(j);
+}
+
+static void get_metrics(void *arg, struct http *http, uint64_t request)
+{
+    start_scrape(arg, request, finish_metrics);
+}
+
+static void get_page(void *arg, struct http *http, uint64_t request)
+{
+    start_scrape(arg, request, finish_page);
+}
+
+/* ---- the end ---- */
+
+static void on_drain_timer(struct timer *t)
+{
+    struct control *c = CONTAINER_OF(t, struct control, drain);
+    uint64_t now = loop_now(c->loop);
+    if (atomic_load(&c->sessions.clients) == 0) {
+        loop_break(c->loop);
+        return;
+    }
+    if (now >= c->drain_until) {
+        log_warning(NULL, "%u client connections did not end in time: closing them", atomic_load(&c->sessions.clients));
+        loop_break(c->loop);
+        return;
+    }
+    timer_start(t, DRAIN_CHECK);
+}
+
+static void close_gates(struct control *c)
+{
+    LIST_EACH(&c->gates, struct gate, node, g)
+        gate_free(c, g);
+}
+
+static void drain(struct control *c)
+{
+    if (c->draining) { /* asked twice: at once */
+        loop_break(c->loop);
+        return;
+    }
+    c->draining = true;
+    notify("STOPPING=1");
+    log_info(NULL, "draining: transactions may finish within %llu s",
+             (unsigned long long)(c->generation->conf->postern.drain_timeout / US_PER_S));
+    close_gates(c);
+    c->drain_until = loop_now(c->loop) + c->generation->conf->postern.drain_timeout;
+    for (unsigned i = 0; i < c->workers.count; i++)
+        worker_drain(c->workers.all[i]);
+    timer_start(&c->drain, DRAIN_CHECK);
+}
+
+static void on_signal(evutil_socket_t signal_number, short what, void *arg)
+{
+    struct control *c = arg;
+    if (signal_number == SIGHUP) {
+        mem_free(reload(c));
+    } else if (signal_number == SIGTERM) {
+        drain(c);
+    } else {
+        log_info(NULL, "stopping at once");
+        loop_break(c->loop);
+    }
+}
+
+/* ---- life ---- */
+
+static bool become_user(const char *name)
+{
+    if (!name[0] || geteuid() != 0)
+        return true;
+    struct passwd *p = getpwnam(name);
+    if (!p || initgroups(name, p->pw_gid) != 0 || setgid(p->pw_gid) != 0 || setuid(p->pw_uid) != 0) {
+        log_error("config", "cannot become user \"%s\": %s", name, p ? strerror(errno) : "no such user");
+        return false;
+    }
+    return true;
+}
+
+static bool write_pid(const char *path)
+{
+    if (!path[0])
+        return true;
+    FILE *f = fopen(path, "w");
+    bool ok = f && fprintf(f, "%ld\n", (long)getpid()) > 0;
+    ok = (f && fclose(f) == 0) && ok;
+    if (!ok)
+        log_error("config", "pid_file %s: %s", path, strerror(errno));
+    return ok;
+}
+
+static void start_workers(struct control *c)
+{
+    const struct conf *conf = c->generation->conf;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned count = conf->postern.workers ? conf->postern.workers : cores > 0 ? (unsigned)cores : 1;
+    if (count > WORKERS_MAX)
+        count = WORKERS_MAX;
+    c->workers.count = count;
+    c->workers.all = mem_new(count, sizeof(*c->workers.all));
+    for (unsigned i = 0; i < count; i++)
+        c->workers.all[i] = worker_start(&c->workers, i, c->generation);
+}
+
+static bool open_all(struct control *c)
+{
+    static const struct http_ops http_ops = {is_started, is_ready, is_alive, get_metrics, get_page};
+    const struct conf *conf = c->generation->conf;
+    struct conf_faults faults;
+    char error[256];
+    conf_faults_init(&faults);
+    bool ok = apply_logging(conf, c->workers.audit, &faults);
+    ok = open_gates(c, conf, &faults) && ok;
+    if (conf->postern.http_listen[0]) {
+        c->http = http_new(c->loop, conf->postern.http_listen, &http_ops, c, error, sizeof(error));
+        if (!c->http) {
+            conf_fault(&faults, conf, &conf->postern.at, "http_listen", "%s", error);
+            ok = false;
+        }
+    }
+    log_faults(&faults.text);
+    conf_faults_free(&faults);
+    return ok && become_user(conf->postern.user) && write_pid(conf->postern.pid_file);
+}
+
+static void add_signals(struct control *c)
+{
+    static const int numbers[SIGNALS] = {SIGHUP, SIGTERM, SIGINT};
+    for (int i = 0; i < SIGNALS; i++) {
+        evsignal_assign(&c->signals[i], loop_base(c->loop), numbers[i], on_signal, c);
+        CHECK(event_add(&c->signals[i], NULL) == 0);
+    }
+}
+
+static char *instance_name(const struct conf *conf)
+{
+    char host[128] = "postern";
+    if (conf->postern.instance[0])
+        return mem_dup(conf->postern.instance);
+    (void)gethostname(host, sizeof(host) - 1);
+    return mem_format("%s-%ld", host, (long)getpid());
+}
+
+static void stop_all(struct control *c)
+{
+    for (unsigned i = 0; i < c->workers.count; i++)
+        worker_end_sessions(c->workers.all[i], REASON_SHUTDOWN);
+    watcher_free(c->watcher);
+    for (unsigned i = 0; i < c->workers.count; i++)
+        worker_stop(c->workers.all[i]);
+    mem_free(c->workers.all);
+}
+
+static void release(struct control *c)
+{
+    close_gates(c);
+    http_free(c->http);
+    for (int i = 0; i < SIGNALS; i++)
+        if (event_initialized(&c->signals[i]))
+            event_del(&c->signals[i]);
+    timer_stop(&c->drain);
+    mailbox_free(c->mailbox);
+    size_t i = 0;
+    for (struct topology *t; (t = map_each(&c->topologies, &i));)
+        topology_unref(t);
+    map_free(&c->topologies);
+    limiter_shared_free(c->workers.limits);
+    audit_free(c->workers.audit);
+    if (c->generation->conf->postern.pid_file[0])
+        unlink(c->generation->conf->postern.pid_file);
+    generation_unref(c->generation);
+    loop_free(c->loop);
+    mem_free(c->instance);
+    mem_free(c);
+}
+
+int control_run(const char *path, const struct conf *conf, struct generation *generation)
+{
+    struct control *c = NEW(struct control);
+    c->path = path;
+    c->generation = generation;
+    conf_unref(conf);
+    list_init(&c->gates);
+    c->started_at = clock_wall_s();
+    c->loop = loop_new();
+    c->mailbox = mailbox_new(c->loop, c);
+    c->instance = instance_name(generation->conf);
+    timer_init(&c->drain, c->loop, on_drain_timer);
+    c->workers.sessions = &c->sessions;
+    c->workers.limits = limiter_shared_new();
+    c->workers.audit = audit_new(c->instance);
+    c->workers.instance = c->instance;
+    c->workers.control = c->mailbox;
+    random_bytes(&c->sessions.next_pid, sizeof(c->sessions.next_pid));
+    if (!open_all(c)) {
+        release(c);
+        return 1;
+    }
+    start_workers(c);
+    c->watcher = watcher_new(c->loop, generation->conf, generation->access->credentials, &watcher_ops, c);
+    add_signals(c);
+    write_ready_file(c);
+    log_info(NULL, "postern %s started: %u workers, configuration %s", PACKAGE_VERSION, c->workers.count, path);
+    notify("READY=1");
+    loop_run(c->loop);
+    stop_all(c);
+    release(c);
+    log_info(NULL, "postern ended");
+    return 0;
+}

@@ -1,0 +1,428 @@
+/* A worker thread and the mail it understands.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "worker.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "control.h"
+
+#define SWEEP US_PER_S
+
+struct worker {
+    pthread_t thread;
+    struct workers *workers;
+    struct loop *loop;
+    struct mailbox *mailbox;
+    struct counters counters;
+    struct registry registry;
+    struct home home;
+    struct timer sweep;
+    _Atomic uint64_t heartbeat;
+    atomic_bool limits_ready;
+    unsigned index;
+};
+
+/* ---- jobs ---- */
+
+struct job *job_new(struct workers *workers, int origin, enum command command)
+{
+    struct job *j = NEW(struct job);
+    j->workers = workers;
+    j->origin = origin;
+    j->command = command;
+    j->table = report_new(command);
+    return j;
+}
+
+static void job_free(struct job *j)
+{
+    table_free(j->table);
+    for (size_t i = 0; i < COUNT_OF(j->more); i++)
+        table_free(j->more[i]);
+    mem_free(j->text);
+    mem_wipe(&j->key, sizeof(j->key));
+    mem_free(j);
+}
+
+static void job_discard(struct mail *m)
+{
+    job_free(CONTAINER_OF(m, struct job, mail));
+}
+
+/* The end of a cancel, a report, a KILL, a RELOAD: back with the session that asked. */
+static void answer_session(struct worker *w, struct job *j)
+{
+    if (j->key.len) {
+        session_cancel_done(&w->home, j->session);
+        if (!j->found)
+            counter_add(&w->counters, COUNTER_CANCELS_UNKNOWN, 1);
+        return;
+    }
+    struct session *s = session_by_id(&w->home, j->session);
+    if (!s || s->state != SESSION_CONSOLE)
+        return;
+    if (j->command == COMMAND_KILL && !j->found)
+        console_answer_error(s, REASON_SYNTAX, "no client has that id");
+    else if (j->command == COMMAND_RELOAD && j->text)
+        console_answer_error(s, REASON_SYNTAX, j->text);
+    else if (j->table)
+        console_answer_table(s, j->table);
+    else
+        console_answer_done(s, j->command == COMMAND_KILL ? "KILL" : "RELOAD");
+    session_console_ready(s);
+}
+
+static void job_end_on_worker(struct mail *m, void *receiver)
+{
+    struct job *j = CONTAINER_OF(m, struct job, mail);
+    if (j->table)
+        report_finish(j->command, j->table);
+    answer_session(receiver, j);
+    job_free(j);
+}
+
+static void job_end_on_control(struct mail *m, void *receiver)
+{
+    struct job *j = CONTAINER_OF(m, struct job, mail);
+    j->finished(j, receiver);
+    job_free(j);
+}
+
+static void job_visit(struct mail *m, void *receiver);
+
+static void job_go_on(struct job *j)
+{
+    j->mail.discard = job_discard;
+    if (j->next < j->workers->count) {
+        j->mail.deliver = job_visit;
+        mailbox_post(j->workers->all[j->next]->mailbox, &j->mail);
+    } else if (j->origin == WORKER_NONE) {
+        j->mail.deliver = job_end_on_control;
+        mailbox_post(j->workers->control, &j->mail);
+    } else {
+        j->mail.deliver = job_end_on_worker;
+        mailbox_post(j->workers->all[j->origin]->mailbox, &j->mail);
+    }
+}
+
+static void kill_here(struct worker *w, struct job *j)
+{
+    struct session *s = session_by_id(&w->home, j->request);
+    if (!s)
+        return;
+    j->found = true;
+    session_fail(s, REASON_KILLED, NULL, NULL);
+}
+
+static void job_visit(struct mail *m, void *receiver)
+{
+    struct worker *w = receiver;
+    struct job *j = CONTAINER_OF(m, struct job, mail);
+    static const enum command gathered[] = {COMMAND_POOLS, COMMAND_LIMITS, COMMAND_NODES};
+    j->next++;
+    if (j->key.len) {
+        if (session_cancel(&w->home, &j->key)) {
+            j->found = true;
+            j->next = j->workers->count;
+        }
+    } else if (j->command == COMMAND_KILL) {
+        kill_here(w, j);
+    } else if (j->table) {
+        report_add(j->command, &w->home, j->table);
+    }
+    for (size_t i = 0; i < COUNT_OF(j->more); i++)
+        if (j->more[i])
+            report_add(gathered[i], &w->home, j->more[i]);
+    job_go_on(j);
+}
+
+void job_start(struct job *j)
+{
+    job_go_on(j);
+}
+
+/* ---- what sessions ask of their worker ---- */
+
+struct arrival {
+    struct mail mail;
+    struct session *session;
+};
+
+static void on_arrival(struct mail *m, void *receiver)
+{
+    struct worker *w = receiver;
+    struct arrival *a = CONTAINER_OF(m, struct arrival, mail);
+    session_arrive(&w->home, a->session);
+    mem_free(a);
+}
+
+static void lose_arrival(struct mail *m)
+{
+    /* The process is ending: the descriptor and the memory go with it. */
+    mem_free(CONTAINER_OF(m, struct arrival, mail));
+}
+
+static void home_move(struct home *home, struct session *s, unsigned to)
+{
+    struct worker *w = CONTAINER_OF(home, struct worker, home);
+    struct arrival *a = NEW(struct arrival);
+    a->mail.deliver = on_arrival;
+    a->mail.discard = lose_arrival;
+    a->session = s;
+    mailbox_post(w->workers->all[to]->mailbox, &a->mail);
+}
+
+static void home_cancel(struct home *home, uint64_t session, const struct cancel_key *key)
+{
+    struct worker *w = CONTAINER_OF(home, struct worker, home);
+    struct job *j = job_new(w->workers, (int)w->index, COMMAND_NONE);
+    j->session = session;
+    j->key = *key;
+    job_start(j);
+}
+
+static void audit_command(struct session *s, enum command c)
+{
+    char tag[40];
+    session_tag(s, tag, sizeof(tag));
+    audit_write(s->home->audit, &(struct audit_event){.event = "admin", .session = tag, .user = s->who,
+                                                      .address = s->peer, .command = console_name(c)});
+}
+
+static void answer_at_once(struct session *s, enum command c)
+{
+    if (c == COMMAND_SYNTAX)
+        console_answer_error(s, REASON_SYNTAX, NULL);
+    else if (c == COMMAND_NONE)
+        session_put(s, "I\0\0\0\4", 5);
+    else
+        console_answer_done(s, "SET");
+    session_console_ready(s);
+}
+
+static void home_command(struct home *home, struct session *s, struct text sql)
+{
+    struct worker *w = CONTAINER_OF(home, struct worker, home);
+    struct text argument;
+    enum command c = console_parse(sql, &argument);
+    if (c == COMMAND_SYNTAX || c == COMMAND_NONE || c == COMMAND_NOOP) {
+        answer_at_once(s, c);
+        return;
+    }
+    audit_command(s, c);
+    struct job *j = job_new(w->workers, (int)w->index, c);
+    j->session = s->id;
+    if (c == COMMAND_KILL) {
+        char id[32];
+        (void)text_to_array(argument, id, sizeof(id));
+        j->request = strtoull(id, NULL, 16);
+    }
+    if (c == COMMAND_RELOAD) {
+        j->next = w->workers->count; /* no worker has a part in it: control answers */
+        j->mail.deliver = control_reload_job;
+        j->mail.discard = job_discard;
+        mailbox_post(w->workers->control, &j->mail);
+        return;
+    }
+    job_start(j);
+}
+
+/* ---- mail from control ---- */
+
+struct order {
+    struct mail mail;
+    void (*run)(struct worker *, struct order *);
+    int fd;
+    unsigned listener;
+    bool is_unix;
+    enum reason why;
+    struct generation *generation;
+    const struct topology *topology;
+    char peer[80];
+};
+
+static void on_order(struct mail *m, void *receiver)
+{
+    struct order *o = CONTAINER_OF(m, struct order, mail);
+    o->run(receiver, o);
+    mem_free(o);
+}
+
+static void discard_order(struct mail *m)
+{
+    struct order *o = CONTAINER_OF(m, struct order, mail);
+    if (o->fd >= 0)
+        close(o->fd);
+    generation_unref(o->generation);
+    topology_unref(o->topology);
+    mem_free(o);
+}
+
+static struct order *order_new(void (*run)(struct worker *, struct order *))
+{
+    struct order *o = NEW(struct order);
+    o->mail.deliver = on_order;
+    o->mail.discard = discard_order;
+    o->run = run;
+    o->fd = -1;
+    return o;
+}
+
+static void run_accept(struct worker *w, struct order *o)
+{
+    session_new(&w->home, o->fd, o->listener, o->peer, o->is_unix);
+}
+
+void worker_accept(struct worker *w, int fd, unsigned listener, const char *peer, bool is_unix)
+{
+    struct order *o = order_new(run_accept);
+    o->fd = fd;
+    o->listener = listener;
+    o->is_unix = is_unix;
+    snprintf(o->peer, sizeof(o->peer), "%s", peer);
+    mailbox_post(w->mailbox, &o->mail);
+}
+
+static void run_configure(struct worker *w, struct order *o)
+{
+    generation_unref(w->home.generation);
+    w->home.generation = o->generation;
+    pools_configure(w->home.pools, o->generation->access);
+    limiter_configure(w->home.limiter, o->generation->conf);
+}
+
+void worker_configure(struct worker *w, struct generation *generation)
+{
+    struct order *o = order_new(run_configure);
+    o->generation = generation_ref(generation);
+    mailbox_post(w->mailbox, &o->mail);
+}
+
+static void run_topology(struct worker *w, struct order *o)
+{
+    pools_set_topology(w->home.pools, o->topology);
+    topology_unref(o->topology);
+}
+
+void worker_topology(struct worker *w, const struct topology *t)
+{
+    struct order *o = order_new(run_topology);
+    o->topology = topology_ref(t);
+    mailbox_post(w->mailbox, &o->mail);
+}
+
+static void run_drain(struct worker *w, struct order *o)
+{
+    sessions_drain(&w->home);
+}
+
+void worker_drain(struct worker *w)
+{
+    mailbox_post(w->mailbox, &order_new(run_drain)->mail);
+}
+
+static void run_end(struct worker *w, struct order *o)
+{
+    sessions_end(&w->home, o->why);
+}
+
+void worker_end_sessions(struct worker *w, enum reason why)
+{
+    struct order *o = order_new(run_end);
+    o->why = why;
+    mailbox_post(w->mailbox, &o->mail);
+}
+
+/* ---- life ---- */
+
+static void on_sweep(struct timer *t)
+{
+    struct worker *w = CONTAINER_OF(t, struct worker, sweep);
+    sessions_sweep(&w->home);
+    atomic_store(&w->heartbeat, loop_now(w->loop));
+    atomic_store(&w->limits_ready, limiter_is_ready(w->home.limiter));
+    timer_start(t, SWEEP);
+}
+
+static void *run(void *arg)
+{
+    struct worker *w = arg;
+    loop_run(w->loop);
+    sessions_end(&w->home, REASON_SHUTDOWN);
+    return NULL;
+}
+
+struct worker *worker_start(struct workers *workers, unsigned index, struct generation *generation)
+{
+    static const struct home_ops ops = {home_move, home_cancel, home_command};
+    struct worker *w = NEW(struct worker);
+    char name[16];
+    w->workers = workers;
+    w->index = index;
+    w->loop = loop_new();
+    w->mailbox = mailbox_new(w->loop, w);
+    struct home *h = &w->home;
+    h->loop = w->loop;
+    h->counters = &w->counters;
+    h->pools = pools_new(w->loop, &w->counters, index, workers->count);
+    h->limiter = limiter_new(w->loop, workers->limits, generation->conf, workers->instance, index, workers->count);
+    h->registry = &w->registry;
+    h->audit = workers->audit;
+    h->generation = generation_ref(generation);
+    h->shared = workers->sessions;
+    h->ops = &ops;
+    h->worker = index;
+    h->worker_count = workers->count;
+    list_init(&h->sessions);
+    pools_configure(h->pools, generation->access);
+    timer_init(&w->sweep, w->loop, on_sweep);
+    timer_start(&w->sweep, 0);
+    atomic_store(&w->heartbeat, clock_now());
+    CHECK(pthread_create(&w->thread, NULL, run, w) == 0);
+    snprintf(name, sizeof(name), "worker-%u", index);
+    pthread_setname_np(w->thread, name);
+    return w;
+}
+
+static void run_stop(struct worker *w, struct order *o)
+{
+    loop_break(w->loop);
+}
+
+void worker_stop(struct worker *w)
+{
+    mailbox_post(w->mailbox, &order_new(run_stop)->mail);
+    pthread_join(w->thread, NULL);
+    timer_stop(&w->sweep);
+    mailbox_free(w->mailbox);
+    limiter_free(w->home.limiter);
+    pools_free(w->home.pools);
+    map_free(&w->home.by_id);
+    map_free(&w->registry.keys);
+    generation_unref(w->home.generation);
+    loop_free(w->loop);
+    mem_free(w);
+}
+
+const struct counters *worker_counters(const struct worker *w)
+{
+    return &w->counters;
+}
+
+uint64_t worker_heartbeat(const struct worker *w)
+{
+    return atomic_load((_Atomic uint64_t *)&w->heartbeat);
+}
+
+bool worker_limits_ready(const struct worker *w)
+{
+    return atomic_load((atomic_bool *)&w->limits_ready);
+}
