@@ -19,10 +19,11 @@
 
 #include <event2/buffer.h>
 #include <event2/http.h>
-#include <event2/keyvalq_struct.h>
+#include <event2/listener.h>
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
 #include "conf/values.h"
@@ -44,6 +45,7 @@ struct http {
     const struct http_ops *ops;
     void *arg;
     struct map waiting; /* id -> struct waiting */
+    struct timer tick; /* accepts again after a failure */
     uint64_t next;
     uint16_t port;
 };
@@ -284,6 +286,21 @@ static uint16_t port_of(int fd)
                                          : ((struct sockaddr_in *)(void *)&a)->sin_port);
 }
 
+/* Out of descriptors, say: the connection stays in the queue, and trying again at once would only
+ * burn the processor. arg is evhttp's own, so that a tick has to undo this. */
+static void on_accept_failed(struct evconnlistener *l, void *arg)
+{
+    log_error("http", "accept: %s; trying again in a second", strerror(EVUTIL_SOCKET_ERROR()));
+    evconnlistener_disable(l);
+}
+
+static void on_tick(struct timer *t)
+{
+    struct http *h = CONTAINER_OF(t, struct http, tick);
+    evconnlistener_enable(evhttp_bound_socket_get_listener(h->bound));
+    timer_start(t, US_PER_S);
+}
+
 struct http *http_new(struct loop *loop, const char *address, const struct http_ops *ops, void *arg,
                       char *error, size_t size)
 {
@@ -313,6 +330,9 @@ struct http *http_new(struct loop *loop, const char *address, const struct http_
         http_free(h);
         return NULL;
     }
+    timer_init(&h->tick, loop, on_tick);
+    timer_start(&h->tick, US_PER_S);
+    evconnlistener_set_error_cb(evhttp_bound_socket_get_listener(h->bound), on_accept_failed);
     return h;
 }
 
@@ -320,6 +340,7 @@ void http_free(struct http *h)
 {
     if (!h)
         return;
+    timer_stop(&h->tick);
     size_t i = 0;
     for (struct waiting *w; (w = map_each(&h->waiting, &i)); i = 0) {
         struct evhttp_request *r = waiting_end(w);

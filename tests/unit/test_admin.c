@@ -382,6 +382,24 @@ static void test_reports(void)
     }
     ok(show && reload && kill, "help knows the commands");
     table_free(t);
+    struct conf_faults faults;
+    conf_faults_init(&faults);
+    const char *top = getenv("top_srcdir");
+    char *path = mem_format("%s/conf/postern.ini", top ? top : "..");
+    struct conf *conf = conf_load(path, &faults);
+    struct generation generation = {.conf = conf};
+    one.home.generation = two.home.generation = &generation;
+    t = report(COMMAND_CONFIG);
+    bool listen = false;
+    for (size_t i = 0; i < table_rows(t); i++)
+        listen |= strcmp(table_named(t, i, "key"), "http_listen") == 0 &&
+                  strcmp(table_named(t, i, "default"), "127.0.0.1:9187") == 0 &&
+                  strcmp(table_named(t, i, "changeable"), "no") == 0;
+    ok(listen, "a setting with its default, and whether it can be changed");
+    table_free(t);
+    conf_unref(conf);
+    conf_faults_free(&faults);
+    mem_free(path);
     ok(!report_new(COMMAND_RELOAD) && !report_new(COMMAND_NONE) && !report_new(COMMAND_KILL) &&
            !report_new(COMMAND_NOOP) && !report_new(COMMAND_SYNTAX),
        "other commands have no table");
