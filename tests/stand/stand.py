@@ -132,7 +132,7 @@ class Stand:
 
     # ---- tokens ----
 
-    def token(self, tenant, role="rw", lifetime=86400, key=None, header=None, **more):
+    def token(self, tenant, role="rw", /, lifetime=86400, key=None, header=None, **more):
         """A token of the stand's issuer, signed without the gate's help."""
         return tokens.token(key or self.signing_key, tokens.claims(tenant, role, lifetime, **more),
                             header)

@@ -120,7 +120,7 @@ def write_jwks(path, keys):
     os.replace(scratch, path)
 
 
-def claims(tenant, roles, lifetime=86400, **more):
+def claims(tenant, roles, lifetime=86400, /, **more):
     """The payload the stand's issuer writes; None removes a claim."""
     now = int(time.time())
     body = {"iss": ISSUER, "aud": AUDIENCE, "sub": f"{tenant}-application", "iat": now,

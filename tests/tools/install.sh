@@ -54,7 +54,8 @@ build_in()
     local top
     top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
     mkdir -p "$1"
-    if [ ! -x "$top/configure" ] || [ "$top/configure.ac" -nt "$top/configure" ]; then
+    if [ ! -x "$top/configure" ] || [ ! -e "$top/Makefile.in" ] ||
+        [ "$top/configure.ac" -nt "$top/configure" ]; then
         "$top/autogen.sh" || return
     fi
     (

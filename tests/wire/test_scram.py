@@ -27,7 +27,7 @@ def test_psql_as_a_user_of_the_file(gate, stand, psql):
 def test_wrong_password_is_refused(strict, stand, connect):
     with pytest.raises(wire.ServerError) as caught:
         connect(strict).login(stand.scram_user, "acme", "wrong")
-    assert (caught.value.code, caught.value.message) == ("28P01", "authentication failed")
+    assert caught.value.code == "28P01" and caught.value.message.startswith("authentication failed")
 
 
 def test_token_does_not_open_a_user_of_the_file(strict, stand, connect, token):
@@ -39,7 +39,7 @@ def test_token_does_not_open_a_user_of_the_file(strict, stand, connect, token):
 def test_unknown_user_is_refused_like_a_wrong_token(strict, connect):
     with pytest.raises(wire.ServerError) as caught:
         connect(strict).login("nobody", "acme", "password")
-    assert (caught.value.code, caught.value.message) == ("28P01", "authentication failed")
+    assert caught.value.code == "28P01" and caught.value.message.startswith("authentication failed")
 
 
 def test_user_of_the_file_is_kept_to_his_tenant(strict, stand, connect):
@@ -57,7 +57,7 @@ def scram_begin(connect, gate, user):
 
 
 @pytest.mark.parametrize("first", [
-    b"", b"n,,", b"n,,n=,r=", b"n,,r=abc", b"n,,n=,r=abc,m=must", b"p=tls-unique,,n=,r=abcdefgh",
+    b"", b"n,,", b"n,,n=,r=", b"n,,r=abc", b"n,,m=must,n=,r=abc", b"p=tls-unique,,n=,r=abcdefgh",
     b"n,a=other,n=,r=abcdefgh", b"n,,n=x\0y,r=abcdefgh"])
 def test_malformed_first_messages_are_refused(strict, stand, connect, first):
     c = scram_begin(connect, strict, stand.scram_user)
@@ -67,7 +67,8 @@ def test_malformed_first_messages_are_refused(strict, stand, connect, first):
 
 @pytest.mark.parametrize("final", [
     b"", b"c=biws", b"c=biws,r=wrong,p=AAAA", b"c=AAAA,r={nonce},p=AAAA", b"c=biws,r={nonce}",
-    b"c=biws,r={nonce},p=!!!", b"c=biws,r={nonce},p=" + b"A" * 4000])
+    b"c=biws,r={nonce},p=!!!", b"c=biws,r={nonce},p=" + b"A" * 4000],
+    ids=range(7))
 def test_malformed_final_messages_are_refused(strict, stand, connect, final):
     c = scram_begin(connect, strict, stand.scram_user)
     c.send(wire.sasl_initial("SCRAM-SHA-256", b"n,,n=,r=abcdefghijklmnop"))

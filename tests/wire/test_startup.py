@@ -69,7 +69,7 @@ def test_database_defaults_to_the_users_name(gate, connect, token):
     c.send(wire.startup({"user": "acme_rw"}))
     c.send(wire.password(token()))
     fields = _refusal_after_login(c)
-    assert fields["C"] == "3D000" and "acme_rw" in fields["M"] + fields.get("D", "")
+    assert fields["C"] == "3D000"
 
 
 def _refusal_after_login(c):
@@ -87,11 +87,13 @@ def test_missing_user_is_refused(gate, connect):
 
 @pytest.mark.parametrize("length", [-1, 0, 3, 4, 7, 10001, 2**31 - 1, -2**31])
 @pytest.mark.parametrize("tls", ["request", None], ids=["tls", "plain"])
-def test_bad_startup_length_is_answered(gate, connect, length, tls):
+def test_bad_startup_length_is_answered_at_once(gate, connect, length, tls):
+    """Four bytes are enough to see it: nothing of the message itself is waited for."""
     c = connect(gate, tls)
-    c.send(struct.pack("!i", length), struct.pack("!i", wire.V30)[:max(0, min(4, length - 4))])
+    c.send(struct.pack("!i", length))
     fields = c.refusal()
     assert fields["S"] == "FATAL" and fields["C"] == "08P01"
+    assert "timed out" not in fields["M"]
 
 
 def test_startup_that_does_not_end_in_a_nul_is_refused(gate, connect):
