@@ -32,6 +32,8 @@ enum command {
 /* Any case, one optional semicolon, comments and white space around. argument: what follows
  * the command (KILL's id), or empty. */
 enum command console_parse(struct text sql, struct text *argument);
+/* The id that KILL names, in hexadecimal as SHOW CLIENTS shows it; false when it is none. */
+bool console_id(struct text argument, uint64_t *id);
 /* For the audit trail: "SHOW POOLS". */
 const char *console_name(enum command c);
 
@@ -43,7 +45,8 @@ void report_add(enum command c, struct home *home, struct table *t);
 /* Rows of several workers that mean one thing (TENANTS, LIMITS, STATS) are summed. */
 void report_finish(enum command c, struct table *t);
 
-/* Answers: result set or CommandComplete, or an error; without ReadyForQuery. */
+/* Answers: result set or CommandComplete, or an error; without ReadyForQuery. The tag "" answers
+ * an empty query. */
 void console_answer_table(struct session *s, const struct table *t);
 void console_answer_done(struct session *s, const char *tag);
 void console_answer_error(struct session *s, enum reason why, const char *message);

@@ -1,0 +1,8 @@
+noinst_LIBRARIES += libadmin.a
+libadmin_a_SOURCES = \
+	src/admin/console.c include/admin/console.h \
+	src/admin/http.c include/admin/http.h \
+	src/admin/metrics.c include/admin/metrics.h \
+	src/admin/page.c \
+	src/admin/report.c \
+	src/admin/table.c include/admin/table.h

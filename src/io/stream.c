@@ -57,7 +57,8 @@ void stream_open(struct stream *s, struct loop *loop, int fd, size_t held_max,
     s->ssl = NULL;
     s->broken = false;
     s->phase = STREAM_OPEN;
-    buf_init(&s->out, held_max + SCRATCH_SIZE);
+    /* An owner stops the other side when held_max is passed; what it has read by then fits. */
+    buf_init(&s->out, held_max + 4 * SCRATCH_SIZE);
     assign(s, loop);
     want(&s->rd, true);
 }

@@ -43,6 +43,8 @@ bool inflight_has_room(const struct inflight *q, uint32_t n)
 
 bool inflight_push(struct inflight *q, enum owed_kind kind, unsigned flags, void *what, void *was)
 {
+    if (kind == OWED_COPY_END && q->count == 0)
+        return true; /* outside of any COPY the server ignores it */
     if (q->count == q->cap && !grow(q))
         return false;
     *at(q, q->count) = (struct owed){(uint8_t)kind, (uint8_t)flags, what, was};
@@ -187,6 +189,7 @@ enum reply_verdict inflight_reply(struct inflight *q, char type, char status,
 {
     if (type == 'N' || type == 'S' || type == 'A')
         return REPLY_PASS;
+    drop_copy_ends(q, settled, arg);
     if (type == 'E')
         return on_error(q, settled, arg);
     if (type == 'Z')

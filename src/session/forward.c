@@ -671,9 +671,9 @@ static void take_frame(struct walk *w)
         w->run = w->p;
 }
 
-static bool must_stall(struct session *s)
+bool forward_must_wait(const struct session *s)
 {
-    struct backend *b = s->backend;
+    const struct backend *b = s->backend;
     if (!b)
         return false;
     /* A cancel under way may only hit what it was meant for. */
@@ -691,7 +691,7 @@ size_t forward(struct session *s, const char *at, size_t len)
         }
         if (relay_is_blocked(s))
             break;
-        if (must_stall(s)) {
+        if (forward_must_wait(s)) {
             s->stalled = true;
             break;
         }

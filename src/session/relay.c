@@ -392,6 +392,11 @@ void relay_client_readable(struct session *s)
         read_blocked(s);
         return;
     }
+    if (forward_must_wait(s)) {
+        s->stalled = true;
+        stream_stop_reading(&s->client);
+        return;
+    }
     if (buf_size(&s->in)) {
         read_on(s);
         return;

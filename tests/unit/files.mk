@@ -12,6 +12,7 @@ include tests/unit/pg.mk
 include tests/unit/gate.mk
 include tests/unit/upstream.mk
 include tests/unit/session.mk
+include tests/unit/admin.mk
 
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS = $(UNIT_TESTS) $(dist_check_SCRIPTS)

@@ -1,0 +1,313 @@
+/* The HTTP server with a real loop and raw sockets: every call of the client is one that blocks,
+ * so the client is a thread of its own.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "admin/http.h"
+#include "base/clock.h"
+#include "tap.h"
+
+struct bench {
+    struct loop *loop;
+    struct http *http;
+    /* Set by the client's thread. */
+    atomic_bool is_ready, is_alive, is_started;
+    atomic_bool later; /* answer metrics from a timer */
+    atomic_bool never; /* do not answer at all */
+    uint64_t request; /* the one that waits */
+    struct timer timer;
+    atomic_uint asked;
+    atomic_bool over;
+    struct timer watch;
+};
+
+static bool started(void *arg)
+{
+    return ((struct bench *)arg)->is_started;
+}
+
+static bool ready(void *arg, struct buf *why)
+{
+    struct bench *b = arg;
+    if (!b->is_ready && !buf_put_text(why, "no node\nno Redis"))
+        return false;
+    return b->is_ready;
+}
+
+static bool alive(void *arg)
+{
+    return ((struct bench *)arg)->is_alive;
+}
+
+static void metrics(void *arg, struct http *http, uint64_t request)
+{
+    struct bench *b = arg;
+    atomic_fetch_add(&b->asked, 1);
+    b->request = request;
+    if (b->later)
+        timer_start(&b->timer, 50000);
+    else if (!b->never)
+        http_answer(http, request, "text/plain; version=0.0.4", TEXT("a 1\n"));
+}
+
+static void status(void *arg, struct http *http, uint64_t request)
+{
+    http_answer(http, request, "text/html; charset=utf-8", TEXT("<p>hello"));
+    http_answer(http, request, "text/html; charset=utf-8", TEXT("twice"));
+}
+
+static const struct http_ops ops = {started, ready, alive, metrics, status};
+
+static void answer_later(struct timer *t)
+{
+    struct bench *b = CONTAINER_OF(t, struct bench, timer);
+    http_answer(b->http, b->request, "text/plain", TEXT("late 1\n"));
+}
+
+static void look(struct timer *t)
+{
+    struct bench *b = CONTAINER_OF(t, struct bench, watch);
+    if (atomic_load(&b->over))
+        loop_break(b->loop);
+    else
+        timer_start(t, 10000);
+}
+
+/* ---- the client ---- */
+
+static int dial(uint16_t port)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port),
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct timeval limit = {.tv_sec = 20};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    return connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0 ? fd : -1;
+}
+
+static void say(int fd, const char *what, size_t len)
+{
+    while (len) {
+        ssize_t n = send(fd, what, len, MSG_NOSIGNAL);
+        if (n <= 0)
+            return;
+        what += n;
+        len -= (size_t)n;
+    }
+}
+
+/* Everything until the server closes. */
+static const char *hear(int fd)
+{
+    static char heard[65536];
+    size_t len = 0;
+    for (ssize_t n; len < sizeof(heard) - 1 &&
+                    (n = recv(fd, heard + len, sizeof(heard) - 1 - len, 0)) > 0;)
+        len += (size_t)n;
+    heard[len] = '\0';
+    close(fd);
+    return heard;
+}
+
+static const char *ask(struct bench *b, const char *request)
+{
+    int fd = dial(http_port(b->http));
+    say(fd, request, strlen(request));
+    return hear(fd);
+}
+
+#define REQUEST(line) line " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+static void has(const char *answer, const char *status_line, const char *part)
+{
+    if (!ok(strncmp(answer, status_line, strlen(status_line)) == 0 && strstr(answer, part),
+            "%s and %s", status_line, part))
+        printf("# got: %s\n", answer);
+}
+
+static const char *body_of(const char *answer)
+{
+    const char *end = strstr(answer, "\r\n\r\n");
+    return end ? end + 4 : "(no body)";
+}
+
+static void ask_health(struct bench *b)
+{
+    const char *a = ask(b, REQUEST("GET /health/live"));
+    has(a, "HTTP/1.1 200", "alive");
+    has(ask(b, REQUEST("GET /health/startup")), "HTTP/1.1 503", "not ready for the first time");
+    a = ask(b, REQUEST("GET /health/ready"));
+    has(a, "HTTP/1.1 503", "Content-Length: 17\r\n");
+    is_text(body_of(a), "no node\nno Redis\n", "a reason a line");
+    b->is_ready = true;
+    b->is_started = true;
+    has(ask(b, REQUEST("GET /health/ready")), "HTTP/1.1 200", "ready");
+    has(ask(b, REQUEST("GET /health/startup")), "HTTP/1.1 200", "started");
+    b->is_alive = false;
+    has(ask(b, REQUEST("GET /health/live")), "HTTP/1.1 503", "worker");
+}
+
+static void ask_paths(struct bench *b)
+{
+    const char *a = ask(b, REQUEST("GET /"));
+    has(a, "HTTP/1.1 200", "Content-Type: text/html");
+    has(a, "HTTP/1.1 200", "Content-Security-Policy: default-src 'none'");
+    is_text(body_of(a), "<p>hello", "answered once");
+    has(ask(b, REQUEST("GET /?x=y")), "HTTP/1.1 200", "hello");
+    a = ask(b, REQUEST("HEAD /"));
+    has(a, "HTTP/1.1 200", "Content-Length: 8\r\n");
+    is_text(body_of(a), "", "no body for HEAD");
+    has(ask(b, REQUEST("GET /metrics")), "HTTP/1.1 200", "a 1\n");
+    has(ask(b, REQUEST("GET /etc/passwd")), "HTTP/1.1 404", "Content-Type: text/plain");
+    has(ask(b, REQUEST("GET /metrics/")), "HTTP/1.1 404", "");
+    has(ask(b, REQUEST("GET /%6detrics")), "HTTP/1.1 404", "");
+    has(ask(b, REQUEST("DELETE /metrics")), "HTTP/1.1 405", "Allow: GET, HEAD");
+    has(ask(b, REQUEST("OPTIONS /")), "HTTP/1.1 405", "Allow: GET, HEAD");
+    has(ask(b, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx"),
+        "HTTP/1.1 405", "");
+}
+
+static void ask_rubbish(struct bench *b)
+{
+    static char long_path[100100] = "GET /", zeros[1000];
+    memset(long_path + 5, '/', 100000);
+    for (unsigned i = 0; i < 3; i++) {
+        int fd = dial(http_port(b->http));
+        if (i == 0)
+            say(fd, zeros, sizeof(zeros));
+        else if (i == 1)
+            say(fd, long_path, strlen(long_path));
+        else
+            say(fd, "GET / HTTP/9.9\r\n", 16);
+        shutdown(fd, SHUT_WR);
+        (void)hear(fd);
+    }
+    ok(strstr(ask(b, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n"), " 413 "),
+       "a large body is not waited for");
+    has(ask(b, REQUEST("GET /")), "HTTP/1.1 200", "hello");
+}
+
+/* The process has no descriptor left for the connection: it is served once there is one. */
+static void ask_without_descriptors(struct bench *b)
+{
+    struct rlimit was, tight;
+    int fd = dup(0);
+    close(fd);
+    getrlimit(RLIMIT_NOFILE, &was);
+    tight = was;
+    tight.rlim_cur = (rlim_t)fd + 1;
+    setrlimit(RLIMIT_NOFILE, &tight);
+    fd = dial(http_port(b->http));
+    say(fd, REQUEST("GET /"), strlen(REQUEST("GET /")));
+    usleep(100000); /* so that accept fails; when it is late, it does not, and that is all */
+    setrlimit(RLIMIT_NOFILE, &was);
+    has(hear(fd), "HTTP/1.1 200", "hello");
+}
+
+/* Clients that leave while their answer is being gathered, and many at once. */
+static void ask_and_leave(struct bench *b)
+{
+    b->later = true;
+    has(ask(b, REQUEST("GET /metrics")), "HTTP/1.1 200", "late 1\n");
+    for (unsigned i = 0; i < 30; i++) {
+        unsigned before = atomic_load(&b->asked);
+        int fd = dial(http_port(b->http));
+        say(fd, REQUEST("GET /metrics"), strlen(REQUEST("GET /metrics")));
+        while (i % 3 && atomic_load(&b->asked) == before)
+            usleep(100);
+        if (i % 2) {
+            struct linger now = {1, 0}; /* with a reset */
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+        }
+        close(fd);
+    }
+    has(ask(b, REQUEST("GET /metrics")), "HTTP/1.1 200", "late 1\n");
+    /* Two requests on one connection, the second sent before the first is answered. */
+    int fd = dial(http_port(b->http));
+    const char *two = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" REQUEST("GET /metrics");
+    say(fd, two, strlen(two));
+    const char *a = hear(fd);
+    const char *first = strstr(a, "late 1\n");
+    ok(first && strstr(first + 1, "late 1\n"), "both requests of a connection are answered");
+    b->later = false;
+    b->never = true;
+    /* Left behind for http_free(). */
+    for (unsigned i = 0; i < 70; i++) {
+        unsigned before = atomic_load(&b->asked);
+        fd = dial(http_port(b->http));
+        say(fd, REQUEST("GET /metrics"), strlen(REQUEST("GET /metrics")));
+        while (i < 3 && atomic_load(&b->asked) == before)
+            usleep(100);
+        if (i == 1)
+            close(fd);
+    }
+}
+
+static void *client(void *arg)
+{
+    struct bench *b = arg;
+    ask_health(b);
+    ask_paths(b);
+    ask_rubbish(b);
+    ask_without_descriptors(b);
+    ask_and_leave(b);
+    has(ask(b, REQUEST("GET /metrics")), "HTTP/1.1 503", "too many");
+    has(ask(b, REQUEST("GET /")), "HTTP/1.1 503", "too many");
+    atomic_store(&b->over, true);
+    return NULL;
+}
+
+static void test_addresses(struct bench *b)
+{
+    static const char *const bad[] = {"", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999",
+                                      "::1:80"};
+    char error[200];
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        error[0] = '\0';
+        struct http *h = http_new(b->loop, bad[i], &ops, b, error, sizeof(error));
+        ok(!h && error[0], "\"%s\" is refused: %s", bad[i], error);
+        http_free(h);
+    }
+    char taken[32];
+    snprintf(taken, sizeof(taken), "127.0.0.1:%u", http_port(b->http));
+    ok(!http_new(b->loop, taken, &ops, b, error, sizeof(error)) && strstr(error, taken),
+       "a port that is taken: %s", error);
+    struct http *v6 = http_new(b->loop, "[::1]:0", &ops, b, error, sizeof(error));
+    ok(v6 ? http_port(v6) != 0 : error[0] != '\0', "IPv6, or why not");
+    http_free(v6);
+    http_free(NULL);
+}
+
+int main(void)
+{
+    static struct bench b;
+    char error[200];
+    b.loop = loop_new();
+    b.is_alive = true;
+    b.http = http_new(b.loop, "127.0.0.1:0", &ops, &b, error, sizeof(error));
+    if (!ok(b.http && http_port(b.http), "it listens"))
+        return tap_done();
+    test_addresses(&b);
+    timer_init(&b.timer, b.loop, answer_later);
+    timer_init(&b.watch, b.loop, look);
+    timer_start(&b.watch, 1000);
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, client, &b) != 0)
+        return 1;
+    loop_run(b.loop);
+    pthread_join(thread, NULL);
+    http_free(b.http);
+    timer_stop(&b.timer);
+    timer_stop(&b.watch);
+    loop_free(b.loop);
+    return tap_done();
+}
