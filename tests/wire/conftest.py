@@ -192,9 +192,10 @@ def psql(stand, token):
 
 
 def conninfo(stand, gate, user, database, **more):
-    return proc.conninfo(**{"host": "localhost", "hostaddr": "127.0.0.1", "port": gate.port(), "user": user,
+    words = {"host": "localhost", "hostaddr": "127.0.0.1", "port": gate.port(), "user": user,
              "dbname": database, "sslmode": "verify-full", "sslrootcert": stand.authority.crt,
-             "connect_timeout": int(20 * proc.PATIENCE), **more})
+             "connect_timeout": int(20 * proc.PATIENCE), **more}
+    return proc.conninfo(**words)
 
 
 @pytest.fixture
