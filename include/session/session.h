@@ -26,6 +26,7 @@
 #include "pg/varset.h"
 #include "session/generation.h"
 #include "session/registry.h"
+#include "upstream/cancel.h"
 #include "upstream/pool.h"
 
 struct session;
@@ -150,8 +151,9 @@ void sessions_drain(struct home *home);
 void sessions_end(struct home *home, enum reason why);
 /* The answer to home_ops.cancel, if the session still lives. */
 void session_cancel_done(struct home *home, uint64_t id);
-/* A key of this worker's registry was named: cancels what its session runs. */
-bool session_cancel(struct home *home, const struct cancel_key *key);
+/* A key was named: cancels what its session runs, if it is one of this worker's. */
+enum cancel_outcome { CANCEL_UNKNOWN, CANCEL_DONE, CANCEL_ON_ITS_WAY /* the waiter will be told */ };
+enum cancel_outcome session_cancel(struct home *home, const struct cancel_key *key, struct cancel_waiter *waiter);
 /* SHOW CLIENTS, KILL. */
 struct session *session_by_id(struct home *home, uint64_t id);
 

@@ -259,16 +259,17 @@ static void on_startup(struct session *s, uint32_t version, struct text params)
 static bool take_packet(struct session *s)
 {
     struct greeting *g = s->greeting;
-    if (buf_size(&g->in) < 8)
+    if (buf_size(&g->in) < 4)
         return false;
     const char *at = buf_front(&g->in);
-    uint32_t len = wire_u32(at), code = wire_u32(at + 4);
+    uint32_t len = wire_u32(at);
     if (len < 8 || len > WIRE_STARTUP_MAX) {
         session_fail(s, REASON_MESSAGE_LENGTH, "invalid length of startup packet", NULL);
         return false;
     }
     if (buf_size(&g->in) < len)
         return false;
+    uint32_t code = wire_u32(at + 4);
     struct text body = {at + 8, len - 8};
     if (code == WIRE_CODE_SSL && len == 8) {
         buf_take(&g->in, len);

@@ -183,7 +183,8 @@ def test_every_fault_is_named_with_its_line(make_gate, login):
         assert row and key in row[0] and found in row[0] and allowed in row[0], (key, said)
     assert "colour" in said
     assert refusals(c), "the old limit holds"
-    assert c.query("SELECT 1") == [["1"]] or c.status == "I"
+    c.ask(wire.query("SELECT 1"))
+    assert c.status == "I"
 
 
 def test_nothing_of_a_bad_configuration_is_taken(make_gate, console):
@@ -311,7 +312,7 @@ def test_missing_files_are_faults(make_gate, section, key, value):
     said = done.stdout + done.stderr
     assert done.returncode == 1
     line = [r for r in said.splitlines() if re.search(r"postern\.ini:\d+: ", r) and key in r]
-    assert line and value in line[0], said
+    assert any(value in r for r in line), said
 
 
 def test_secret_that_others_may_read_is_a_fault(make_gate, stand):
