@@ -36,6 +36,7 @@ void greet_free(struct session *s)
     if (!g)
         return;
     s->greeting = NULL;
+    loop_forget_turn_end(s->home->loop, &g->departure);
     generation_unref(g->generation);
     buf_wipe(&g->in);
     buf_free(&g->variables);
