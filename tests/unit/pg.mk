@@ -4,3 +4,6 @@ tests_unit_test_scram_LDADD = $(LIBS_PG) $(EXT_LIBS)
 UNIT_TESTS += tests/unit/test_lexer
 tests_unit_test_lexer_SOURCES = tests/unit/test_lexer.c
 tests_unit_test_lexer_LDADD = $(LIBS_PG) $(EXT_LIBS)
+UNIT_TESTS += tests/unit/test_inflight
+tests_unit_test_inflight_SOURCES = tests/unit/test_inflight.c
+tests_unit_test_inflight_LDADD = $(LIBS_PG) $(EXT_LIBS)
