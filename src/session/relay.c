@@ -428,6 +428,19 @@ static void on_backend_drained(struct backend_user *u, struct backend *b)
     relay_resume(s);
 }
 
+/* It came between two answers to our own question, but it is the client's. */
+static void on_notified(struct backend_user *u, struct backend *b, struct text body)
+{
+    struct session *s = CONTAINER_OF(u, struct session, user);
+    char head[WIRE_HEADER] = {'A'};
+    if (s->greeting)
+        return;
+    wire_set_u32(head + 1, (uint32_t)(body.len + 4));
+    stream_put(&s->client, head, sizeof(head));
+    stream_put(&s->client, body.at, body.len);
+    stream_flush(&s->client);
+}
+
 static void on_cancel_over(struct backend_user *u, struct backend *b)
 {
     struct session *s = CONTAINER_OF(u, struct session, user);
@@ -437,7 +450,7 @@ static void on_cancel_over(struct backend_user *u, struct backend *b)
 
 void relay_init(struct session *s)
 {
-    static const struct backend_user_ops user_ops = {reply_input, on_backend_drained, on_cancel_over};
+    static const struct backend_user_ops user_ops = {reply_input, on_backend_drained, on_notified, on_cancel_over};
     s->user.ops = &user_ops;
     s->ask.ops = &ask_ops;
     s->ask.user = &s->user;
