@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +39,7 @@ class Bench:
         if args.smoke:
             del self.pgbouncers[:-1]
         self.names = []
+        self.kept = []
 
     def note(self, **values):
         self.samples.append(values)
@@ -52,15 +53,23 @@ class Bench:
         run = measure.Pgbench(
             [os.path.join(bin_folder(), "pgbench"), "-n", "-S", "-M", mode, "-c", str(clients),
              "-j", "2", "-T", str(2 * seconds + 30), "-P", "1", "--progress-timestamp"], env)
+        counter = self.calls(proxy.pid) if self.calls else None
         try:
             def cpu():
                 return measure.cpu_us(proxy.pid)
-            count, time, before, after = measure.window(run, seconds, cpu, cpu)
+
+            def turn():
+                now = cpu()
+                if counter:
+                    counter.start()
+                return now
+
+            steps = [(1, cpu), (seconds, turn)]
+            if counter:
+                steps.append((max(1, seconds // 2), counter.stop))
+            (_, _, before), (count, time, after), *rest = measure.windows(run, steps)
             values = {"tps": count / time, "cpu": (after - before) / count}
-            if self.calls and not (self.args.smoke and clients > 4):
-                counter = self.calls(proxy.pid)
-                calls, _, _, counts = measure.window(run, max(1, seconds // 2), counter.start,
-                                                     counter.stop)
+            for calls, _, counts in rest:
                 values["calls"] = counts["all"] / calls
                 values["by_call"] = {k: v / calls for k, v in counts.items() if k != "all" and v}
         finally:
@@ -71,8 +80,11 @@ class Bench:
 
     def loads(self):
         a = self.args
-        proxies = [PgBouncer(self.stand, *p) for p in self.pgbouncers]
-        proxies.append(Postern(self.stand, "Postern"))
+        if a.smoke:
+            proxies = list(self.fresh())
+        else:
+            proxies = [PgBouncer(self.stand, *p) for p in self.pgbouncers]
+            proxies.append(Postern(self.stand, "Postern"))
         extra = {}
         if not a.only_one:
             two = Postern(self.stand, "Postern, 2 workers", workers=2)
@@ -92,7 +104,8 @@ class Bench:
                         f"{p.name:20} {v['cpu']:6.2f} us{calls}, {v['tps']:6.0f} tps")
         for p in proxies:
             self.describe(p)
-            p.stop()
+            if not a.smoke:
+                p.stop()
 
     def describe(self, p):
         if p.name not in [n["name"] for n in self.names]:
@@ -102,7 +115,13 @@ class Bench:
     # ---- memory, logins, bulk: a fresh process for each ----
 
     def fresh(self, certificate="ecdsa"):
-        """Each of the proxies in turn, newly started."""
+        """Each of the proxies in turn, newly started. In a smoke test they serve for all."""
+        if self.args.smoke:
+            if not self.kept:
+                self.kept = [PgBouncer(self.stand, *p) for p in self.pgbouncers]
+                self.kept.append(Postern(self.stand, "Postern"))
+            yield from self.kept
+            return
         for name, argv, version in self.pgbouncers:
             p = PgBouncer(self.stand, name, argv, version, certificate=certificate)
             self.describe(p)
@@ -213,6 +232,8 @@ def options():
 def main():
     args = options()
     proc.exit_on_signals()
+    # A shell that starts us in the background has SIGINT ignored, and so would what we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = tempfile.mkdtemp(prefix="postern-bench-")
     os.chmod(folder, 0o755)
     stand = BenchStand(folder, args.build, workers=1)
@@ -221,6 +242,8 @@ def main():
         bench = Bench(args, stand)
         for what in args.only:
             getattr(bench, what)()
+        for proxy in bench.kept:
+            proxy.stop()
         stand.stop()
         result = {"machine": {"processors": os.cpu_count(), "kernel": platform.release()},
                   "pool": 20, "rounds": args.rounds, "seconds": args.seconds,
