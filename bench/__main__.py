@@ -15,7 +15,7 @@ from stand.postgres import bin_folder
 from stand.proc import StandError
 
 from . import measure, report
-from .proxies import BenchStand, PgBouncer, Postern, find_pgbouncers
+from .proxies import POOL, BenchStand, PgBouncer, Postern, find_pgbouncers
 
 LOADS = [(tls, mode, clients) for tls in (False, True) for mode in ("simple", "prepared")
          for clients in (16, 64)]
@@ -53,7 +53,8 @@ class Bench:
         run = measure.Pgbench(
             [os.path.join(bin_folder(), "pgbench"), "-n", "-S", "-M", mode, "-c", str(clients),
              "-j", "2", "-T", str(2 * seconds + 30), "-P", "1", "--progress-timestamp"], env)
-        counter = self.calls(proxy.pid) if self.calls else None
+        # They hardly vary, so three rounds of them are enough.
+        counter = self.calls(proxy.pid) if self.calls and round_ < 3 else None
         try:
             def cpu():
                 return measure.cpu_us(proxy.pid)
@@ -66,7 +67,7 @@ class Bench:
 
             steps = [(1, cpu), (seconds, turn)]
             if counter:
-                steps.append((max(1, seconds // 2), counter.stop))
+                steps.append((1, counter.stop))
             (_, _, before), (count, time, after), *rest = measure.windows(run, steps)
             values = {"tps": count / time, "cpu": (after - before) / count}
             for calls, _, counts in rest:
@@ -157,9 +158,10 @@ class Bench:
                 say(f"   {'TLS' if tls else 'plain':5} idle client   {p.name:20} {kib:6.2f} KiB")
 
     def logins(self):
+        rounds = min(5, self.args.rounds)
         for certificate in ("ecdsa",) if self.args.smoke else ("rsa", "ecdsa"):
             for p in self.fresh(certificate):
-                for round_ in range(-1, self.args.rounds):
+                for round_ in range(-1, rounds):
                     before = measure.cpu_us(p.pid)
                     if self.helper(p, True, "logins", self.args.logins).wait(120) != 0:
                         raise StandError(f"{p.name}: logins failed")
@@ -192,8 +194,8 @@ def options():
     p.add_argument("--pgbouncer-root", metavar="DIR",
                    help="a root directory (debootstrap makes one) with another pgbouncer")
     p.add_argument("--no-path", action="store_true", help="leave the pgbouncer in PATH out")
-    p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--seconds", type=int, default=3, help="of a run in which CPU time is measured")
+    p.add_argument("--rounds", type=int, default=9)
+    p.add_argument("--seconds", type=int, default=1, help="of a run in which CPU time is measured")
     p.add_argument("--only", metavar="WHAT", default="loads,idle,logins,copy",
                    help="some of loads,idle,logins,copy")
     p.add_argument("--load", metavar="TLS/MODE/CLIENTS", action="append",
@@ -236,6 +238,7 @@ def main():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = tempfile.mkdtemp(prefix="postern-bench-")
     os.chmod(folder, 0o755)
+    load = os.getloadavg()
     stand = BenchStand(folder, args.build, workers=1)
     try:
         stand.start(pgbench_scale=1, say=lambda text: say(f"   {text}"))
@@ -245,8 +248,9 @@ def main():
         for proxy in bench.kept:
             proxy.stop()
         stand.stop()
-        result = {"machine": {"processors": os.cpu_count(), "kernel": platform.release()},
-                  "pool": 20, "rounds": args.rounds, "seconds": args.seconds,
+        result = {"machine": {"processors": os.cpu_count(), "kernel": platform.release(),
+                              "load": [load, os.getloadavg()]},
+                  "pool": POOL, "rounds": args.rounds, "seconds": args.seconds,
                   "counted_by": bench.calls and bench.calls.__name__,
                   "proxies": bench.names, "samples": bench.samples}
         text = report.table(result)
