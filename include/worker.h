@@ -38,6 +38,7 @@ struct job {
     struct table *table;     /* reports */
     uint64_t session;        /* who asked; or KILL's target */
     struct cancel_key key;   /* cancels */
+    struct cancel_waiter waiter; /* goes on when the cancel has been delivered */
     bool found;
     char *text;              /* the outcome of a reload */
     void (*finished)(struct job *, void *receiver); /* for control; NULL: the origin's own */

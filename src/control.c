@@ -258,10 +258,10 @@ static char *reload(struct control *c)
         generation_unref(c->generation);
         c->generation = g;
         write_ready_file(c);
-        log_info("config", "%s was read again and is in force", c->path);
+        log_info("config", "reload: %s is in force", c->path);
     } else {
         log_faults(&faults.text);
-        log_error("config", "%s has %u fault%s: the old configuration stays in force", c->path, faults.count, faults.count == 1 ? "" : "s");
+        log_error("config", "reload refused: %s has %u fault%s; the old configuration stays in force", c->path, faults.count, faults.count == 1 ? "" : "s");
         wrong = mem_dup_n(faults.text.len ? buf_front(&faults.text) : "unreadable", faults.text.len ? buf_size(&faults.text) : 10);
     }
     audit_write(c->workers.audit, &(struct audit_event){.event = "admin", .command = "RELOAD", .reason = g ? "ok" : "faults"});

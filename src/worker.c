@@ -22,6 +22,7 @@ struct worker {
     struct mailbox *mailbox;
     struct counters counters;
     struct registry registry;
+    struct throttle throttle;
     struct home home;
     struct timer sweep;
     _Atomic uint64_t heartbeat;
@@ -121,6 +122,11 @@ static void kill_here(struct worker *w, struct job *j)
     session_fail(s, REASON_KILLED, NULL, NULL);
 }
 
+static void cancel_over(struct cancel_waiter *waiter)
+{
+    job_go_on(CONTAINER_OF(waiter, struct job, waiter));
+}
+
 static void job_visit(struct mail *m, void *receiver)
 {
     struct worker *w = receiver;
@@ -128,10 +134,13 @@ static void job_visit(struct mail *m, void *receiver)
     static const enum command gathered[] = {COMMAND_POOLS, COMMAND_LIMITS, COMMAND_NODES};
     j->next++;
     if (j->key.len) {
-        if (session_cancel(&w->home, &j->key)) {
+        enum cancel_outcome outcome = session_cancel(&w->home, &j->key, &j->waiter);
+        if (outcome != CANCEL_UNKNOWN) {
             j->found = true;
             j->next = j->workers->count;
         }
+        if (outcome == CANCEL_ON_ITS_WAY)
+            return; /* the client's cancel connection stays open until the server has it */
     } else if (j->command == COMMAND_KILL) {
         kill_here(w, j);
     } else if (j->table) {
@@ -185,6 +194,7 @@ static void home_cancel(struct home *home, uint64_t session, const struct cancel
     struct job *j = job_new(w->workers, (int)w->index, COMMAND_NONE);
     j->session = session;
     j->key = *key;
+    j->waiter.over = cancel_over;
     job_start(j);
 }
 
@@ -220,9 +230,7 @@ static void home_command(struct home *home, struct session *s, struct text sql)
     struct job *j = job_new(w->workers, (int)w->index, c);
     j->session = s->id;
     if (c == COMMAND_KILL) {
-        char id[32];
-        (void)text_to_array(argument, id, sizeof(id));
-        j->request = strtoull(id, NULL, 16);
+        (void)console_id(argument, &j->request);
     }
     if (c == COMMAND_RELOAD) {
         j->next = w->workers->count; /* no worker has a part in it: control answers */
@@ -374,6 +382,8 @@ struct worker *worker_start(struct workers *workers, unsigned index, struct gene
     h->pools = pools_new(w->loop, &w->counters, index, workers->count);
     h->limiter = limiter_new(w->loop, workers->limits, generation->conf, workers->instance, index, workers->count);
     h->registry = &w->registry;
+    throttle_init(&w->throttle);
+    h->throttle = &w->throttle;
     h->audit = workers->audit;
     h->generation = generation_ref(generation);
     h->shared = workers->sessions;
@@ -406,6 +416,7 @@ void worker_stop(struct worker *w)
     pools_free(w->home.pools);
     map_free(&w->home.by_id);
     map_free(&w->registry.keys);
+    throttle_free(&w->throttle);
     generation_unref(w->home.generation);
     loop_free(w->loop);
     mem_free(w);

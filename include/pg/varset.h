@@ -44,9 +44,10 @@ bool varset_get(const struct varset *v, struct text name, struct text *value);
  * order that privileges allow (back from roles first, into roles last). Nothing is put when the
  * sets are equal. Either may be NULL (empty). False when the buffer is full. */
 bool varset_replay(const struct varset *from, const struct varset *to, struct buf *sql);
-/* SQL that asks for the values of the given names: rows (name, value). */
-bool varset_ask(const struct var *names, size_t count, struct buf *sql);
-/* SQL that asks for everything the session has set, and the given names too. */
+/* SQL that asks for the values of the given names: rows (name, value) and, with_source, where
+ * the value comes from (pg_settings.source). */
+bool varset_ask(const struct var *names, size_t count, bool with_source, struct buf *sql);
+/* SQL that asks for everything the session has set, and the given names too, with the source. */
 bool varset_ask_all(const struct varset *known, struct buf *sql);
 
 /* Can a client set it at all (server_version, is_superuser and the like cannot)? */

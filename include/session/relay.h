@@ -13,6 +13,7 @@
 
 #include "pg/wire.h"
 #include "session/session.h"
+#include "upstream/cancel.h"
 
 /* What happens to the rest of the client's message under way (session.frame_mode). */
 enum frame_mode { FRAME_PASS, FRAME_DROP, FRAME_SCAN };
@@ -27,8 +28,8 @@ void relay_client_drained(struct session *s);
 void relay_resume(struct session *s);
 /* The throttle's time is over. */
 void relay_unthrottle(struct session *s);
-/* A cancel request for this session. */
-void relay_cancel(struct session *s);
+/* A cancel request for this session. True when it is on its way and the waiter will be told. */
+bool relay_cancel(struct session *s, struct cancel_waiter *waiter);
 /* "Try again in 120 ms." or "" when it is unknown. */
 void limit_hint(uint64_t retry_after_us, char *out, size_t size);
 
@@ -60,6 +61,8 @@ static inline bool relay_is_blocked(const struct session *s)
 }
 /* Settles what is owed to a session that goes: names and statements are let go of. */
 void relay_settle_owed(struct session *s);
+/* The backend is gone: what was owed has failed, and names go back to what they were. */
+void relay_fail_owed(struct session *s);
 /* Replies of our own whose turn has come. */
 void reply_local(struct session *s);
 

@@ -20,12 +20,14 @@
 #include "base/list.h"
 #include "gate/audit.h"
 #include "gate/limiter.h"
+#include "gate/throttle.h"
 #include "io/stream.h"
 #include "pg/lexer.h"
 #include "pg/prepared.h"
 #include "pg/varset.h"
 #include "session/generation.h"
 #include "session/registry.h"
+#include "upstream/cancel.h"
 #include "upstream/pool.h"
 
 struct session;
@@ -88,6 +90,7 @@ struct home {
     struct pools *pools;
     struct limiter *limiter;
     struct registry *registry;
+    struct throttle *throttle;
     struct audit *audit;
     struct generation *generation;
     struct session_shared *shared;
@@ -150,8 +153,9 @@ void sessions_drain(struct home *home);
 void sessions_end(struct home *home, enum reason why);
 /* The answer to home_ops.cancel, if the session still lives. */
 void session_cancel_done(struct home *home, uint64_t id);
-/* A key of this worker's registry was named: cancels what its session runs. */
-bool session_cancel(struct home *home, const struct cancel_key *key);
+/* A key was named: cancels what its session runs, if it is one of this worker's. */
+enum cancel_outcome { CANCEL_UNKNOWN, CANCEL_DONE, CANCEL_ON_ITS_WAY /* the waiter will be told */ };
+enum cancel_outcome session_cancel(struct home *home, const struct cancel_key *key, struct cancel_waiter *waiter);
 /* SHOW CLIENTS, KILL. */
 struct session *session_by_id(struct home *home, uint64_t id);
 

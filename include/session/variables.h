@@ -18,8 +18,9 @@ struct touched {
 void touched_free(struct touched **t);
 /* A variable may change: by what the client sends, or as the server reports. */
 void variables_touch(struct session *s, struct text name);
-/* Effects of a statement that is about to run. */
-void variables_effects(struct session *s, const struct sql_scan *scan);
+/* Effects of a statement that is about to run; sql is its text, at NULL when it is not at hand
+ * any more. */
+void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql);
 /* Does the server have to be asked before the backend goes back? */
 bool variables_must_ask(const struct session *s);
 /* Asks (session state ASKING), then relay_settle(). The backend is quiet. */

@@ -10,10 +10,17 @@
 
 #include "upstream/backend.h"
 
+/* Who wants to know when a cancel is over. */
+struct cancel_waiter {
+    struct list_node node;
+    void (*over)(struct cancel_waiter *);
+};
+
 /* b->cancels counts it until it is over (delivered, failed or timed out); then the borrower's
- * cancel_over() or the clean-up goes on. False when too many are under way or one for this
- * backend is. */
-bool cancel_deliver(struct backend *b);
+ * cancel_over() or the clean-up goes on, and the waiter (may be NULL) is told. One delivery
+ * serves all that ask meanwhile. False, and the waiter is not told, when too many are under
+ * way. */
+bool cancel_deliver(struct backend *b, struct cancel_waiter *waiter);
 /* The backend is being closed: its requests run out alone. */
 void cancel_forget(struct backend *b);
 

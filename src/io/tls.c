@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <openssl/err.h>
 
@@ -71,6 +72,10 @@ static bool key_is_private(const char *file, char *error, size_t size)
 
 static bool load_pair(SSL_CTX *ctx, const char *cert, const char *key, char *error, size_t size)
 {
+    if (access(cert, R_OK) != 0) {
+        snprintf(error, size, "%s: %s", cert, strerror(errno));
+        return false;
+    }
     if (SSL_CTX_use_certificate_chain_file(ctx, cert) != 1)
         return failed(cert, "cannot be used as a certificate chain", error, size);
     if (!key_is_private(key, error, size))

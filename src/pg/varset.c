@@ -188,9 +188,12 @@ bool varset_replay(const struct varset *from, const struct varset *to, struct bu
     return ok;
 }
 
-bool varset_ask(const struct var *names, size_t count, struct buf *sql)
+bool varset_ask(const struct var *names, size_t count, bool with_source, struct buf *sql)
 {
-    bool ok = buf_put_text(sql, "SELECT n, pg_catalog.current_setting(n, true) FROM (VALUES ");
+    bool ok = buf_put_text(sql, "SELECT n, pg_catalog.current_setting(n, true)");
+    if (with_source)
+        ok = ok && buf_put_text(sql, ", (SELECT source FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) = n)");
+    ok = ok && buf_put_text(sql, " FROM (VALUES ");
     for (size_t i = 0; ok && i < count; i++)
         ok = buf_put_text(sql, i ? ",(" : "(") && sql_put_literal(sql, names[i].name) &&
              buf_put_text(sql, ")");
@@ -199,13 +202,14 @@ bool varset_ask(const struct var *names, size_t count, struct buf *sql)
 
 bool varset_ask_all(const struct varset *known, struct buf *sql)
 {
-    bool ok = buf_put_text(sql, "SELECT name, pg_catalog.current_setting(name, true) FROM "
+    bool ok = buf_put_text(sql, "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name, true), source FROM "
                                 "pg_catalog.pg_settings WHERE source = 'session'");
     struct var each;
     for (size_t pos = 0; ok && varset_each(known, &pos, &each);)
         ok = buf_put_text(sql, " UNION SELECT ") && sql_put_literal(sql, each.name) &&
              buf_put_text(sql, ", pg_catalog.current_setting(") && sql_put_literal(sql, each.name) &&
-             buf_put_text(sql, ", true)");
+             buf_put_text(sql, ", true), (SELECT source FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) = ") &&
+             sql_put_literal(sql, each.name) && buf_put_text(sql, ")");
     return ok;
 }
 

@@ -80,6 +80,23 @@ static uint64_t expiry_of(const struct greeting *g)
     return g->who.expires;
 }
 
+static void on_departure(struct turn_end *t)
+{
+    struct greeting *g = CONTAINER_OF(t, struct greeting, departure);
+    session_move(g->session, g->move_to);
+}
+
+/* Once the mail is posted the session belongs to another thread: nothing here may still hold
+ * it, so it leaves at the end of the turn. */
+static void depart(struct session *s, unsigned to)
+{
+    struct greeting *g = s->greeting;
+    g->session = s;
+    g->move_to = to;
+    g->departure.run = on_departure;
+    loop_at_turn_end(s->home->loop, &g->departure);
+}
+
 void admit_start(struct session *s)
 {
     struct greeting *g = s->greeting;
@@ -109,7 +126,7 @@ void admit_start(struct session *s)
     if (to == home->worker)
         greet_arrived(s);
     else
-        session_move(s, to);
+        depart(s, to);
 }
 
 /* ---- limits: at home ---- */
@@ -270,7 +287,7 @@ static void ask_parameters(struct session *s, struct backend *b)
     }
     struct buf sql;
     buf_init(&sql, 8192);
-    CHECK(n > 0 && varset_ask(names, n, &sql));
+    CHECK(n > 0 && varset_ask(names, n, false, &sql));
     backend_run(b, buf_text(&sql), &ops, s);
     buf_free(&sql);
 }

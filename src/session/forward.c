@@ -159,11 +159,12 @@ static enum step on_query(struct walk *w)
 {
     struct session *s = w->s;
     struct sql_scan scan = {.effects = 0};
+    struct text sql = {NULL, 0};
     bool have, scans = false;
     if (s->is_transaction_mode && !is_whole(w) && w->size <= QUERY_WHOLE)
         return STEP_WAIT;
     if (s->is_transaction_mode && is_whole(w)) {
-        struct text sql = body_of(w);
+        sql = body_of(w);
         sql.len = strnlen(sql.at, sql.len);
         if (sql_may_have_effects(sql.at, sql.len)) {
             scans = true;
@@ -182,7 +183,7 @@ static enum step on_query(struct walk *w)
     if (s->is_transaction_mode) {
         end_unnamed(s);
         if (scans)
-            variables_effects(s, &scan);
+            variables_effects(s, &scan, sql);
     }
     if (!push(w, OWED_QUERY, 0, NULL, NULL))
         return STEP_STOP;
@@ -203,7 +204,7 @@ static void feed_scan(struct session *s, const char *at, size_t n, bool last)
     if (!last)
         return;
     sql_scan_end(s->scan);
-    variables_effects(s, s->scan);
+    variables_effects(s, s->scan, (struct text){NULL, 0});
     mem_free(s->scan);
     s->scan = NULL;
 }
@@ -305,10 +306,11 @@ static void apply_effects(struct session *s, struct statement *st)
     struct sql_scan scan;
     if (!st->effects)
         return;
+    struct text sql = {st->tail, strnlen(st->tail, st->tail_len)};
     sql_scan_begin(&scan, standard_strings(s));
-    sql_scan_feed(&scan, st->tail, strnlen(st->tail, st->tail_len));
+    sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
-    variables_effects(s, &scan);
+    variables_effects(s, &scan, sql);
 }
 
 /* A Parse under a name that is taken: the server is made to say so itself, in its own order. */
@@ -706,6 +708,10 @@ size_t forward(struct session *s, const char *at, size_t len)
         }
         if (s->skipping && type != 'X') {
             skip_message(&w, type);
+            continue;
+        }
+        if (s->backend && s->backend->owed.skipping && type != 'S' && type != 'X') {
+            drop(&w); /* the server has answered with an error and reads on to the Sync */
             continue;
         }
         enum step step = on_message(&w, type);

@@ -3,6 +3,10 @@
 #include "config.h"
 #include "session/generation.h"
 
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
 #include "base/mem.h"
 #include "gate/redis.h"
 
@@ -17,6 +21,19 @@ static void destroy(struct snapshot *s)
     access_unref(g->access);
     conf_unref(g->conf);
     mem_free(g);
+}
+
+/* Which setting a fault is about: the one whose file it names first. */
+static const char *key_named_in(const struct conf_listener *l, const char *error)
+{
+    for (size_t i = 0; i < l->tls_key.count; i++)
+        if (text_starts(text_of(error), l->tls_key.item[i]))
+            return "tls_key";
+    if (l->tls_client_ca[0] && text_starts(text_of(error), l->tls_client_ca))
+        return "tls_client_ca";
+    if (l->tls_ciphers[0] && text_starts(text_of(error), l->tls_ciphers))
+        return "tls_ciphers";
+    return "tls_cert";
 }
 
 static struct tls_context *load_tls(const struct conf *conf, const struct conf_listener *l,
@@ -34,7 +51,7 @@ static struct tls_context *load_tls(const struct conf *conf, const struct conf_l
                                          .client_required = l->tls_client_auth == CONF_CLIENT_AUTH_REQUIRE};
     struct tls_context *t = tls_server_new(&o, error, sizeof(error));
     if (!t)
-        conf_fault(faults, conf, &l->at, "tls_cert", "%s", error);
+        conf_fault(faults, conf, &l->at, key_named_in(l, error), "%s", error);
     return t;
 }
 
@@ -50,6 +67,9 @@ struct generation *generation_load(const struct conf *conf, struct conf_faults *
     g->access = access_load(conf, faults);
     if (conf->redis.url[0] && !redis_url_check(conf->redis.url, &why))
         conf_fault(faults, conf, &conf->redis.at, "url", "%s", why);
+    const char *password = conf->redis.password_file;
+    if (password[0] && access(password, R_OK) != 0)
+        conf_fault(faults, conf, &conf->redis.at, "password_file", "%s: %s", password, strerror(errno));
     g->tls = mem_new(conf->listener_count + 1, sizeof(*g->tls));
     for (size_t i = 0; i < conf->listener_count; i++)
         g->tls[i] = load_tls(conf, conf->listeners[i], faults);

@@ -41,8 +41,13 @@ static bool answer_owed(struct session *s, enum reason why)
     bool told = false, failed = q->skipping;
     for (uint32_t i = 0; i < q->count; i++) {
         const struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
+<<<<<<< HEAD
+        if (o->kind == OWED_QUERY && (o->flags & OWED_HIDDEN))
+            continue; /* a question of our own: nobody waits for its answer */
+=======
         if (failed && o->kind != OWED_SYNC)
             continue;
+>>>>>>> h-quality
         if (o->kind == OWED_QUERY || o->kind == OWED_FUNCTION) {
             if (!(i == 0 && q->query_failed)) /* its own error has gone through already */
                 put_error(s, why);
@@ -104,7 +109,7 @@ void relay_lost(struct session *s, enum reason why)
     timer_stop(&s->timer);
     s->paid = s->unsettled = false;
     session_become(s, SESSION_IDLE);
-    relay_settle_owed(s);
+    relay_fail_owed(s);
     pool_return(s->pool, &s->backend);
     relay_resume(s);
 }

@@ -428,6 +428,19 @@ static void on_backend_drained(struct backend_user *u, struct backend *b)
     relay_resume(s);
 }
 
+/* It came between two answers to our own question, but it is the client's. */
+static void on_notified(struct backend_user *u, struct backend *b, struct text body)
+{
+    struct session *s = CONTAINER_OF(u, struct session, user);
+    char head[WIRE_HEADER] = {'A'};
+    if (s->greeting)
+        return;
+    wire_set_u32(head + 1, (uint32_t)(body.len + 4));
+    stream_put(&s->client, head, sizeof(head));
+    stream_put(&s->client, body.at, body.len);
+    stream_flush(&s->client);
+}
+
 static void on_cancel_over(struct backend_user *u, struct backend *b)
 {
     struct session *s = CONTAINER_OF(u, struct session, user);
@@ -437,14 +450,14 @@ static void on_cancel_over(struct backend_user *u, struct backend *b)
 
 void relay_init(struct session *s)
 {
-    static const struct backend_user_ops user_ops = {reply_input, on_backend_drained, on_cancel_over};
+    static const struct backend_user_ops user_ops = {reply_input, on_backend_drained, on_notified, on_cancel_over};
     s->user.ops = &user_ops;
     s->ask.ops = &ask_ops;
     s->ask.user = &s->user;
     s->limit.decided = on_decided;
 }
 
-void relay_cancel(struct session *s)
+bool relay_cancel(struct session *s, struct cancel_waiter *waiter)
 {
     const struct wire_fault canceled = {.severity = "ERROR", .why = REASON_CANCELED};
     if (s->state == SESSION_QUEUED && !s->greeting) {
@@ -454,8 +467,9 @@ void relay_cancel(struct session *s)
         limit_ask_cancel(&s->limit);
         refuse_waiting(s, &canceled);
     } else if (s->backend && s->state == SESSION_ACTIVE && s->backend->owed.count > 0) {
-        (void)cancel_deliver(s->backend);
+        return cancel_deliver(s->backend, waiter);
     }
+    return false;
 }
 
 /* ---- console ---- */
@@ -477,6 +491,25 @@ void session_console_ready(struct session *s)
         console_input(s, buf_front(&work), buf_size(&work));
         buf_free(&work);
     }
+}
+
+/* The extended protocol: one error a batch, then ReadyForQuery at its Sync. */
+static void console_extended(struct session *s, char type)
+{
+    struct buf m;
+    buf_init(&m, 1024);
+    if (type == 'S') {
+        CHECK(wire_ready(&m, 'I'));
+        s->frame_mode = FRAME_PASS;
+    } else if (s->frame_mode != FRAME_DROP) {
+        CHECK(wire_error(&m, &(struct wire_fault){.severity = "ERROR", .why = REASON_NOT_SUPPORTED,
+                                                  .message = "the console takes simple queries only",
+                                                  .hint = "Use psql, or your driver's simple query mode."}));
+        s->frame_mode = FRAME_DROP;
+    }
+    stream_put(&s->client, m.at, m.len);
+    stream_flush(&s->client);
+    buf_free(&m);
 }
 
 static void read_console(struct session *s)
@@ -518,8 +551,12 @@ static void console_input(struct session *s, const char *at, size_t len)
             session_close(s, REASON_CLIENT_GONE);
             return;
         }
+        if (strchr("PBDECHS", type)) { /* drivers that insist on it learn so, in step */
+            console_extended(s, type);
+            continue;
+        }
         if (type != 'Q' || size < 5 || memchr(body, 0, size - 4) != body + size - 5) {
-            session_fail(s, REASON_NOT_SUPPORTED, "the console takes simple queries only", "Use psql.");
+            session_fail(s, REASON_PROTOCOL, "invalid console message", NULL);
             return;
         }
         s->skipping = true;

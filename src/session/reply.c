@@ -93,6 +93,11 @@ void relay_settle_owed(struct session *s)
         s->backend->dirty = true;
 }
 
+void relay_fail_owed(struct session *s)
+{
+    inflight_free(&s->backend->owed, settled, s);
+}
+
 void reply_local(struct session *s)
 {
     struct inflight *q = &s->backend->owed;

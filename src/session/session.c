@@ -312,12 +312,11 @@ void session_cancel_done(struct home *home, uint64_t id)
         session_close(s, REASON_OK);
 }
 
-bool session_cancel(struct home *home, const struct cancel_key *key)
+enum cancel_outcome session_cancel(struct home *home, const struct cancel_key *key, struct cancel_waiter *waiter)
 {
     struct session *s = registry_find(home->registry, key);
     if (!s)
-        return false;
+        return CANCEL_UNKNOWN;
     session_audit(s, "cancel", NULL);
-    relay_cancel(s);
-    return true;
+    return relay_cancel(s, waiter) ? CANCEL_ON_ITS_WAY : CANCEL_DONE;
 }

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "pg/setconfig.h"
 #include "session/relay.h"
 
 static const struct {
@@ -96,22 +97,31 @@ static void pin(struct session *s, enum pin why)
     }
 }
 
-void variables_effects(struct session *s, const struct sql_scan *scan)
+static void touch_named(void *arg, struct text name)
 {
-    if (!s->is_transaction_mode || !scan->effects)
+    variables_touch(arg, name);
+}
+
+void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql)
+{
+    uint32_t effects = scan->effects;
+    if (!s->is_transaction_mode || !effects)
         return;
+    /* set_config() with its name written out is as good as SET. */
+    if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s))
+        effects &= ~(uint32_t)SQL_SET_CONFIG;
     for (unsigned i = 0; i < scan->name_count; i++)
         variables_touch(s, text_of(scan->names[i]));
-    if (scan->effects & SQL_SETS_UNKNOWN)
+    if (effects & SQL_SETS_UNKNOWN)
         touched_of(s)->all = true;
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
-        if (scan->effects & pin_rows[i].effect) {
+        if (effects & pin_rows[i].effect) {
             pin(s, pin_rows[i].pin);
             s->pin_effects = 1;
         }
-    if ((scan->effects & UNDO) && s->pins)
+    if ((effects & UNDO) && s->pins)
         s->pin_effects = 1;
-    if (scan->effects & (SQL_DISCARD | SQL_TEMPORARY) && s->backend)
+    if ((effects & (SQL_DISCARD | SQL_TEMPORARY)) && s->backend)
         s->backend->dirty = true;
 }
 
@@ -137,20 +147,23 @@ bool variables_must_ask(const struct session *s)
 
 /* ---- asking ---- */
 
-/* Answers are gathered until the end, then become the session's set in one step. */
+/* Answers are gathered until the end, then become the session's set in one step. A row is
+ * name, value and, where it is asked for, pg_settings.source. */
+enum row_kind { ROW_ABSENT = 1, ROW_SET, ROW_RESET /* not set by the session: at its default */ };
 struct answer {
     struct session *session;
-    struct buf text; /* name NUL value NUL, or name NUL and a 1 for "not there" */
+    struct buf text; /* row_kind, name NUL value NUL */
     bool whole;      /* all variables were asked for: what is not in the answer is not set */
 };
 
 static void on_variable(void *arg, struct backend *b, const struct text *columns, unsigned count)
 {
     struct answer *a = arg;
-    if (count != 2 || !columns[0].at)
+    if (count < 2 || !columns[0].at)
         return;
-    char there = columns[1].at ? 1 : 2;
-    (void)(buf_put(&a->text, &there, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
+    bool is_reset = count > 2 && columns[2].at && !text_is(columns[2], "session");
+    char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
+    (void)(buf_put(&a->text, &kind, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
            buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));
 }
 
@@ -165,28 +178,40 @@ void answer_free(struct session *s)
 
 static void ask_pins(struct session *s);
 
+/* What the backend has and what the session is to have differ where a RESET went back to the
+ * server's default and the session's own default is a value of its startup packet. */
 static bool adopt(struct answer *a)
 {
     struct session *s = a->session;
-    struct var list[VARSET_MAX_COUNT];
+    struct varsets *home = &s->home->pools->varsets;
+    struct var actual[VARSET_MAX_COUNT], wanted[VARSET_MAX_COUNT];
     size_t n = 0, pos = 0;
     while (pos < a->text.len) {
-        char there = a->text.at[pos++];
-        struct text name = text_of(a->text.at + pos), value = text_of(name.at + name.len + 1);
+        char kind = a->text.at[pos++];
+        struct text name = text_of(a->text.at + pos), value = text_of(name.at + name.len + 1), own;
         pos += name.len + value.len + 2;
         if (!var_is_settable(name))
             continue;
-        if (n == COUNT_OF(list))
+        if (n == COUNT_OF(actual))
             return false;
-        list[n++] = (struct var){name, there == 1 ? value : (struct text){NULL, 0}};
+        if (kind == ROW_ABSENT)
+            value = (struct text){NULL, 0};
+        actual[n] = wanted[n] = (struct var){name, value};
+        if (kind == ROW_RESET && varset_get(s->startup_vars, name, &own))
+            wanted[n].value = own;
+        n++;
     }
-    struct varset *fresh = varset_make(&s->home->pools->varsets, a->whole ? NULL : s->vars, list, n);
-    if (!fresh)
+    struct varset *has = varset_make(home, a->whole ? NULL : s->vars, actual, n);
+    struct varset *fresh = varset_make(home, a->whole ? s->startup_vars : s->vars, wanted, n);
+    if (!has || !fresh) {
+        varset_drop(&has);
+        varset_drop(&fresh);
         return false;
+    }
     varset_drop(&s->vars);
     s->vars = fresh;
     varset_drop(&s->backend->vars);
-    s->backend->vars = varset_ref(fresh);
+    s->backend->vars = has;
     return true;
 }
 
@@ -197,7 +222,8 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
     bool ok = !lost && !error && adopt(a);
     answer_free(s);
     if (lost) {
-        relay_lost(s, REASON_BACKEND_LOST);
+        /* What the client has set cannot be known any more: going on would be a lie. */
+        session_fail(s, REASON_BACKEND_LOST, NULL, NULL);
         return;
     }
     if (!ok) {
@@ -236,7 +262,11 @@ static void ask_variables(struct session *s)
         ok = varset_ask_all(known, &sql);
         varset_drop(&known);
     } else {
-        ok = varset_ask(names, t->count, &sql);
+        bool own_default = false; /* only then does it matter whether a value was set or reset */
+        struct text value;
+        for (unsigned i = 0; i < t->count; i++)
+            own_default = own_default || varset_get(s->startup_vars, names[i].name, &value);
+        ok = varset_ask(names, t->count, own_default, &sql);
     }
     touched_free(&s->touched);
     CHECK(ok);

@@ -24,6 +24,7 @@ struct delivery {
     struct backend *backend; /* NULL: it has gone */
     struct tls_context *tls;
     char *host;
+    struct list waiters;
     struct buf packet;
     bool wants_tls_answer, sent;
 };
@@ -43,6 +44,11 @@ static void over(struct delivery *d)
     tls_unref(d->tls);
     mem_free(d->host);
     loop_bury(d->home->loop, &d->funeral, release);
+    while (!list_is_empty(&d->waiters)) {
+        struct cancel_waiter *w = LIST_FIRST(&d->waiters, struct cancel_waiter, node);
+        list_remove(&d->waiters, &w->node);
+        w->over(w);
+    }
     if (!b)
         return;
     b->cancels--;
@@ -112,12 +118,25 @@ static void on_timeout(struct timer *t)
     over(CONTAINER_OF(t, struct delivery, timer));
 }
 
-bool cancel_deliver(struct backend *b)
+static bool join(struct backend *b, struct cancel_waiter *waiter)
+{
+    LIST_EACH(&b->pool->home->cancels, struct delivery, node, d)
+        if (d->backend == b) {
+            if (waiter)
+                list_push_back(&d->waiters, &waiter->node);
+            return true;
+        }
+    return false;
+}
+
+bool cancel_deliver(struct backend *b, struct cancel_waiter *waiter)
 {
     static const struct stream_ops ops = {on_readable, on_drained, on_ready};
     struct pools *home = b->pool->home;
     const struct conf_database *row = b->pool->row;
-    if (!b->key || b->cancels > 0 || !row || home->cancels.count >= CANCELS_MAX)
+    if (b->cancels > 0)
+        return join(b, waiter);
+    if (!b->key || !row || home->cancels.count >= CANCELS_MAX)
         return false;
     struct delivery *d = NEW(struct delivery);
     d->home = home;
@@ -134,6 +153,9 @@ bool cancel_deliver(struct backend *b)
     wire_put_u32(&w, b->pid);
     wire_put(&w, b->key, b->key_len);
     CHECK(wire_end(&w));
+    list_init(&d->waiters);
+    if (waiter)
+        list_push_back(&d->waiters, &waiter->node);
     list_push_back(&home->cancels, &d->node);
     timer_init(&d->timer, home->loop, on_timeout);
     timer_start(&d->timer, row->cancel_timeout);

@@ -94,7 +94,7 @@ static void drain(struct backend *b)
     }
     if (!r->canceled && b->owed.count > 0) {
         r->canceled = true;
-        cancel_deliver(b);
+        (void)cancel_deliver(b, NULL);
     }
 }
 

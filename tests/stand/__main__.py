@@ -35,8 +35,8 @@ def environment(stand, gate):
         "JWT_AUDIENCE": tokens.AUDIENCE, "JWT_TENANT_CLAIM": "tenant",
         "CONFIG": gate.config, "POSTERN_PID": gate.pid, "POSTERN": stand.binary,
         "HTTP_URL": gate.http_url,
-        "CONSOLE_DSN": f"host=localhost port={gate.port()} user={stand.admin_user} dbname=postern "
-                       f"sslmode=verify-full sslrootcert={ca}",
+        "CONSOLE_DSN": proc.conninfo(host="localhost", port=gate.port(), user=stand.admin_user,
+                                     dbname="postern", sslmode="verify-full", sslrootcert=ca),
         "CONSOLE_PASSWORD": stand.admin_password,
         "REDIS_PORT": stand.redis.port, "REDIS_PID": stand.redis.process.pid,
         "REDIS_PASSWORD": stand.redis.password,

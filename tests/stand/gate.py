@@ -106,7 +106,8 @@ class Gate:
             return False
         self.ports = {}
         for line in text.splitlines():
-            name, address, port = line.split()
+            name, rest = line.split(" ", 1)
+            address, port = rest.rsplit(" ", 1)
             self.ports.setdefault(name, {})[address] = int(port)
         return True
 

@@ -17,7 +17,6 @@ MONITOR_DB = "yugabyte"
 
 HBA = """\
 # TYPE    DATABASE USER                ADDRESS        METHOD
-local     all      postgres                           peer
 # Roles that log in to the database in other ways, for tests of the gate's upstream side.
 hostssl   all      acme_md5            127.0.0.1/32   md5
 hostssl   all      acme_password       127.0.0.1/32   password
@@ -88,7 +87,7 @@ class Postgres:
         with open(os.path.join(data, "postgresql.conf"), "a", encoding="ascii") as f:
             f.write(f"""
 listen_addresses = '{addresses}'
-unix_socket_directories = '{self.folder}'
+unix_socket_directories = ''
 max_connections = 300
 shared_buffers = 128MB
 fsync = off

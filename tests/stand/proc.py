@@ -3,6 +3,7 @@
 import atexit
 import os
 import pwd
+import re
 import select
 import shutil
 import signal
@@ -56,6 +57,15 @@ def has_ipv6():
         return True
     except OSError:
         return False
+
+
+def conninfo(**words):
+    """libpq's connection string; None leaves a word out."""
+    def quoted(value):
+        if re.fullmatch(r"[^\s'\\\\]+", value):
+            return value
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return " ".join(f"{k}={quoted(str(v))}" for k, v in words.items() if v is not None)
 
 
 def started_at(pid):

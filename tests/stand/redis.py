@@ -12,7 +12,7 @@ port {port}
 requirepass {password}
 save ""
 appendonly no
-dir {folder}
+dir "{folder}"
 daemonize no
 """
 

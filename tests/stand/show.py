@@ -1,5 +1,6 @@
 """What ./quickstart shows: every line printed comes from a real run, every step is checked."""
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import os
 import re
 import select
@@ -51,9 +52,9 @@ class Show:
 
     def dsn(self, user, database):
         """What an application is given; the token is its password."""
-        address = "" if self.resolves else " hostaddr=127.0.0.1"
-        return (f"host=localhost{address} port={self.gate.port()} user={user} dbname={database} "
-                f"sslmode=verify-full sslrootcert={self.stand.authority.crt}")
+        return proc.conninfo(host="localhost", hostaddr=None if self.resolves else "127.0.0.1",
+                             port=self.gate.port(), user=user, dbname=database,
+                             sslmode="verify-full", sslrootcert=self.stand.authority.crt)
 
     def _environment(self, password):
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "PSQL"))}
@@ -165,11 +166,7 @@ class Show:
     def node_killed(self):
         self.step("A node is killed; the session stays and its next query is answered")
         query = "SELECT 'served', inet_client_port();"
-        argv = ["psql", "-XAtq", self.dsn("acme_rw", "acme")]
-        psql = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, env=self._environment(self.tokens["acme"]))
-        try:
-            print(f"   $ {shlex.join(argv)}   # one session, kept open")
+        with self._session("acme") as psql:
             node = self._node_of(self._ask(psql, query))
             self.need(node is not None, f"the query is served through {node and node.name}, "
                       f"port {node and node.port}")
@@ -182,6 +179,19 @@ class Show:
             self.need(other is not None and other is not node,
                       f"the same session's next query is answered through {other and other.name}, "
                       f"after {took * 1000:.0f} ms")
+        node.start()
+        self.note(f"{node.name} is started again on port {node.port}")
+
+    @contextlib.contextmanager
+    def _session(self, tenant):
+        """A psql of the tenant that stays open."""
+        argv = ["psql", "-XAtq", self.dsn(f"{tenant}_rw", tenant)]
+        print(f"   $ {shlex.join(argv)}   # one session, kept open", flush=True)
+        psql = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT,
+                                env=self._environment(self.tokens[tenant]))
+        try:
+            yield psql
         finally:
             psql.stdin.close()
             try:
@@ -189,8 +199,6 @@ class Show:
             except subprocess.TimeoutExpired:
                 psql.kill()
                 psql.wait()
-        node.start()
-        self.note(f"{node.name} is started again on port {node.port}")
 
     def _ask(self, psql, query):
         """One query in a psql that stays open; the line that it answers."""
@@ -240,12 +248,16 @@ class Show:
         self.note(f"SHOW CONFIG: {line}")
 
     def console(self):
-        self.step("The console: pools and limits")
-        for command, names in (("SHOW POOLS", ("acme", "globex")), ("SHOW LIMITS", ("metered",)),
-                               ("SHOW NODES", [str(n.port) for n in self.stand.nodes])):
-            done = self.psql(self.stand.admin_user, "postern", self.stand.admin_password, command)
-            self.need(done.returncode == 0 and all(name in done.stdout for name in names),
-                      f"{command} tells of {', '.join(names)}")
+        self.step("The console: pools and limits, while two tenants are connected")
+        with self._session("acme") as acme, self._session("metered") as metered:
+            for psql in (acme, metered):
+                self._ask(psql, "SELECT 'connected';")
+            for command, names in (("SHOW POOLS", ("acme", "metered")),
+                                   ("SHOW LIMITS", ("acme", "metered")),
+                                   ("SHOW NODES", [str(n.port) for n in self.stand.nodes])):
+                done = self.psql(self.stand.admin_user, "postern", self.stand.admin_password, command)
+                self.need(done.returncode == 0 and all(name in done.stdout for name in names),
+                          f"{command} tells of {', '.join(names)}")
         done = self.psql("acme_rw", "postern", self.tokens["acme"], "SHOW POOLS")
         self.need(done.returncode != 0 and "(0 rows)" not in done.stdout
                   and "globex" not in done.stdout, "who is no administrator is not let in")

@@ -195,7 +195,7 @@ def conninfo(stand, gate, user, database, **more):
     words = {"host": "localhost", "hostaddr": "127.0.0.1", "port": gate.port(), "user": user,
              "dbname": database, "sslmode": "verify-full", "sslrootcert": stand.authority.crt,
              "connect_timeout": int(20 * proc.PATIENCE), **more}
-    return " ".join(f"{k}='{v}'" for k, v in words.items() if v is not None)
+    return proc.conninfo(**words)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -195,7 +196,14 @@ def test_cancel_of_copy_in(gate, login, cancel, running, table, database):
     running(f"COPY {table}")
     cancel(gate, c.key)
     # PostgreSQL notices when data comes; what is left of the COPY is passed over.
-    messages = c.ask(wire.message("d", b"1\tone\n"), wire.message("c"))
+    numbers = iter(range(1_000_000))
+
+    def noticed():
+        c.send(wire.message("d", b"%d\tone\n" % next(numbers)))
+        return select.select([c.socket], [], [], 0.01)[0]
+    proc.wait_for("the cancel to be noticed", 15, noticed)
+    c.send(wire.message("c"))
+    messages = c.until("Z")
     assert wire.errors(messages)[0]["C"] == "57014"
     assert c.query("SELECT 1") == [["1"]]
 

@@ -171,11 +171,8 @@ def test_node_that_comes_back_is_used_again(make_gate, nodes, login):
     others = [nodes[0], nodes[2]]
 
     def used():
-        c = login(gate, "acme_session")
-        try:
-            return node_of(c, nodes) is nodes[1]
-        finally:
-            c.close()
+        """Each session is kept, so that the next needs a server connection of its own."""
+        return node_of(login(gate, "acme_session"), nodes) is nodes[1]
     proc.wait_for("the node to be used again", 20, used)
     for n in others:
         n.kill()
@@ -205,11 +202,7 @@ def test_nodes_are_learnt_from_yb_servers(make_gate, nodes, stand, login):
         gate = make_gate(own_cluster(nodes[:1], discovery="on", discovery_interval="1s"))
 
         def spread():
-            c = login(gate, "acme_session")
-            try:
-                return node_of(c, nodes) is not nodes[0]
-            finally:
-                c.close()
+            return node_of(login(gate, "acme_session"), nodes) is not nodes[0]
         proc.wait_for("a node that the configuration does not name", 20, spread)
         nodes[0].kill()
         assert login(gate).query("SELECT 1") == [["1"]]

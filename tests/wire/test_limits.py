@@ -73,7 +73,7 @@ def test_refused_extended_query_stays_in_step(make_gate, login):
 
 def test_refused_pipeline_stays_in_step(make_gate, login):
     c = login(make_gate(), "metered")
-    count = 60
+    count, began = 60, time.monotonic()
     c.send(*(wire.one("SELECT $1::int", [n]) + wire.sync() for n in range(count)))
     answered = refused = 0
     for n in range(count):
@@ -85,7 +85,9 @@ def test_refused_pipeline_stays_in_step(make_gate, login):
         else:
             assert kinds == "12DCZ" and wire.rows(messages) == [[str(n)]]
             answered += 1
-    assert answered and refused
+    # What stands behind a query under way may be slowed instead; the rate holds in either case.
+    assert answered and answered + refused == count
+    assert answered <= QPS + QPS * (time.monotonic() - began) + QPS / 2
     until_answered(c)
 
 

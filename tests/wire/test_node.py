@@ -14,7 +14,7 @@ from stand.nodes import Node
 @pytest.fixture
 def echo():
     """A server that answers with what it got once the other side has finished sending."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
 
     def serve(s):
         with s, contextlib.suppress(OSError):

@@ -183,7 +183,7 @@ def test_every_fault_is_named_with_its_line(make_gate, login):
         assert row and key in row[0] and found in row[0] and allowed in row[0], (key, said)
     assert "colour" in said
     assert refusals(c), "the old limit holds"
-    assert c.query("SELECT 1") == [["1"]] or c.status == "I"
+    assert c.status == "I"
 
 
 def test_nothing_of_a_bad_configuration_is_taken(make_gate, console):
@@ -271,7 +271,7 @@ def test_many_reloads_under_load(make_gate, login):
             before = len(gate.log())
             gate.reload({"database acme": {"pool_size": 3 + n % 3}, "plan standard":
                          {"queries_per_second": 400000 + n}})
-            gate.await_log("(?i)reload", before)
+            gate.await_log("is in force", before)
     finally:
         stop.set()
         for thread in threads:
@@ -300,12 +300,13 @@ def test_check_names_every_fault(make_gate):
 
 
 @pytest.mark.parametrize("section,key,value", [
-    ("listener main", "tls_cert", "no-such.crt"), ("listener main", "tls_key", "no-such.key"),
+    ("listener oauth", "tls_cert", "no-such.crt"), ("listener oauth", "tls_key", "no-such.key"),
     ("issuer stand", "jwks_file", "no-such.json"), ("cluster main", "credentials", "no-such.txt"),
     ("cluster main", "tls_ca", "no-such-ca.crt"), ("postern", "users_file", "no-such-users.txt"),
     ("redis", "password_file", "no-such-password")])
-def test_missing_files_are_faults(make_gate, section, key, value):
-    gate = make_gate({section: {key: value}}, start=False)
+def test_missing_files_are_faults(make_gate, stand, section, key, value):
+    pair = {"tls_cert": stand.server_rsa[0], "tls_key": stand.server_rsa[1]}
+    gate = make_gate({section: {**(pair if key in pair else {}), key: value}}, start=False)
     gate.write()
     done = gate.check()
     said = done.stdout + done.stderr

@@ -112,8 +112,9 @@ def test_reset_goes_back_to_the_startup_value(one, login):
     assert show(a, "statement_timeout") == "31s"
 
 
-def test_set_config_for_the_session(one, login):
-    a, b = login(one), login(one)
+def test_set_config_for_the_session(two, login):
+    """It keeps its backend, which a pool of one could then lend to nobody else."""
+    a, b = login(two), login(two)
     a.query("SELECT set_config('myapp.user', 'anna', false)")
     assert b.query("SELECT coalesce(current_setting('myapp.user', true), '')") == [[""]]
     assert a.query("SELECT current_setting('myapp.user')") == [["anna"]]
