@@ -209,11 +209,7 @@ static enum reply_verdict on_ready(struct inflight *q, char status, inflight_set
         bool is_sync = o->kind == OWED_SYNC;
         verdict = o->flags & OWED_HIDDEN ? REPLY_HIDE : REPLY_PASS;
         pop(q, q->query_failed && !is_sync ? OWED_FAILED : OWED_DONE, settled, arg);
-<<<<<<< HEAD
-    } else if (!q->skipping || q->count) {
-=======
     } else if (!q->skipping && !q->unsure) {
->>>>>>> h-quality
         return REPLY_BAD;
     } else {
         /* A Sync that we took for lost in COPY IN was read after all, behind the error. */

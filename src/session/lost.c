@@ -41,13 +41,10 @@ static bool answer_owed(struct session *s, enum reason why)
     bool told = false, failed = q->skipping;
     for (uint32_t i = 0; i < q->count; i++) {
         const struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
-<<<<<<< HEAD
         if (o->kind == OWED_QUERY && (o->flags & OWED_HIDDEN))
             continue; /* a question of our own: nobody waits for its answer */
-=======
         if (failed && o->kind != OWED_SYNC)
             continue;
->>>>>>> h-quality
         if (o->kind == OWED_QUERY || o->kind == OWED_FUNCTION) {
             if (!(i == 0 && q->query_failed)) /* its own error has gone through already */
                 put_error(s, why);

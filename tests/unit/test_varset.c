@@ -148,12 +148,17 @@ static void test_asking(void)
     struct buf sql;
     const struct var names[] = {{TEXT("a"), TEXT("")}, {TEXT("it's\\"), TEXT("")}};
     buf_init(&sql, 4096);
-    asks(varset_ask(names, 2, &sql), &sql,
+    asks(varset_ask(names, 2, false, &sql), &sql,
          "SELECT n, pg_catalog.current_setting(n, true) FROM (VALUES ('a'),( E'it''s\\\\')) AS v(n)", "names");
+    asks(varset_ask(names, 1, true, &sql), &sql,
+         "SELECT n, pg_catalog.current_setting(n, true), (SELECT source FROM pg_catalog.pg_settings WHERE "
+         "pg_catalog.lower(name) = n) FROM (VALUES ('a')) AS v(n)", "names and where their values come from");
     struct varset *known = make(NULL, "my.x=1");
     asks(varset_ask_all(known, &sql), &sql,
-         "SELECT name, pg_catalog.current_setting(name, true) FROM pg_catalog.pg_settings WHERE "
-         "source = 'session' UNION SELECT 'my.x', pg_catalog.current_setting('my.x', true)", "everything");
+         "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name, true), source FROM "
+         "pg_catalog.pg_settings WHERE source = 'session' UNION SELECT 'my.x', "
+         "pg_catalog.current_setting('my.x', true), (SELECT source FROM pg_catalog.pg_settings WHERE "
+         "pg_catalog.lower(name) = 'my.x')", "everything");
     varset_drop(&known);
     ok(var_is_settable(TEXT("search_path")) && !var_is_settable(TEXT("server_version")) &&
            !var_is_settable(TEXT("IS_superuser")),
