@@ -86,13 +86,14 @@ static void on_accept(evutil_socket_t lfd, short what, void *arg)
         }
         if (errno == EINTR || errno == ECONNABORTED)
             continue;
-        if ((errno == EMFILE || errno == ENFILE) && refuse_one(l)) {
+        int why = errno;
+        bool full = why == EMFILE || why == ENFILE;
+        if (full && refuse_one(l)) {
             refused++;
             continue;
         }
-        if (errno != EMFILE && errno != ENFILE && errno != EAGAIN && errno != EWOULDBLOCK) {
-            log_error("listener", "accept on %s: %s; trying again in a second", l->address,
-                      strerror(errno));
+        if (full ? l->spare < 0 : why != EAGAIN && why != EWOULDBLOCK) {
+            log_error("listener", "accept on %s: %s; trying again in a second", l->address, strerror(why));
             event_del(&l->ev);
             timer_start(&l->pause, 1000000);
         }
