@@ -12,7 +12,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "control.h"
 
 #define SWEEP US_PER_S
 
@@ -235,7 +234,7 @@ static void home_command(struct home *home, struct session *s, struct text sql)
     }
     if (c == COMMAND_RELOAD) {
         j->next = w->workers->count; /* no worker has a part in it: control answers */
-        j->mail.deliver = control_reload_job;
+        j->mail.deliver = w->workers->reload;
         j->mail.discard = job_discard;
         mailbox_post(w->workers->control, &j->mail);
         return;
