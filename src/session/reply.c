@@ -195,6 +195,8 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
         return TAKE_HIDE;
     }
     bool ours = whole && w->s->is_transaction_mode;
+    if (w->s->touched)
+        w->s->touched->failed = true;
     if (ours)
         note_stale(w, body);
     const struct named *n = ours ? name_at_head(w->b) : NULL;
