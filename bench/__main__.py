@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +15,7 @@ from stand.postgres import bin_folder
 from stand.proc import StandError
 
 from . import measure, report
-from .proxies import BenchStand, PgBouncer, Postern, find_pgbouncers
+from .proxies import POOL, BenchStand, PgBouncer, Postern, find_pgbouncers
 
 LOADS = [(tls, mode, clients) for tls in (False, True) for mode in ("simple", "prepared")
          for clients in (16, 64)]
@@ -39,6 +39,7 @@ class Bench:
         if args.smoke:
             del self.pgbouncers[:-1]
         self.names = []
+        self.kept = []
 
     def note(self, **values):
         self.samples.append(values)
@@ -52,15 +53,24 @@ class Bench:
         run = measure.Pgbench(
             [os.path.join(bin_folder(), "pgbench"), "-n", "-S", "-M", mode, "-c", str(clients),
              "-j", "2", "-T", str(2 * seconds + 30), "-P", "1", "--progress-timestamp"], env)
+        # They hardly vary, so three rounds of them are enough.
+        counter = self.calls(proxy.pid) if self.calls and round_ < 3 else None
         try:
             def cpu():
                 return measure.cpu_us(proxy.pid)
-            count, time, before, after = measure.window(run, seconds, cpu, cpu)
+
+            def turn():
+                now = cpu()
+                if counter:
+                    counter.start()
+                return now
+
+            steps = [(1, cpu), (seconds, turn)]
+            if counter:
+                steps.append((1, counter.stop))
+            (_, _, before), (count, time, after), *rest = measure.windows(run, steps)
             values = {"tps": count / time, "cpu": (after - before) / count}
-            if self.calls and not (self.args.smoke and clients > 4):
-                counter = self.calls(proxy.pid)
-                calls, _, _, counts = measure.window(run, max(1, seconds // 2), counter.start,
-                                                     counter.stop)
+            for calls, _, counts in rest:
                 values["calls"] = counts["all"] / calls
                 values["by_call"] = {k: v / calls for k, v in counts.items() if k != "all" and v}
         finally:
@@ -71,8 +81,11 @@ class Bench:
 
     def loads(self):
         a = self.args
-        proxies = [PgBouncer(self.stand, *p) for p in self.pgbouncers]
-        proxies.append(Postern(self.stand, "Postern"))
+        if a.smoke:
+            proxies = list(self.fresh())
+        else:
+            proxies = [PgBouncer(self.stand, *p) for p in self.pgbouncers]
+            proxies.append(Postern(self.stand, "Postern"))
         extra = {}
         if not a.only_one:
             two = Postern(self.stand, "Postern, 2 workers", workers=2)
@@ -92,7 +105,8 @@ class Bench:
                         f"{p.name:20} {v['cpu']:6.2f} us{calls}, {v['tps']:6.0f} tps")
         for p in proxies:
             self.describe(p)
-            p.stop()
+            if not a.smoke:
+                p.stop()
 
     def describe(self, p):
         if p.name not in [n["name"] for n in self.names]:
@@ -102,7 +116,13 @@ class Bench:
     # ---- memory, logins, bulk: a fresh process for each ----
 
     def fresh(self, certificate="ecdsa"):
-        """Each of the proxies in turn, newly started."""
+        """Each of the proxies in turn, newly started. In a smoke test they serve for all."""
+        if self.args.smoke:
+            if not self.kept:
+                self.kept = [PgBouncer(self.stand, *p) for p in self.pgbouncers]
+                self.kept.append(Postern(self.stand, "Postern"))
+            yield from self.kept
+            return
         for name, argv, version in self.pgbouncers:
             p = PgBouncer(self.stand, name, argv, version, certificate=certificate)
             self.describe(p)
@@ -138,9 +158,10 @@ class Bench:
                 say(f"   {'TLS' if tls else 'plain':5} idle client   {p.name:20} {kib:6.2f} KiB")
 
     def logins(self):
+        rounds = min(5, self.args.rounds)
         for certificate in ("ecdsa",) if self.args.smoke else ("rsa", "ecdsa"):
             for p in self.fresh(certificate):
-                for round_ in range(-1, self.args.rounds):
+                for round_ in range(-1, rounds):
                     before = measure.cpu_us(p.pid)
                     if self.helper(p, True, "logins", self.args.logins).wait(120) != 0:
                         raise StandError(f"{p.name}: logins failed")
@@ -173,8 +194,8 @@ def options():
     p.add_argument("--pgbouncer-root", metavar="DIR",
                    help="a root directory (debootstrap makes one) with another pgbouncer")
     p.add_argument("--no-path", action="store_true", help="leave the pgbouncer in PATH out")
-    p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--seconds", type=int, default=3, help="of a run in which CPU time is measured")
+    p.add_argument("--rounds", type=int, default=9)
+    p.add_argument("--seconds", type=int, default=1, help="of a run in which CPU time is measured")
     p.add_argument("--only", metavar="WHAT", default="loads,idle,logins,copy",
                    help="some of loads,idle,logins,copy")
     p.add_argument("--load", metavar="TLS/MODE/CLIENTS", action="append",
@@ -213,17 +234,23 @@ def options():
 def main():
     args = options()
     proc.exit_on_signals()
+    # A shell that starts us in the background has SIGINT ignored, and so would what we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = tempfile.mkdtemp(prefix="postern-bench-")
     os.chmod(folder, 0o755)
+    load = os.getloadavg()
     stand = BenchStand(folder, args.build, workers=1)
     try:
         stand.start(pgbench_scale=1, say=lambda text: say(f"   {text}"))
         bench = Bench(args, stand)
         for what in args.only:
             getattr(bench, what)()
+        for proxy in bench.kept:
+            proxy.stop()
         stand.stop()
-        result = {"machine": {"processors": os.cpu_count(), "kernel": platform.release()},
-                  "pool": 20, "rounds": args.rounds, "seconds": args.seconds,
+        result = {"machine": {"processors": os.cpu_count(), "kernel": platform.release(),
+                              "load": [load, os.getloadavg()]},
+                  "pool": POOL, "rounds": args.rounds, "seconds": args.seconds,
                   "counted_by": bench.calls and bench.calls.__name__,
                   "proxies": bench.names, "samples": bench.samples}
         text = report.table(result)

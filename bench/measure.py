@@ -44,7 +44,7 @@ class Pgbench:
     """A run of pgbench that is watched from its first to its last progress line.
 
     The clients have all logged in before the first line, so what is measured between two
-    lines is transactions and nothing else."""
+    lines is transactions and nothing else. pgbench tells when, to the millisecond."""
 
     def __init__(self, argv, env):
         self.log = ""
@@ -85,17 +85,21 @@ class Pgbench:
             raise StandError(f"pgbench complained:\n{self.log}")
 
 
-def window(run, windows, at_start, at_end):
-    """Transactions and seconds of `windows` progress intervals; at_start and at_end are called
-    at the first and the last line, and what they return is returned too."""
-    began, _ = run.progress()
-    before = at_start()
-    count, last = 0.0, began
-    for _ in range(windows):
-        now, tps = run.progress()
-        count += tps * (now - last)
-        last = now
-    return count, last - began, before, at_end()
+def windows(run, steps):
+    """Walks over the progress lines: steps is [(lines, action)]; after that many lines action()
+    is called. Returns [(transactions, seconds, what action returned)], one for each step."""
+    out = []
+    last = None
+    for lines, action in steps:
+        count = time_taken = 0.0
+        for _ in range(lines):
+            now, tps = run.progress()
+            if last is not None:
+                count += tps * (now - last)
+                time_taken += now - last
+            last = now
+        out.append((count, time_taken, action()))
+    return out
 
 
 # ---- system calls ----

@@ -14,12 +14,12 @@ def _rows(result, what, keys):
 
 
 def _median(samples, value):
-    return statistics.median(s[value] for s in samples.values())
+    return statistics.median(s[value] for s in samples.values() if value in s)
 
 
 def _ratio(mine, theirs, value):
     """Median over the rounds of mine / theirs in that round."""
-    common = sorted(set(mine) & set(theirs))
+    common = [r for r in mine if value in mine[r] and r in theirs and value in theirs[r]]
     return statistics.median(mine[r][value] / max(theirs[r][value], 1e-9) for r in common)
 
 
@@ -42,7 +42,7 @@ def _table(result, rows, value, label, form, title):
         def number(name):
             samples = by_proxy.get(name)
             return form.format(_median(samples, value)) if samples and \
-                all(value in s for s in samples.values()) else "-"
+                any(value in s for s in samples.values()) else "-"
 
         def ratio(name, other):
             a, b = by_proxy.get(name), by_proxy.get(other)

@@ -710,10 +710,6 @@ size_t forward(struct session *s, const char *at, size_t len)
             skip_message(&w, type);
             continue;
         }
-        if (s->backend && s->backend->owed.skipping && type != 'S' && type != 'X') {
-            drop(&w); /* the server has answered with an error and reads on to the Sync */
-            continue;
-        }
         enum step step = on_message(&w, type);
         if (s->state == SESSION_CLOSED)
             return len;
