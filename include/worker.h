@@ -22,6 +22,8 @@ struct workers {
     struct audit *audit;
     const char *instance;
     struct mailbox *control; /* where requests to control go */
+    /* How control takes the job of a RELOAD. */
+    void (*reload)(struct mail *, void *receiver);
 };
 
 /* A job visits the workers one after the other, then comes to an end on the thread that asked

@@ -270,7 +270,7 @@ static char *reload(struct control *c)
     return wrong;
 }
 
-void control_reload_job(struct mail *m, void *receiver)
+static void on_reload_job(struct mail *m, void *receiver)
 {
     struct job *j = CONTAINER_OF(m, struct job, mail);
     j->text = reload(receiver);
@@ -563,6 +563,7 @@ int control_run(const char *path, const struct conf *conf, struct generation *ge
     c->workers.audit = audit_new(c->instance);
     c->workers.instance = c->instance;
     c->workers.control = c->mailbox;
+    c->workers.reload = on_reload_job;
     random_bytes(&c->sessions.next_pid, sizeof(c->sessions.next_pid));
     if (!open_all(c)) {
         release(c);

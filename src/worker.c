@@ -12,7 +12,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "control.h"
 
 #define SWEEP US_PER_S
 
@@ -23,6 +22,7 @@ struct worker {
     struct mailbox *mailbox;
     struct counters counters;
     struct registry registry;
+    struct throttle throttle;
     struct home home;
     struct timer sweep;
     _Atomic uint64_t heartbeat;
@@ -234,7 +234,7 @@ static void home_command(struct home *home, struct session *s, struct text sql)
     }
     if (c == COMMAND_RELOAD) {
         j->next = w->workers->count; /* no worker has a part in it: control answers */
-        j->mail.deliver = control_reload_job;
+        j->mail.deliver = w->workers->reload;
         j->mail.discard = job_discard;
         mailbox_post(w->workers->control, &j->mail);
         return;
@@ -382,6 +382,8 @@ struct worker *worker_start(struct workers *workers, unsigned index, struct gene
     h->pools = pools_new(w->loop, &w->counters, index, workers->count);
     h->limiter = limiter_new(w->loop, workers->limits, generation->conf, workers->instance, index, workers->count);
     h->registry = &w->registry;
+    throttle_init(&w->throttle);
+    h->throttle = &w->throttle;
     h->audit = workers->audit;
     h->generation = generation_ref(generation);
     h->shared = workers->sessions;
@@ -414,6 +416,7 @@ void worker_stop(struct worker *w)
     pools_free(w->home.pools);
     map_free(&w->home.by_id);
     map_free(&w->registry.keys);
+    throttle_free(&w->throttle);
     generation_unref(w->home.generation);
     loop_free(w->loop);
     mem_free(w);

@@ -3,6 +3,8 @@
 #ifndef POSTERN_BASE_CHECK_H
 #define POSTERN_BASE_CHECK_H
 
+#include "base/banned.h"
+
 _Noreturn void check_failed(const char *what, const char *file, int line);
 
 /* Always compiled in: a promise between modules that no peer can break. */

@@ -31,7 +31,8 @@ struct timer {
     void (*fire)(struct timer *);
 };
 void timer_init(struct timer *t, struct loop *l, void (*fire)(struct timer *));
-/* (Re)starts it: fires once, after at least that many microseconds. */
+/* (Re)starts it: fires once, after that many microseconds as the kernel's coarse clock counts
+ * them, which may be a tick (4 ms) early. */
 void timer_start(struct timer *t, uint64_t after_us);
 /* Safe when it is not running, and on a zeroed timer that was never initialized. */
 void timer_stop(struct timer *t);

@@ -59,6 +59,8 @@ struct inflight {
     bool batch_open;    /* extended messages were pushed since the last Sync */
     bool copy_in;       /* the server waits for CopyData */
     bool copy_end_sent; /* and its end is on the way */
+    bool sync_ignored;  /* a Sync was sent in this COPY IN before its end */
+    bool unsure;        /* one ReadyForQuery more than we know of may come: not to be lent again */
     bool copy_out;
     bool copy_both;
     bool query_failed; /* the simple Query at the head has had its error */
@@ -97,5 +99,7 @@ static inline bool inflight_copy_is_open(const struct inflight *q)
 {
     return q->copy_in && !q->copy_end_sent;
 }
+/* One was read from the client while inflight_copy_is_open(), and is not pushed. */
+void inflight_sync_in_copy(struct inflight *q);
 
 #endif

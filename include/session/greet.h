@@ -36,6 +36,10 @@ struct greeting {
     struct identity who;
     struct grant grant;
     const char *method;
+    struct turn_end departure; /* to the pool's worker, when no callback is on the stack */
+    struct session *session;
+    unsigned move_to;
+    bool refused; /* the answer to a failed proof waits for its time */
     const char *refusal; /* kept from the client, for the audit trail */
     bool learning;       /* a backend is lent to learn the welcome */
     struct buf welcome;  /* ParameterStatus messages being gathered */

@@ -61,6 +61,8 @@ static inline bool relay_is_blocked(const struct session *s)
 }
 /* Settles what is owed to a session that goes: names and statements are let go of. */
 void relay_settle_owed(struct session *s);
+/* The backend is gone: what was owed has failed, and names go back to what they were. */
+void relay_fail_owed(struct session *s);
 /* Replies of our own whose turn has come. */
 void reply_local(struct session *s);
 

@@ -20,6 +20,7 @@
 #include "base/list.h"
 #include "gate/audit.h"
 #include "gate/limiter.h"
+#include "gate/throttle.h"
 #include "io/stream.h"
 #include "pg/lexer.h"
 #include "pg/prepared.h"
@@ -89,6 +90,7 @@ struct home {
     struct pools *pools;
     struct limiter *limiter;
     struct registry *registry;
+    struct throttle *throttle;
     struct audit *audit;
     struct generation *generation;
     struct session_shared *shared;

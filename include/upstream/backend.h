@@ -47,6 +47,8 @@ struct backend_user_ops {
     void (*input)(struct backend_user *, struct backend *);
     /* The server took what was held back. */
     void (*drained)(struct backend_user *, struct backend *);
+    /* A NotificationResponse came while a task of the borrower's ran: body without header. */
+    void (*notified)(struct backend_user *, struct backend *, struct text body);
     /* A cancel request that was on its way has arrived (or was given up). */
     void (*cancel_over)(struct backend_user *, struct backend *);
 };

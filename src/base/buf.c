@@ -43,7 +43,7 @@ char *buf_room(struct buf *b, size_t n)
         if (n <= b->cap - b->len)
             return b->at + b->len;
     }
-    size_t cap = b->cap ? b->cap : BUF_FIRST;
+    size_t cap = b->cap ? b->cap : b->max < BUF_FIRST ? b->max : BUF_FIRST;
     while (cap < b->len + n)
         cap = cap > b->max / 2 ? b->max : cap * 2;
     char *grown = mem_try_resize(b->at, cap);

@@ -1,7 +1,7 @@
 noinst_LIBRARIES += libbase.a
 libbase_a_SOURCES = \
 	src/base/buf.c include/base/buf.h \
-	include/base/check.h \
+	include/base/banned.h include/base/check.h \
 	src/base/clock.c include/base/clock.h \
 	src/base/counters.c include/base/counters.h include/base/counters.def \
 	src/base/file.c include/base/file.h \

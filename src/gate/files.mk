@@ -13,5 +13,6 @@ libgate_a_SOURCES = \
 	src/gate/redis_tls.c include/gate/redis_tls.h \
 	src/gate/redis_url.c include/gate/redis_url.h \
 	src/gate/tenant.c include/gate/tenant.h \
+	src/gate/throttle.c include/gate/throttle.h \
 	src/gate/token.c include/gate/token.h \
 	src/gate/users.c include/gate/users.h

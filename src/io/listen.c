@@ -49,8 +49,9 @@ static void peer_text(const struct sockaddr_storage *a, char *out, size_t size)
 }
 
 /* 53300 in clear text: a client that waits for TLS shows it as a failed connection, which is
- * still better than a hang. */
-static void refuse_one(struct listen_socket *l)
+ * still better than a hang. False when nobody is there: accept4() wants a descriptor before it
+ * looks. */
+static bool refuse_one(struct listen_socket *l)
 {
     static const char answer[] = "E\0\0\0\x44" "SFATAL\0VFATAL\0C53300\0Mout of file descriptors, try again later\0\0";
     close(l->spare);
@@ -60,7 +61,7 @@ static void refuse_one(struct listen_socket *l)
         close(fd);
     }
     l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    log_error("listener", "out of file descriptors: raise the limit (LimitNOFILE) or lower max_clients");
+    return fd >= 0;
 }
 
 static void resume(struct timer *t)
@@ -72,6 +73,7 @@ static void resume(struct timer *t)
 static void on_accept(evutil_socket_t lfd, short what, void *arg)
 {
     struct listen_socket *l = arg;
+    unsigned refused = 0;
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         struct sockaddr_storage a = {0};
         socklen_t len = sizeof(a);
@@ -84,18 +86,22 @@ static void on_accept(evutil_socket_t lfd, short what, void *arg)
         }
         if (errno == EINTR || errno == ECONNABORTED)
             continue;
-        if (errno == EMFILE || errno == ENFILE) {
-            refuse_one(l);
+        int why = errno;
+        bool full = why == EMFILE || why == ENFILE;
+        if (full && refuse_one(l)) {
+            refused++;
             continue;
         }
-        if (errno != EAGAIN && errno != EWOULDBLOCK) {
-            log_error("listener", "accept on %s: %s; trying again in a second", l->address,
-                      strerror(errno));
+        if (full ? l->spare < 0 : why != EAGAIN && why != EWOULDBLOCK) {
+            log_error("listener", "accept on %s: %s; trying again in a second", l->address, strerror(why));
             event_del(&l->ev);
             timer_start(&l->pause, 1000000);
         }
-        return;
+        break;
     }
+    if (refused)
+        log_error("listener", "out of file descriptors: %u refused; raise the limit (LimitNOFILE) or lower max_clients",
+                  refused);
 }
 
 static int bind_unix(const char *dir, uint16_t port, char **path, char *error, size_t size)
@@ -114,7 +120,8 @@ static int bind_unix(const char *dir, uint16_t port, char **path, char *error, s
         close(fd);
         return -1;
     }
-    if (errno == ECONNREFUSED)
+    struct stat st;
+    if (errno == ECONNREFUSED && lstat(un.sun_path, &st) == 0 && S_ISSOCK(st.st_mode))
         unlink(un.sun_path);
     if (bind(fd, (struct sockaddr *)&un, sizeof(un)) != 0) {
         snprintf(error, size, "%s: %s", un.sun_path, strerror(errno));

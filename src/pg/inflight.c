@@ -90,7 +90,8 @@ const struct owed *inflight_head(const struct inflight *q)
 const struct owed *inflight_local(const struct inflight *q)
 {
     const struct owed *o = inflight_head(q);
-    return o && (o->flags & OWED_LOCAL) ? o : NULL;
+    /* The server answers nothing before the Sync, and so do we. */
+    return o && (o->flags & OWED_LOCAL) && !q->skipping ? o : NULL;
 }
 
 void inflight_answered(struct inflight *q, inflight_settled *settled, void *arg)
@@ -100,12 +101,25 @@ void inflight_answered(struct inflight *q, inflight_settled *settled, void *arg)
     drop_copy_ends(q, settled, arg);
 }
 
+/* Whether requests of an extended batch stand behind the last Sync. */
+static bool ends_in_batch(const struct inflight *q)
+{
+    for (uint32_t i = q->count; i-- > 0;) {
+        enum owed_kind kind = at(q, i)->kind;
+        if (kind == OWED_SYNC)
+            return false;
+        if (kind >= OWED_PARSE && kind <= OWED_CLOSE)
+            return true;
+    }
+    return false;
+}
+
 /* The server reads, and ignores, every Sync between the command and the end of its COPY IN
  * (CopyGetData in copyfromparse.c): those will never be answered. */
 static void begin_copy_in(struct inflight *q, inflight_settled *settled, void *arg)
 {
     q->copy_in = true;
-    q->copy_end_sent = false;
+    q->copy_end_sent = q->sync_ignored = false;
     uint32_t kept = 1, i = 1;
     for (; i < q->count; i++) {
         struct owed *o = at(q, i);
@@ -114,6 +128,7 @@ static void begin_copy_in(struct inflight *q, inflight_settled *settled, void *a
             break;
         }
         if (o->kind == OWED_SYNC) {
+            q->sync_ignored = true;
             if (settled)
                 settled(arg, o, OWED_SKIPPED);
             continue;
@@ -123,13 +138,31 @@ static void begin_copy_in(struct inflight *q, inflight_settled *settled, void *a
     for (; i < q->count; i++)
         *at(q, kept++) = *at(q, i);
     q->count = kept;
-    if (at(q, 0)->kind == OWED_EXECUTE && !q->copy_end_sent)
-        q->batch_open = true; /* its Sync is still to come */
+    q->batch_open = q->batch_open || ends_in_batch(q); /* the Sync that counts is still to come */
+}
+
+void inflight_sync_in_copy(struct inflight *q)
+{
+    CHECK(inflight_copy_is_open(q));
+    q->sync_ignored = true;
 }
 
 static void end_copy(struct inflight *q)
 {
-    q->copy_in = q->copy_end_sent = q->copy_out = q->copy_both = false;
+    q->copy_in = q->copy_end_sent = q->copy_out = q->copy_both = q->sync_ignored = false;
+}
+
+/* A COPY IN of a simple Query is over, and the next one in the same text wants an end of its own. */
+static void take_copy_end(struct inflight *q, inflight_settled *settled, void *arg)
+{
+    if (q->count < 2 || at(q, 1)->kind != OWED_COPY_END)
+        return;
+    struct owed end = *at(q, 1);
+    for (uint32_t i = 1; i + 1 < q->count; i++)
+        *at(q, i) = *at(q, i + 1);
+    q->count--;
+    if (settled)
+        settled(arg, &end, OWED_DONE);
 }
 
 static enum reply_verdict on_error(struct inflight *q, inflight_settled *settled, void *arg)
@@ -137,6 +170,9 @@ static enum reply_verdict on_error(struct inflight *q, inflight_settled *settled
     struct owed *o = q->count ? at(q, 0) : NULL;
     if (!o && !q->batch_open)
         return REPLY_UNSOLICITED;
+    /* Whether such a Sync was read before the failure, and ignored, or behind it, and will be
+     * answered, nobody can tell. */
+    q->unsure = q->unsure || (q->copy_in && q->sync_ignored);
     end_copy(q);
     if (o && (o->kind == OWED_QUERY || o->kind == OWED_FUNCTION)) {
         q->query_failed = true;
@@ -151,17 +187,29 @@ static enum reply_verdict on_error(struct inflight *q, inflight_settled *settled
     return REPLY_PASS;
 }
 
+static bool has_sync(const struct inflight *q)
+{
+    for (uint32_t i = 0; i < q->count; i++)
+        if (at(q, i)->kind == OWED_SYNC)
+            return true;
+    return false;
+}
+
 static enum reply_verdict on_ready(struct inflight *q, char status, inflight_settled *settled, void *arg)
 {
     if (status != 'I' && status != 'T' && status != 'E')
         return REPLY_BAD;
+    /* What was sent behind the error and before the Sync has never been looked at. */
+    if (q->skipping && has_sync(q))
+        while (at(q, 0)->kind != OWED_SYNC)
+            pop(q, OWED_SKIPPED, settled, arg);
     struct owed *o = q->count ? at(q, 0) : NULL;
     enum reply_verdict verdict = REPLY_PASS;
     if (o && (o->kind == OWED_QUERY || o->kind == OWED_FUNCTION || o->kind == OWED_SYNC)) {
         bool is_sync = o->kind == OWED_SYNC;
         verdict = o->flags & OWED_HIDDEN ? REPLY_HIDE : REPLY_PASS;
         pop(q, q->query_failed && !is_sync ? OWED_FAILED : OWED_DONE, settled, arg);
-    } else if (!q->skipping) {
+    } else if (!q->skipping && !q->unsure) {
         return REPLY_BAD;
     } else {
         /* A Sync that we took for lost in COPY IN was read after all, behind the error. */
@@ -195,7 +243,7 @@ enum reply_verdict inflight_reply(struct inflight *q, char type, char status,
     if (type == 'Z')
         return on_ready(q, status, settled, arg);
     const struct owed *o = inflight_head(q);
-    if (!o || (o->flags & OWED_LOCAL))
+    if (!o || (o->flags & OWED_LOCAL) || q->skipping)
         return REPLY_BAD;
     enum owed_kind kind = o->kind;
     bool runs = kind == OWED_QUERY || kind == OWED_EXECUTE;
@@ -219,6 +267,8 @@ enum reply_verdict inflight_reply(struct inflight *q, char type, char status,
     case 'C':
         if (!runs)
             return REPLY_BAD;
+        if (q->copy_in && kind == OWED_QUERY)
+            take_copy_end(q, settled, arg);
         end_copy(q);
         return finish(q, kind == OWED_EXECUTE, settled, arg);
     case 'I':

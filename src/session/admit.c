@@ -80,6 +80,23 @@ static uint64_t expiry_of(const struct greeting *g)
     return g->who.expires;
 }
 
+static void on_departure(struct turn_end *t)
+{
+    struct greeting *g = CONTAINER_OF(t, struct greeting, departure);
+    session_move(g->session, g->move_to);
+}
+
+/* Once the mail is posted the session belongs to another thread: nothing here may still hold
+ * it, so it leaves at the end of the turn. */
+static void depart(struct session *s, unsigned to)
+{
+    struct greeting *g = s->greeting;
+    g->session = s;
+    g->move_to = to;
+    g->departure.run = on_departure;
+    loop_at_turn_end(s->home->loop, &g->departure);
+}
+
 void admit_start(struct session *s)
 {
     struct greeting *g = s->greeting;
@@ -109,7 +126,7 @@ void admit_start(struct session *s)
     if (to == home->worker)
         greet_arrived(s);
     else
-        session_move(s, to);
+        depart(s, to);
 }
 
 /* ---- limits: at home ---- */

@@ -579,6 +579,7 @@ static enum step on_sync(struct walk *w)
         return STEP_ON;
     }
     if (inflight_copy_is_open(&s->backend->owed)) {
+        inflight_sync_in_copy(&s->backend->owed);
         drop(w); /* the server would read it as part of the COPY, and ignore it */
         return STEP_ON;
     }

@@ -36,6 +36,7 @@ void greet_free(struct session *s)
     if (!g)
         return;
     s->greeting = NULL;
+    loop_forget_turn_end(s->home->loop, &g->departure);
     generation_unref(g->generation);
     buf_wipe(&g->in);
     buf_free(&g->variables);
@@ -60,17 +61,31 @@ void greet_audit(const struct session *s, struct audit_event *e)
     e->method = g->method;
 }
 
+/* One text for every reason: which it was is the operator's to read. */
+static void answer_denied(struct session *s)
+{
+    char text[STARTUP_TEXT + 64];
+    snprintf(text, sizeof(text), "authentication failed for user \"%s\"", s->greeting->user);
+    session_fail(s, REASON_AUTH_FAILED, text, "The token or password was not accepted; the administrator finds the reason in the gateway's log.");
+}
+
 void greet_deny(struct session *s, enum reason why, const char *kept)
 {
-    char tag[40], text[STARTUP_TEXT + 64];
+    char tag[40];
     session_tag(s, tag, sizeof(tag));
     counter_add(s->home->counters, COUNTER_LOGINS_FAILED, 1);
     log_info(tag, "login refused: user \"%s\" database \"%s\" from %s: %s%s%s", s->greeting->user,
              s->greeting->database, s->peer, reason_row(why)->name, kept ? ": " : "", kept ? kept : "");
     session_audit(s, "login_refused", kept ? kept : reason_row(why)->name);
     if (why == REASON_AUTH_FAILED) {
-        snprintf(text, sizeof(text), "authentication failed for user \"%s\"", s->greeting->user);
-        session_fail(s, why, text, "The token or password was not accepted; the administrator finds the reason in the gateway's log.");
+        uint64_t wait = throttle_failed(s->home->throttle, text_of(s->peer), text_of(s->greeting->user), loop_now(s->home->loop));
+        if (wait && !s->greeting->refused) {
+            s->greeting->refused = true;
+            stream_stop_reading(&s->client);
+            timer_start(&s->timer, wait);
+            return;
+        }
+        answer_denied(s);
     } else {
         session_fail_detail(s, why, kept);
     }
@@ -81,6 +96,8 @@ void greet_timer(struct timer *t)
     struct session *s = CONTAINER_OF(t, struct session, timer);
     if (s->state == SESSION_CANCELING)
         session_close(s, REASON_OK);
+    else if (s->greeting && s->greeting->refused)
+        answer_denied(s);
     else if (s->greeting)
         session_fail(s, REASON_LOGIN_TIMEOUT, NULL, NULL);
     else
@@ -297,6 +314,8 @@ static bool take_packet(struct session *s)
 static bool take_proof(struct session *s)
 {
     struct greeting *g = s->greeting;
+    if (g->refused)
+        return false;
     if (buf_size(&g->in) < WIRE_HEADER)
         return false;
     const char *at = buf_front(&g->in);

@@ -41,6 +41,10 @@ static bool answer_owed(struct session *s, enum reason why)
     bool told = false, failed = q->skipping;
     for (uint32_t i = 0; i < q->count; i++) {
         const struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
+        if (o->kind == OWED_QUERY && (o->flags & OWED_HIDDEN))
+            continue; /* a question of our own: nobody waits for its answer */
+        if (failed && o->kind != OWED_SYNC)
+            continue;
         if (o->kind == OWED_QUERY || o->kind == OWED_FUNCTION) {
             if (!(i == 0 && q->query_failed)) /* its own error has gone through already */
                 put_error(s, why);
@@ -49,16 +53,16 @@ static bool answer_owed(struct session *s, enum reason why)
         } else if (o->kind == OWED_SYNC) {
             put_ready(s);
             failed = false;
-        } else if (!failed && o->kind != OWED_COPY_END) {
+        } else if (o->kind != OWED_COPY_END) {
             put_error(s, why);
             told = failed = true;
         }
     }
-    if (q->batch_open && !failed && !q->skipping) {
+    if (q->batch_open && !failed) {
         put_error(s, why);
         told = failed = true;
     }
-    s->skipping = failed || q->skipping;
+    s->skipping = failed;
     return told;
 }
 
@@ -102,7 +106,7 @@ void relay_lost(struct session *s, enum reason why)
     timer_stop(&s->timer);
     s->paid = s->unsettled = false;
     session_become(s, SESSION_IDLE);
-    relay_settle_owed(s);
+    relay_fail_owed(s);
     pool_return(s->pool, &s->backend);
     relay_resume(s);
 }

@@ -28,6 +28,12 @@ static enum conf_pool_mode mode_of(const struct session *s)
     return s->is_transaction_mode ? CONF_POOL_TRANSACTION : CONF_POOL_SESSION;
 }
 
+/* With a backend that is kept (session mode, a pin) the next request begins as one without. */
+static bool is_under_way(const struct session *s)
+{
+    return s->backend && !(inflight_is_quiet(&s->backend->owed) && s->backend->owed.status == 'I');
+}
+
 /* ---- refusals that keep the protocol in step ---- */
 
 void relay_refuse(struct session *s, char type, const struct wire_fault *fault)
@@ -87,7 +93,7 @@ static bool suits(struct session *s)
 static void refuse_waiting(struct session *s, const struct wire_fault *fault)
 {
     char type = buf_size(&s->in) ? buf_front(&s->in)[0] : 'Q';
-    session_become(s, SESSION_IDLE);
+    session_become(s, s->backend ? SESSION_ACTIVE : SESSION_IDLE);
     if (type == 'Q' || type == 'F') {
         /* The message itself, whole or not, is dropped; its start is in the buffer. */
         CHECK(buf_size(&s->in) >= WIRE_HEADER);
@@ -179,7 +185,7 @@ static bool must_end(struct session *s)
 bool relay_need_backend(struct session *s, char type)
 {
     uint64_t retry_after = 0;
-    if (s->backend)
+    if (is_under_way(s))
         return true;
     if (must_end(s))
         return false;
@@ -202,7 +208,7 @@ bool relay_need_backend(struct session *s, char type)
         }
         s->paid = true;
     }
-    return borrow(s);
+    return s->backend || borrow(s);
 }
 
 /* ---- limits ---- */
@@ -221,7 +227,7 @@ static void on_decided(struct limit_ask *ask, enum limit_verdict v, uint64_t ret
             session_become(s, SESSION_ACTIVE);
         if (s->backend || borrow(s))
             relay_resume(s);
-    } else if (s->backend) {
+    } else if (is_under_way(s)) {
         /* Inside a transaction traffic is slowed, never refused. */
         timer_start(&s->timer, retry_after ? retry_after : 10 * US_PER_MS);
     } else {
@@ -253,7 +259,7 @@ bool relay_may_run(struct session *s)
 void relay_unthrottle(struct session *s)
 {
     if (s->state != SESSION_METERING || !s->backend)
-        return;
+        return; /* nothing is slowed */
     session_become(s, SESSION_ACTIVE);
     relay_resume(s);
 }
@@ -428,6 +434,19 @@ static void on_backend_drained(struct backend_user *u, struct backend *b)
     relay_resume(s);
 }
 
+/* It came between two answers to our own question, but it is the client's. */
+static void on_notified(struct backend_user *u, struct backend *b, struct text body)
+{
+    struct session *s = CONTAINER_OF(u, struct session, user);
+    char head[WIRE_HEADER] = {'A'};
+    if (s->greeting)
+        return;
+    wire_set_u32(head + 1, (uint32_t)(body.len + 4));
+    stream_put(&s->client, head, sizeof(head));
+    stream_put(&s->client, body.at, body.len);
+    stream_flush(&s->client);
+}
+
 static void on_cancel_over(struct backend_user *u, struct backend *b)
 {
     struct session *s = CONTAINER_OF(u, struct session, user);
@@ -437,7 +456,7 @@ static void on_cancel_over(struct backend_user *u, struct backend *b)
 
 void relay_init(struct session *s)
 {
-    static const struct backend_user_ops user_ops = {reply_input, on_backend_drained, on_cancel_over};
+    static const struct backend_user_ops user_ops = {reply_input, on_backend_drained, on_notified, on_cancel_over};
     s->user.ops = &user_ops;
     s->ask.ops = &ask_ops;
     s->ask.user = &s->user;
@@ -450,7 +469,7 @@ bool relay_cancel(struct session *s, struct cancel_waiter *waiter)
     if (s->state == SESSION_QUEUED && !s->greeting) {
         pool_forget(&s->ask);
         refuse_waiting(s, &canceled);
-    } else if (s->state == SESSION_METERING && !s->backend) {
+    } else if (s->state == SESSION_METERING && !is_under_way(s)) {
         limit_ask_cancel(&s->limit);
         refuse_waiting(s, &canceled);
     } else if (s->backend && s->state == SESSION_ACTIVE && s->backend->owed.count > 0) {

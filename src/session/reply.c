@@ -93,6 +93,11 @@ void relay_settle_owed(struct session *s)
         s->backend->dirty = true;
 }
 
+void relay_fail_owed(struct session *s)
+{
+    inflight_free(&s->backend->owed, settled, s);
+}
+
 void reply_local(struct session *s)
 {
     struct inflight *q = &s->backend->owed;
@@ -195,6 +200,8 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     const struct named *n = ours ? name_at_head(w->b) : NULL;
     struct named *kept = n ? named_ref((struct named *)n) : NULL;
     enum reply_verdict v = inflight_reply(&w->b->owed, 'E', 0, settled, w->s);
+    if (w->b->owed.unsure)
+        w->b->doomed = true;
     enum take take = v == REPLY_PASS ? TAKE_PASS : v == REPLY_HIDE ? TAKE_HIDE : TAKE_LOST;
     if (take == TAKE_PASS && ours) {
         put_run(w);

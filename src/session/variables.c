@@ -222,7 +222,8 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
     bool ok = !lost && !error && adopt(a);
     answer_free(s);
     if (lost) {
-        relay_lost(s, REASON_BACKEND_LOST);
+        /* What the client has set cannot be known any more: going on would be a lie. */
+        session_fail(s, REASON_BACKEND_LOST, NULL, NULL);
         return;
     }
     if (!ok) {

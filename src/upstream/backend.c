@@ -177,6 +177,8 @@ static bool task_message(struct backend *b, char type, struct text body)
         server_error_from(body, &t->error);
         t->failed = true;
     }
+    if (type == 'A' && b->state == BACKEND_BUSY)
+        b->user->ops->notified(b->user, b, body);
     return type != 'D' || task_row(t, b, body);
 }
 

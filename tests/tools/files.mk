@@ -5,3 +5,5 @@ noinst_PROGRAMS += tests/tools/node
 tests_tools_node_SOURCES = tests/tools/node.c
 
 EXTRA_DIST += quickstart run-tests tests/tools/install.sh
+
+dist_check_SCRIPTS += tests/tools/check-floors.py

@@ -28,3 +28,6 @@ tests_unit_test_keys_LDADD = $(LIBS_GATE) $(EXT_LIBS)
 UNIT_TESTS += tests/unit/test_audit
 tests_unit_test_audit_SOURCES = tests/unit/test_audit.c
 tests_unit_test_audit_LDADD = $(LIBS_GATE) $(EXT_LIBS)
+UNIT_TESTS += tests/unit/test_throttle
+tests_unit_test_throttle_SOURCES = tests/unit/test_throttle.c
+tests_unit_test_throttle_LDADD = $(LIBS_GATE) $(EXT_LIBS)

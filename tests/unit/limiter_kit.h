@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "conf/inside.h"
 #include "gate/limiter.h"
 #include "io/loop.h"
 
@@ -134,10 +135,25 @@ static struct conf_plan plans[4];
 static struct conf_plan *plan_rows[] = {&plans[0], &plans[1], &plans[2], &plans[3]};
 static char plan_names[4][8] = {"none", "queries", "conns", "both"};
 enum { NONE, QUERIES, CONNS, BOTH };
+/* What conf_plan_named() looks up. */
+static struct conf_written written[4];
+static struct conf_inside inside;
+
+__attribute__((unused)) static void name_plans(void)
+{
+    for (size_t i = 0; i < COUNT_OF(plans); i++) {
+        plans[i].at.name = plan_names[i];
+        if (written[i].made)
+            continue;
+        written[i].made = &plans[i].at;
+        written[i].label = mem_format("plan %s", plan_names[i]);
+        map_put(&inside.by_label, text_of(written[i].label), &written[i]);
+    }
+}
 
 __attribute__((unused)) static struct conf conf_of(char *url)
 {
-    struct conf c = {.plans = plan_rows, .plan_count = 4};
+    struct conf c = {.plans = plan_rows, .plan_count = 4, .inside = &inside};
     static char empty[] = "", prefix[] = "test";
     c.redis = (struct conf_redis){.url = url ? url : empty,
                                   .password_file = empty,
@@ -147,8 +163,7 @@ __attribute__((unused)) static struct conf conf_of(char *url)
                                   .fleet_size = 1,
                                   .prefix = prefix};
     memset(plans, 0, sizeof(plans));
-    for (int i = 0; i < 4; i++)
-        plans[i].at.name = plan_names[i];
+    name_plans();
     return c;
 }
 

@@ -88,7 +88,7 @@ static void *crowd_run(void *arg)
 {
     struct crowd *w = arg;
     struct loop *own = loop_new();
-    struct conf c = {.plans = plan_rows, .plan_count = 4};
+    struct conf c = {.plans = plan_rows, .plan_count = 4, .inside = &inside};
     static char empty[] = "", prefix[] = "test";
     c.redis.url = c.redis.password_file = c.redis.ca_file = empty;
     c.redis.prefix = prefix;

@@ -480,14 +480,14 @@ static char *pem_of(EVP_PKEY *pkey, bool private)
 
 static void test_libjwt(void)
 {
-    static const char *const algs[] = {ALL_ALGS};
+    /* What both the oldest and the newest libjwt that we build with can do: neither EdDSA nor PS
+     * with an ordinary RSA key. */
+    static const char *const algs[] = {"HS256", "HS384", "HS512", "RS256", "RS384",
+                                       "RS512", "ES256", "ES384", "ES512"};
     const char *why;
     for (size_t i = 0; i < COUNT_OF(algs); i++) {
         jwt_alg_t alg = jwt_str_alg(algs[i]);
-        if (alg == JWT_ALG_INVAL) {
-            ok(true, "%s # SKIP this libjwt lacks it", algs[i]);
-            continue;
-        }
+        CHECK(alg != JWT_ALG_INVAL);
         EVP_PKEY *pkey = key_for(algs[i]);
         char *private = pkey ? pem_of(pkey, true) : mem_dup_n(SECRET, sizeof(SECRET));
         char *public = pkey ? pem_of(pkey, false) : mem_dup_n(SECRET, sizeof(SECRET));
@@ -497,13 +497,6 @@ static void test_libjwt(void)
         CHECK(jwt_new(&jwt) == 0 && jwt_add_grants_json(jwt, "{" GOOD "}") == 0);
         CHECK(jwt_set_alg(jwt, alg, (unsigned char *)private, private_len) == 0);
         char *theirs = jwt_encode_str(jwt);
-        if (!theirs && algs[i][0] == 'P') { /* 1.17 wants a key of the type RSASSA-PSS */
-            ok(true, "%s # SKIP this libjwt does not take an RSA key for it", algs[i]);
-            jwt_free(jwt);
-            mem_free(private);
-            mem_free(public);
-            continue;
-        }
         ok(theirs && token_verify(ring, text_of(theirs), NOW, &who, &why),
            "%s: libjwt signs, we read", algs[i]);
         char *header = mem_format("{\"typ\":\"JWT\",\"alg\":\"%s\"}", algs[i]);

@@ -10,3 +10,7 @@ tests_unit_test_resolve_LDADD = $(LIBS_UPSTREAM) $(EXT_LIBS)
 UNIT_TESTS += tests/unit/test_watcher
 tests_unit_test_watcher_SOURCES = tests/unit/test_watcher.c tests/unit/postgres.h
 tests_unit_test_watcher_LDADD = $(LIBS_UPSTREAM) $(EXT_LIBS)
+UNIT_TESTS += tests/unit/test_login
+tests_unit_test_login_SOURCES = tests/unit/test_login.c tests/unit/pool_kit.h tests/unit/fake_server.h \
+	tests/unit/certificates.h tests/unit/waiting.h
+tests_unit_test_login_LDADD = $(LIBS_UPSTREAM) $(EXT_LIBS)

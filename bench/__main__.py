@@ -1,0 +1,277 @@
+"""The command line, the rows, the rounds."""
+# SPDX-License-Identifier: Apache-2.0
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+from stand import proc
+from stand.postgres import bin_folder
+from stand.proc import StandError
+
+from . import measure, report
+from .proxies import POOL, BenchStand, PgBouncer, Postern, find_pgbouncers
+
+LOADS = [(tls, mode, clients) for tls in (False, True) for mode in ("simple", "prepared")
+         for clients in (16, 64)]
+
+
+def say(text):
+    print(text, flush=True)
+
+
+class Bench:
+    def __init__(self, args, stand):
+        self.args = args
+        self.stand = stand
+        self.calls = None if args.no_calls else \
+            measure.PerfCount if measure.perf_works() else measure.StraceCount
+        self.samples = []  # {what, tls, mode, clients, proxy, round, ...values}
+        self.pgbouncers = find_pgbouncers(args.pgbouncer, args.pgbouncer_root, not args.no_path)
+        if not self.pgbouncers:
+            raise StandError("no pgbouncer was found: install the package pgbouncer, or see "
+                             "--pgbouncer and --pgbouncer-root")
+        if args.smoke:
+            del self.pgbouncers[:-1]
+        self.names = []
+        self.kept = []
+
+    def note(self, **values):
+        self.samples.append(values)
+
+    # ---- transactions ----
+
+    def one(self, proxy, tls, mode, clients, round_):
+        """One run of pgbench: CPU in the first windows, then system calls in as many again."""
+        env = proxy.client_environment(self.stand, tls)
+        seconds = self.args.seconds
+        run = measure.Pgbench(
+            [os.path.join(bin_folder(), "pgbench"), "-n", "-S", "-M", mode, "-c", str(clients),
+             "-j", "2", "-T", str(2 * seconds + 30), "-P", "1", "--progress-timestamp"], env)
+        # They hardly vary, so three rounds of them are enough.
+        counter = self.calls(proxy.pid) if self.calls and round_ < 3 else None
+        try:
+            def cpu():
+                return measure.cpu_us(proxy.pid)
+
+            def turn():
+                now = cpu()
+                if counter:
+                    counter.start()
+                return now
+
+            steps = [(1, cpu), (seconds, turn)]
+            if counter:
+                steps.append((1, counter.stop))
+            (_, _, before), (count, time, after), *rest = measure.windows(run, steps)
+            values = {"tps": count / time, "cpu": (after - before) / count}
+            for calls, _, counts in rest:
+                values["calls"] = counts["all"] / calls
+                values["by_call"] = {k: v / calls for k, v in counts.items() if k != "all" and v}
+        finally:
+            run.end()
+        self.note(what="load", tls=tls, mode=mode, clients=clients, proxy=proxy.name,
+                  round=round_, **values)
+        return values
+
+    def loads(self):
+        a = self.args
+        if a.smoke:
+            proxies = list(self.fresh())
+        else:
+            proxies = [PgBouncer(self.stand, *p) for p in self.pgbouncers]
+            proxies.append(Postern(self.stand, "Postern"))
+        extra = {}
+        if not a.only_one:
+            two = Postern(self.stand, "Postern, 2 workers", workers=2)
+            free = Postern(self.stand, "Postern, no limits", limits=False)
+            proxies += [two, free]
+            extra[free.name] = {(False, "simple", 16), (False, "prepared", 16)}
+        for round_ in range(a.rounds):
+            for tls, mode, clients in a.loads:
+                # There and back again, so that a drift of the machine favours nobody.
+                for p in proxies if round_ % 2 == 0 else reversed(proxies):
+                    if (mode == "prepared" and not p.prepared) or \
+                            (tls, mode, clients) not in extra.get(p.name, a.loads):
+                        continue
+                    v = self.one(p, tls, mode, clients, round_)
+                    calls = f", {v['calls']:5.2f} calls" if "calls" in v else ""
+                    say(f"   round {round_ + 1} {'TLS' if tls else 'plain':5} {mode:8} {clients:3}  "
+                        f"{p.name:20} {v['cpu']:6.2f} us{calls}, {v['tps']:6.0f} tps")
+        for p in proxies:
+            self.describe(p)
+            if not a.smoke:
+                p.stop()
+
+    def describe(self, p):
+        if p.name not in [n["name"] for n in self.names]:
+            self.names.append({"name": p.name, "version": p.version, "prepared": p.prepared,
+                               "note": p.note})
+
+    # ---- memory, logins, bulk: a fresh process for each ----
+
+    def fresh(self, certificate="ecdsa"):
+        """Each of the proxies in turn, newly started. In a smoke test they serve for all."""
+        if self.args.smoke:
+            if not self.kept:
+                self.kept = [PgBouncer(self.stand, *p) for p in self.pgbouncers]
+                self.kept.append(Postern(self.stand, "Postern"))
+            yield from self.kept
+            return
+        for name, argv, version in self.pgbouncers:
+            p = PgBouncer(self.stand, name, argv, version, certificate=certificate)
+            self.describe(p)
+            yield p
+            p.stop()
+        p = Postern(self.stand, "Postern", certificate=certificate)
+        self.describe(p)
+        yield p
+        p.stop()
+
+    def helper(self, proxy, tls, what, count):
+        return subprocess.Popen([sys.executable, "-m", "bench.clients", what, str(count)],
+                                env=proxy.client_environment(self.stand, tls),
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def idle(self):
+        """Memory of N idle clients: that with 1.1 N, less that with the first 0.1 N, which have
+        brought the process to its working size."""
+        for tls in (False, True):
+            for p in self.fresh():
+                first = self.helper(p, tls, "idle", max(1, self.args.idle // 10))
+                if not proc.first_line(first.stdout, 120):
+                    raise StandError(f"{p.name}: the idle clients did not get ready")
+                before = measure.memory_kib(p.pid)
+                more = self.helper(p, tls, "idle", self.args.idle)
+                if not proc.first_line(more.stdout, 300):
+                    raise StandError(f"{p.name}: the idle clients did not get ready")
+                kib = (measure.memory_kib(p.pid) - before) / self.args.idle
+                for h in (first, more):
+                    h.stdin.close()
+                    h.wait(60)
+                self.note(what="idle", tls=tls, proxy=p.name, kib=kib)
+                say(f"   {'TLS' if tls else 'plain':5} idle client   {p.name:20} {kib:6.2f} KiB")
+
+    def logins(self):
+        rounds = min(5, self.args.rounds)
+        for certificate in ("ecdsa",) if self.args.smoke else ("rsa", "ecdsa"):
+            for p in self.fresh(certificate):
+                for round_ in range(-1, rounds):
+                    before = measure.cpu_us(p.pid)
+                    if self.helper(p, True, "logins", self.args.logins).wait(120) != 0:
+                        raise StandError(f"{p.name}: logins failed")
+                    each = (measure.cpu_us(p.pid) - before) / self.args.logins
+                    if round_ >= 0:  # the first warms up
+                        self.note(what="login", certificate=certificate, proxy=p.name,
+                                  round=round_, cpu=each)
+                say(f"   TLS login, {certificate:5} {p.name:20} {each:7.0f} us")
+
+    def copy(self):
+        rows = max(1, self.args.copy_mb * 1000)
+        sql = (f"COPY (SELECT repeat('x', 999) FROM generate_series(1, {rows})) TO STDOUT")
+        for tls in (False, True):
+            for p in self.fresh():
+                env = p.client_environment(self.stand, tls)
+                for round_ in range(min(3, self.args.rounds)):
+                    before = measure.cpu_us(p.pid)
+                    subprocess.run(["psql", "-Xqc", sql], env=env, stdout=subprocess.DEVNULL,
+                                   check=True, timeout=300)
+                    per_gb = (measure.cpu_us(p.pid) - before) / 1e6 / (rows / 1e6)
+                    self.note(what="copy", tls=tls, proxy=p.name, round=round_, cpu=per_gb)
+                say(f"   {'TLS' if tls else 'plain':5} COPY out      {p.name:20} {per_gb:6.2f} s/GB")
+
+
+def options():
+    p = argparse.ArgumentParser(prog="bench/run", description="Postern beside PgBouncer.")
+    p.add_argument("--build", required=True, help=argparse.SUPPRESS)
+    p.add_argument("--out", help="directory for results.md and results.json")
+    p.add_argument("--pgbouncer", metavar="PATH", help="another pgbouncer than that in PATH")
+    p.add_argument("--pgbouncer-root", metavar="DIR",
+                   help="a root directory (debootstrap makes one) with another pgbouncer")
+    p.add_argument("--no-path", action="store_true", help="leave the pgbouncer in PATH out")
+    p.add_argument("--rounds", type=int, default=9)
+    p.add_argument("--seconds", type=int, default=1, help="of a run in which CPU time is measured")
+    p.add_argument("--only", metavar="WHAT", default="loads,idle,logins,copy",
+                   help="some of loads,idle,logins,copy")
+    p.add_argument("--load", metavar="TLS/MODE/CLIENTS", action="append",
+                   help="only this load, as plain/simple/16 or tls/prepared/64; may be repeated")
+    p.add_argument("--only-one", action="store_true",
+                   help="Postern with one worker and limits only")
+    p.add_argument("--no-calls", action="store_true", help="do not count system calls")
+    p.add_argument("--idle", type=int, default=1500, help="idle clients")
+    p.add_argument("--logins", type=int, default=300, help="logins of a round")
+    p.add_argument("--copy-mb", type=int, default=500, help="megabytes of a COPY")
+    p.add_argument("--smoke", action="store_true",
+                   help="everything once and short: shows that the bench works, measures nothing")
+    a = p.parse_args()
+    if a.smoke:
+        a.rounds, a.seconds, a.idle, a.logins, a.copy_mb = 1, 1, 20, 5, 1
+        a.only_one = True
+        a.load = a.load or ["plain/simple/4", "tls/prepared/16"]
+    a.only = a.only.split(",")
+    if set(a.only) - {"loads", "idle", "logins", "copy"}:
+        p.error("--only takes loads, idle, logins and copy, with commas between")
+    if a.rounds < 1 or a.seconds < 1 or a.idle < 1 or a.logins < 1:
+        p.error("--rounds, --seconds, --idle and --logins are at least 1")
+    loads = []
+    for text in a.load or []:
+        try:
+            tls, mode, clients = text.split("/")
+            loads.append(({"plain": False, "tls": True}[tls], mode, int(clients)))
+            if mode not in ("simple", "extended", "prepared") or loads[-1][2] < 1:
+                raise ValueError
+        except (ValueError, KeyError):
+            p.error(f"--load {text}: should be like plain/simple/16 or tls/prepared/64")
+    a.loads = loads or LOADS
+    return a
+
+
+def main():
+    args = options()
+    proc.exit_on_signals()
+    # A shell that starts us in the background has SIGINT ignored, and so would what we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    folder = tempfile.mkdtemp(prefix="postern-bench-")
+    os.chmod(folder, 0o755)
+    load = os.getloadavg()
+    stand = BenchStand(folder, args.build, workers=1)
+    try:
+        stand.start(pgbench_scale=1, say=lambda text: say(f"   {text}"))
+        bench = Bench(args, stand)
+        for what in args.only:
+            getattr(bench, what)()
+        for proxy in bench.kept:
+            proxy.stop()
+        stand.stop()
+        result = {"machine": {"processors": os.cpu_count(), "kernel": platform.release(),
+                              "load": [load, os.getloadavg()]},
+                  "pool": POOL, "rounds": args.rounds, "seconds": args.seconds,
+                  "counted_by": bench.calls and bench.calls.__name__,
+                  "proxies": bench.names, "samples": bench.samples}
+        text = report.table(result)
+        print("\n" + text)
+        if args.out:
+            os.makedirs(args.out, exist_ok=True)
+            with open(os.path.join(args.out, "results.json"), "w", encoding="utf-8") as f:
+                json.dump(result, f, indent=1)
+                f.write("\n")
+            with open(os.path.join(args.out, "results.md"), "w", encoding="utf-8") as f:
+                f.write(text)
+    except (StandError, OSError, subprocess.SubprocessError) as e:
+        print(f"FAILED: {e}", file=sys.stderr)
+        return 1
+    finally:
+        proc.stop_everything()
+        if stand.elsewhere:
+            shutil.rmtree(stand.elsewhere, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

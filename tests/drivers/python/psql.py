@@ -1,0 +1,252 @@
+"""psql itself: a process for each connection, told what to do through a pipe."""
+# SPDX-License-Identifier: Apache-2.0
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+
+from harness import case, main
+
+PSQL = ["psql", "-XqAt", "-P", "null=NULL", "-P", "fieldsep=,", "-v", "VERBOSITY=verbose", "-v",
+        "SHOW_CONTEXT=never"]
+
+
+def tidy(text):
+    """Without what changes with the build or the pipe: LOCATION, psql's own prefix."""
+    text = re.sub(r"^LOCATION: .*\n?", "", text, flags=re.M)
+    text = re.sub(r"connection to server at .*? failed: ", "", text)
+    text = re.sub(r"psql:<stdin>:\d+: ", "", text)
+    return text.strip("\n")
+
+
+class Psql:
+    """One process; `say` sends lines and reads to the marker behind them."""
+
+    def __init__(self, options=None, arguments=()):
+        # (a DSN of keywords, whose values psql takes quoted)
+        dsn = " ".join(f"{k}='{v}'" for k, v in (options or {}).items())
+        self.p = subprocess.Popen([*PSQL, *arguments, "-f", "-", dsn or "connect_timeout=20"],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, bufsize=0)
+        self.begun = self.say("\\echo")
+
+    def say(self, text):
+        out = b""
+        try:
+            self.p.stdin.write(f"{text}\n\\echo --marker--\n".encode())
+            while not out.endswith(b"--marker--\n"):
+                more = os.read(self.p.stdout.fileno(), 65536)
+                if not more:
+                    self.p.wait()
+                    raise OSError(tidy(out.decode()))
+                out += more
+        except BrokenPipeError:
+            raise OSError(tidy(self.p.stdout.read().decode())) from None
+        return tidy(out.decode()[:-len("--marker--\n")])
+
+    def end(self):
+        try:
+            self.p.stdin.close()
+            self.p.wait(15)
+        except (BrokenPipeError, subprocess.TimeoutExpired):
+            self.p.kill()
+            self.p.wait()
+        self.p.stdout.close()
+
+
+class Driver:
+    def open(self, options):
+        return Psql(options)
+
+    def run(self, psql, sql):
+        return psql.say(sql if sql.endswith(";") else sql + "\n;")
+
+    def arg(self, psql, sql, values):
+        # psql 15 has no \bind: its variables, quoted by it, are its parameters.
+        for i, v in enumerate(values, 1):
+            sql = sql.replace(f"${i}", f":'p{i}'")
+            quoted = v.replace("\\", "\\\\").replace("'", "\\'")
+            psql.say(f"\\set p{i} '{quoted}'")
+        return self.run(psql, sql)
+
+    def close(self, psql):
+        psql.end()
+
+    def error(self, e):
+        return f"!{type(e).__name__} {e}"
+
+
+D = Driver()
+
+
+def script(text, *arguments, seconds=40, **env):
+    """A run of psql on its own: all it printed, and its exit status."""
+    done = subprocess.run([*PSQL, *arguments], input=text, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=seconds, check=False,
+                          env={**os.environ, **env})
+    return f"{tidy(done.stdout)} ({done.returncode})"
+
+
+@case("-c with several statements")
+def several():
+    return [script("", "-c", "SELECT 1; SELECT 2; SELECT 3"),
+            script("", "-c", "SELECT 1; SELECT 1/0; SELECT 3"),
+            script("", "-c", "BEGIN; SET LOCAL work_mem = '5MB'; SHOW work_mem; COMMIT; SHOW work_mem"),
+            script("", "-c", "SET work_mem = '5MB'; SELECT 1/0", "-c", "SHOW work_mem"),
+            script("", "-c", "SET work_mem = '5MB'", "-c", "SHOW work_mem", "-c", "VACUUM")]
+
+
+@case("several statements sent as one")
+def glued():
+    return script("SELECT 1\\; SELECT 2\\; SET work_mem = '6MB'\\; SHOW work_mem;\nSHOW work_mem;\n"
+                  "BEGIN\\; CREATE TEMP TABLE x (id int) ON COMMIT DROP\\; INSERT INTO x VALUES (1)\\; TABLE x;\n"
+                  "COMMIT\\; SELECT 'after';\nSELECT 1\\; SELEC 2;\nSELECT 1/0\\; SELECT 2;\nSELECT 'on';\n")
+
+
+@case("options in the environment")
+def environment():
+    return [script("SHOW statement_timeout; SHOW search_path; SHOW application_name; SHOW TimeZone;"
+                   " SHOW DateStyle; SHOW geqo; SHOW client_encoding;",
+                   PGOPTIONS="-c statement_timeout=31s -c search_path=pg_catalog --work-mem=5MB",
+                   PGAPPNAME="env app", PGTZ="Europe/Rome", PGDATESTYLE="German", PGGEQO="off",
+                   PGCLIENTENCODING="LATIN1"),
+            script("SHOW statement_timeout; SHOW search_path; SHOW application_name; SHOW TimeZone;"
+                   " SHOW DateStyle; SHOW geqo; SHOW client_encoding;"),
+            script("SHOW search_path", PGOPTIONS="-c search_path=a\\ b,\\\"C\\ d\\\""),
+            script("SELECT 1", PGOPTIONS="-c no_such=1"),
+            script("SELECT 1", PGOPTIONS="-X"),
+            script("SELECT 1", PGTZ="No/Where"),
+            script("SELECT 1", PGCLIENTENCODING="NOCODE")]
+
+
+@case("connection information")
+def connection_information():
+    text = script("\\conninfo\n\\encoding\n\\echo :DBNAME :USER :ENCODING :SERVER_VERSION_NAME\n")
+    text = re.sub(r'database "acme\w*"', "database (its)", text)
+    return re.sub(r"acme(_\w+)? acme_rw", "(its) acme_rw",
+                  re.sub(r'on host .*?at port "\d+"', "on (its)", text))
+
+
+@case("describe commands")
+def describe():
+    return script("DROP TABLE IF EXISTS t_psql;\nCREATE TABLE t_psql (id serial PRIMARY KEY, v text DEFAULT 'x' NOT NULL);\n"
+                  "COMMENT ON TABLE t_psql IS 'seen';\n\\d t_psql\n\\d+ t_psql\n\\dt t_psql\n\\dn\n\\du acme*\n"
+                  "\\dp t_psql\n\\df no_such\n\\dT no_such\n\\sf pg_catalog.age(timestamptz)\nDROP TABLE t_psql;\n")
+
+
+@case("list of databases")
+def databases():
+    return script("\\l acme\n\\db\n\\dx\n\\dRp\n")
+
+
+@case("gdesc, gexec, gset, crosstabview, watch")
+def gcommands():
+    return script("SELECT 1 AS a, 'x'::text AS b, NULL::jsonb AS c \\gdesc\n"
+                  "SELECT 'SELECT ' || g FROM generate_series(1, 5) g \\gexec\n"
+                  "SELECT 42 AS answer, 'q' AS other \\gset\n\\echo :answer :other\n"
+                  "SELECT 'r' || g % 2 AS r, 'c' || g % 3 AS c, g FROM generate_series(1, 6) g \\crosstabview\n"
+                  "SELECT 1/0 \\gdesc\nSELECT no_such \\gdesc\nSELECT 'on' \\g\n")
+
+
+@case("FETCH_COUNT")
+def fetch_count():
+    return script("\\set FETCH_COUNT 100\nSELECT count(*) FROM (SELECT g FROM generate_series(1, 1000) g) s;\n"
+                  "SELECT g FROM generate_series(1, 1000) g;\nSELECT 1/(5 - g) FROM generate_series(1, 9) g;\nSELECT 'on';\n")
+
+
+@case("ON_ERROR_ROLLBACK and ON_ERROR_STOP")
+def on_error():
+    return [script("\\set ON_ERROR_ROLLBACK on\nBEGIN;\nSELECT 1;\nSELECT 1/0;\nSELECT 2;\nCOMMIT;\nSELECT 3;\n"),
+            script("SELECT 1;\nSELECT 1/0;\nSELECT 2;\n", "-v", "ON_ERROR_STOP=1", "-f", "-"),
+            script("SELECT 1;\nSELECT 1/0;\nSELECT 2;\n", "-1", "-f", "-"),
+            script("\\set AUTOCOMMIT off\nSELECT 1;\nSET work_mem = '5MB';\nROLLBACK;\nSHOW work_mem;\nCOMMIT;\n")]
+
+
+@case("copy from and to files")
+def copy():
+    return script("DROP TABLE IF EXISTS t_copy;\nCREATE TABLE t_copy (id int, v text);\n"
+                  "COPY t_copy FROM STDIN;\n1\tone\n2\t\\N\n3\tgrüße\n\\.\n"
+                  "\\copy t_copy TO STDOUT\n\\copy t_copy (id) TO STDOUT WITH (FORMAT csv, HEADER)\n"
+                  "COPY (SELECT v FROM t_copy ORDER BY id) TO STDOUT;\n"
+                  "COPY t_copy FROM STDIN;\nx\tbad\n\\.\n"
+                  "\\copy t_copy FROM '/no/such/file'\n\\copy t_copy FROM PROGRAM 'seq -f ''%g,row'' 1000 21000' WITH (FORMAT csv)\n"
+                  "SELECT count(*), md5(string_agg(v, ',' ORDER BY id)) FROM t_copy;\n"
+                  "COPY t_copy FROM '/etc/passwd';\nCOPY t_copy TO STDOUT\\; SELECT 'behind';\n".replace(
+                      "COPY t_copy TO STDOUT\\;", "COPY (SELECT 1) TO STDOUT\\;") +
+                  "DROP TABLE t_copy;\nSELECT 'on';\n")
+
+
+@case("large objects")
+def large_objects():
+    text = script("\\lo_import /etc/hostname 'a comment'\n\\echo :LASTOID\nSELECT loid FROM (SELECT lo_unlink(:LASTOID) AS loid) s;\n")
+    return re.sub(r"\d{4,}", "(oid)", text)
+
+
+@case("notification is printed", two=True)
+def notification():
+    a, b = Psql(), Psql()
+    out = [a.say("LISTEN heard;")]
+    b.say("NOTIFY heard, 'to all';")
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        text = a.say("SELECT 'asked';")
+        if "to all" in text:
+            out.append(re.sub(r"PID \d+", "PID (its)", text))
+            break
+        time.sleep(0.05)
+    a.end()
+    b.end()
+    return out
+
+
+@case("interrupt cancels")
+def interrupt():
+    p = Psql(arguments=["-v", "VERBOSITY=sqlstate"])
+    out = []
+    for _ in range(2):
+        p.p.stdin.write(b"SELECT 'sleeps';\nSELECT pg_sleep(30);\n")
+        seen = b""
+        while b"sleeps" not in seen:
+            seen += os.read(p.p.stdout.fileno(), 100)
+        time.sleep(0.3)
+        p.p.send_signal(signal.SIGINT)
+        out.append(p.say("SELECT 'on';"))
+    p.end()
+    return out
+
+
+@case("reconnect with \\c")
+def reconnect():
+    return script("SET work_mem = '5MB';\n\\c\nSHOW work_mem;\n\\c - no_such_role\nSELECT 'on';\n".replace(
+        "\\c - no_such_role\n", ""))
+
+
+@case("client encoding")
+def encoding():
+    return script("\\encoding LATIN1\nSHOW client_encoding;\nSELECT octet_length('x');\n\\encoding UTF8\nSELECT 'ü世';\n"
+                  "\\encoding NOCODE\nSHOW client_encoding;\n")
+
+
+@case("timing of a query that dies")
+def terminated():
+    # (one's own backend may be ended; the message is the server's)
+    text = script("SELECT pg_terminate_backend(pg_backend_pid());\nSELECT 'again';\n", "-v", "VERBOSITY=terse")
+    return text
+
+
+@case("startup file of variables and prompts")
+def prompts():
+    return script("\\echo `echo shell`\n\\if true\nSELECT 'then';\n\\else\nSELECT 'else';\n\\endif\n"
+                  "\\x on\nSELECT 1 AS a, 2 AS b;\n\\errverbose\nSELECT 1/0;\n\\errverbose\n")
+
+
+@case("wrong password and database")
+def wrong():
+    return [re.sub(r"FATAL: .*", "FATAL", script("SELECT 1", PGPASSWORD="no such password")),
+            script("SELECT 1", PGPASSWORD="x", PGSSLMODE="disable").count("FATAL") > 0]
+
+
+if __name__ == "__main__":
+    main(D)
