@@ -101,8 +101,8 @@ class Bench:
                         continue
                     v = self.one(p, tls, mode, clients, round_)
                     calls = f", {v['calls']:5.2f} calls" if "calls" in v else ""
-                    say(f"   round {round_ + 1} {'TLS' if tls else 'plain':5} {mode:8} {clients:3}  "
-                        f"{p.name:20} {v['cpu']:6.2f} us{calls}, {v['tps']:6.0f} tps")
+                    say(f"   round {round_ + 1} {'TLS' if tls else 'plain':5} {mode:8} "
+                        f"{clients:3}  {p.name:20} {v['cpu']:6.2f} us{calls}, {v['tps']:6.0f} tps")
         for p in proxies:
             self.describe(p)
             if not a.smoke:
@@ -183,7 +183,8 @@ class Bench:
                                    check=True, timeout=300)
                     per_gb = (measure.cpu_us(p.pid) - before) / 1e6 / (rows / 1e6)
                     self.note(what="copy", tls=tls, proxy=p.name, round=round_, cpu=per_gb)
-                say(f"   {'TLS' if tls else 'plain':5} COPY out      {p.name:20} {per_gb:6.2f} s/GB")
+                say(f"   {'TLS' if tls else 'plain':5} COPY out      {p.name:20} "
+                    f"{per_gb:6.2f} s/GB")
 
 
 def options():
