@@ -29,8 +29,12 @@ class Bench:
     def __init__(self, args, stand):
         self.args = args
         self.stand = stand
-        self.calls = None if args.no_calls else \
-            measure.PerfCount if measure.perf_works() else measure.StraceCount
+        self.calls = None
+        if not args.no_calls:
+            self.calls = measure.PerfCount if measure.perf_works() else \
+                measure.StraceCount if measure.strace_works(stand.folder) else None
+            if not self.calls:
+                say("   system calls are not counted: neither perf nor strace may do it here")
         self.samples = []  # {what, tls, mode, clients, proxy, round, ...values}
         self.pgbouncers = find_pgbouncers(args.pgbouncer, args.pgbouncer_root, not args.no_path)
         if not self.pgbouncers:
@@ -54,7 +58,7 @@ class Bench:
             [os.path.join(bin_folder(), "pgbench"), "-n", "-S", "-M", mode, "-c", str(clients),
              "-j", "2", "-T", str(2 * seconds + 30), "-P", "1", "--progress-timestamp"], env)
         # They hardly vary, so three rounds of them are enough.
-        counter = self.calls(proxy.pid) if self.calls and round_ < 3 else None
+        counter = self.calls(proxy.pid, self.stand.folder) if self.calls and round_ < 3 else None
         try:
             def cpu():
                 return measure.cpu_us(proxy.pid)
@@ -219,6 +223,9 @@ def options():
         p.error("--only takes loads, idle, logins and copy, with commas between")
     if a.rounds < 1 or a.seconds < 1 or a.idle < 1 or a.logins < 1:
         p.error("--rounds, --seconds, --idle and --logins are at least 1")
+    if os.geteuid() != 0 and ("idle" in a.only or not a.no_calls):
+        p.error("Postern keeps others from reading its memory and calls: run this as root, or with "
+                "--no-calls --only loads,logins,copy")
     loads = []
     for text in a.load or []:
         try:

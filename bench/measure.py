@@ -119,11 +119,27 @@ def perf_works():
     return done.returncode == 0 and m is not None and int(m[1]) > 0
 
 
+def strace_works(folder):
+    """Whether strace may attach to a process that it did not start."""
+    if not shutil.which("strace"):
+        return False
+    with subprocess.Popen(["sh", "-c", "while sleep 0.01; do :; done"]) as busy:
+        try:
+            counter = StraceCount(busy.pid, folder)
+            counter.start()
+            time.sleep(0.2)
+            return bool(counter.stop())
+        except StandError:
+            return False
+        finally:
+            busy.terminate()
+
+
 class PerfCount:
     """Counts system calls of a process without slowing it down much, between start and stop."""
 
-    def __init__(self, pid):
-        self.folder = tempfile.mkdtemp(prefix="postern-bench-")
+    def __init__(self, pid, folder):
+        self.folder = tempfile.mkdtemp(dir=folder)
         self.ctl, self.ack = (os.path.join(self.folder, n) for n in ("ctl", "ack"))
         self.out = os.path.join(self.folder, "out")
         os.mkfifo(self.ctl)
@@ -174,9 +190,9 @@ class PerfCount:
 class StraceCount:
     """The same by strace, which slows the process down many times: the last resort."""
 
-    def __init__(self, pid):
+    def __init__(self, pid, folder):
         self.pid = pid
-        fd, self.out = tempfile.mkstemp(prefix="postern-bench-")
+        fd, self.out = tempfile.mkstemp(dir=folder)
         os.close(fd)
         self.popen = None
 
@@ -189,7 +205,8 @@ class StraceCount:
             raise StandError("strace did not attach")
 
     def stop(self):
-        self.popen.send_signal(signal.SIGINT)
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGINT)
         self.popen.communicate(timeout=10)
         counts = {}
         with open(self.out, encoding="utf-8") as f:
