@@ -7,3 +7,10 @@ tests_tools_node_SOURCES = tests/tools/node.c
 EXTRA_DIST += quickstart run-tests tests/tools/install.sh
 
 dist_check_SCRIPTS += tests/tools/check-floors.py
+
+# Walks every failure that can be injected: only where there is any.
+if FAULTS
+dist_check_SCRIPTS += tests/tools/walk-faults.sh
+else
+EXTRA_DIST += tests/tools/walk-faults.sh
+endif
