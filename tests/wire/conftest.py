@@ -23,6 +23,8 @@ from stand.nodes import Node  # noqa: E402
 from stand.redis import Redis  # noqa: E402
 from stand.stand import Stand  # noqa: E402
 
+proc.exit_on_signals()  # a run that is ended ends what it started
+
 REPORTS = re.compile(r"ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|runtime error:|"
                      r"check failed", re.IGNORECASE)
 
