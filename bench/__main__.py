@@ -55,7 +55,7 @@ class Bench:
         """A run with all clients logged in, halted."""
         run = measure.Pgbench(
             [os.path.join(bin_folder(), "pgbench"), "-n", "-S", "-M", mode, "-c", str(clients),
-             "-j", "2", "-T", "36000", "-P", "1", "--progress-timestamp"],
+             "-j", "2", "-T", "3600", "-P", "1", "--progress-timestamp"],
             proxy.client_environment(self.stand, tls))
         try:
             run.transactions()
@@ -76,7 +76,7 @@ class Bench:
             for p in proxies if turn % 2 == 0 else reversed(proxies):
                 run, at = runs[p.name], state[p.name]
                 run.go()
-                count, _ = run.transactions()
+                count = run.transactions()
                 cpu = measure.cpu_us(p.pid)
                 if 0 < turn <= last:
                     at["count"] += count

@@ -48,24 +48,32 @@ class Pgbench:
 
     def __init__(self, argv, env):
         self.log = self.pending = ""
-        self.last = None
+        self.last, self.since = None, 0
+        # A session of its own: the group of a shell that ends with a halted process in it gets
+        # SIGHUP from the kernel, and we with it.
         self.popen = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL,
-                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                      start_new_session=True)
         os.set_blocking(self.popen.stderr.fileno(), False)
 
     def halt(self):
         self.popen.send_signal(signal.SIGSTOP)
 
     def go(self):
+        self.since = time.time()
         self.popen.send_signal(signal.SIGCONT)
 
     def transactions(self):
-        """Waits for the next progress line: transactions since the one before, and seconds."""
-        now, tps = self.progress()
-        count, time_taken = (0, 0) if self.last is None else \
-            (tps * (now - self.last), now - self.last)
-        self.last = now
-        return count, time_taken
+        """Waits for the first progress line since go(): the transactions since this was last
+        asked, lines that were printed meanwhile included."""
+        count = 0.0
+        while True:
+            now, tps = self.progress()
+            if self.last is not None:
+                count += tps * (now - self.last)
+            self.last = now
+            if now >= self.since:
+                return count
 
     def progress(self, seconds=30):
         """(time, transactions a second since the line before) of the next progress line."""

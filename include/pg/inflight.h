@@ -94,6 +94,8 @@ static inline bool inflight_is_quiet(const struct inflight *q)
 {
     return q->count == 0 && !q->batch_open && !q->skipping;
 }
+/* A ReadyForQuery is owed: whether a transaction is open or has failed is not known now. */
+bool inflight_has_end(const struct inflight *q);
 /* A Sync or Flush sent now would be read, and ignored, by COPY IN. */
 static inline bool inflight_copy_is_open(const struct inflight *q)
 {

@@ -41,7 +41,8 @@ enum sql_effect {
     SQL_DO = 1u << 20,           /* DO block or CALL: may do anything */
     SQL_COPY = 1u << 21,
     SQL_SEQUENCE = 1u << 22,     /* currval(, lastval(, nextval(, setval(: session state of sequences */
-    SQL_REPLICATION = 1u << 23   /* START_REPLICATION, IDENTIFY_SYSTEM, CREATE_REPLICATION_SLOT...: first words only */
+    SQL_REPLICATION = 1u << 23,  /* START_REPLICATION, IDENTIFY_SYSTEM, CREATE_REPLICATION_SLOT...: first words only */
+    SQL_RESETS = 1u << 24        /* RESET (DISCARD ALL has a bit of its own, SET x TO DEFAULT has none) */
 };
 
 enum { SQL_NAMES = 8, SQL_NAME_BYTES = 128, SQL_WORD_BYTES = 63 /* NAMEDATALEN - 1 */ };

@@ -138,6 +138,10 @@ struct session {
     bool skipping;            /* we refused a batch: drop messages up to its Sync */
     bool ending;              /* drain: ends at the transaction's end */
     bool stalled;             /* input waits although the state would let it pass */
+    bool resets;              /* what runs may go back to defaults: the client has some of its own */
+    bool moves_names;         /* the batch under way prepares or closes, if it does not fail first */
+    bool names_in_doubt;      /* so did one whose end is not known yet */
+    bool settles_first;       /* nothing more is sent before what has been sent is settled */
     bool unsettled;           /* a ReadyForQuery went by and was not acted on yet */
 };
 

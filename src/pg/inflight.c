@@ -195,6 +195,16 @@ static bool has_sync(const struct inflight *q)
     return false;
 }
 
+bool inflight_has_end(const struct inflight *q)
+{
+    for (uint32_t i = 0; i < q->count; i++) {
+        enum owed_kind kind = at(q, i)->kind;
+        if (kind == OWED_SYNC || kind == OWED_QUERY || kind == OWED_FUNCTION)
+            return true;
+    }
+    return false;
+}
+
 static enum reply_verdict on_ready(struct inflight *q, char status, inflight_settled *settled, void *arg)
 {
     if (status != 'I' && status != 'T' && status != 'E')

@@ -56,7 +56,7 @@ static const struct rule rules[] = {
     {FIRST, "select", 0, QUERY, NULL},
     {FIRST, "with", 0, QUERY, NULL},
     {FIRST, "set", 0, SET, NULL},
-    {FIRST, "reset", 0, SET, NULL},
+    {FIRST, "reset", SQL_RESETS, SET, NULL},
     {FIRST, "begin", SQL_BEGIN, ANY, NULL},
     {FIRST, "start", SQL_BEGIN, ANY, NULL},
     {FIRST, "commit", SQL_END, ENDING, NULL},

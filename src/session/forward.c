@@ -115,19 +115,39 @@ static bool standard_strings(const struct session *s)
     return !(varset_get(s->vars, TEXT("standard_conforming_strings"), &value) && text_is(value, "off"));
 }
 
+/* What a batch prepares and closes is noted as it is sent. Whether it came so far is known only
+ * when its replies are through: a later batch that uses names waits for that. */
+static bool names_are_known(struct session *s)
+{
+    if (s->names_in_doubt && s->backend && inflight_has_end(&s->backend->owed)) {
+        s->stalled = true;
+        return false;
+    }
+    s->names_in_doubt = false;
+    return true;
+}
+
+/* An answer of our own must not say well done in a transaction that is about to have failed. */
+static bool outcome_is_known(struct session *s)
+{
+    if (!s->backend || !inflight_has_end(&s->backend->owed))
+        return true;
+    s->stalled = true;
+    return false;
+}
+
 /* DEALLOCATE of a statement that was prepared by protocol: the server does not know that name,
  * we do. True when it was answered here. */
 static bool deallocate_here(struct walk *w, const struct sql_scan *scan)
 {
     struct session *s = w->s;
-    if (!(scan->effects & SQL_DEALLOCATE) || scan->statements != 1 || scan->target_too_long)
-        return false;
     if (s->backend && s->backend->owed.status == 'E')
         return false;
     struct text name = text_of(scan->target);
     if (!name.len || !names_get(&s->names, name))
         return false;
-    struct named *gone = names_unset(&s->names, name);
+    struct named *gone = names_unset(&s->names, name), *unnamed = names_unset(&s->names, TEXT(""));
+    named_drop(&unnamed); /* as any simple Query */
     if (s->backend) {
         drop(w);
         if (!push(w, OWED_QUERY, OWED_LOCAL, gone, NULL))
@@ -171,7 +191,10 @@ static enum step on_query(struct walk *w)
             sql_scan_begin(&scan, standard_strings(s));
             sql_scan_feed(&scan, sql.at, sql.len);
             sql_scan_end(&scan);
-            if (deallocate_here(w, &scan))
+            bool names = (scan.effects & SQL_DEALLOCATE) && scan.statements == 1 && !scan.target_too_long;
+            if (names && (!names_are_known(s) || !outcome_is_known(s)))
+                return STEP_STOP;
+            if (names && deallocate_here(w, &scan))
                 return s->state == SESSION_CLOSED ? STEP_STOP : STEP_ON;
         }
     }
@@ -184,6 +207,7 @@ static enum step on_query(struct walk *w)
         end_unnamed(s);
         if (scans)
             variables_effects(s, &scan, sql);
+        s->settles_first = s->resets;
     }
     if (!push(w, OWED_QUERY, 0, NULL, NULL))
         return STEP_STOP;
@@ -205,6 +229,7 @@ static void feed_scan(struct session *s, const char *at, size_t n, bool last)
         return;
     sql_scan_end(s->scan);
     variables_effects(s, s->scan, (struct text){NULL, 0});
+    s->settles_first = s->resets;
     mem_free(s->scan);
     s->scan = NULL;
 }
@@ -259,6 +284,7 @@ static bool ensure(struct walk *w, struct statement *st)
     if (prepared_has(&b->prepared, st))
         return true;
     put_run(w);
+    w->s->moves_names = true;
     if (!make_room(w, st))
         return false;
     put_parse(w, st->name, (struct text){st->tail, st->tail_len});
@@ -275,6 +301,7 @@ static bool ensure_unnamed(struct walk *w, struct named *n)
     if (b->unnamed == mine)
         return true;
     put_run(w);
+    w->s->moves_names = true;
     statement_drop(&b->unnamed);
     if (!mine) {
         put_close(w, "");
@@ -417,6 +444,9 @@ static enum step on_parse(struct walk *w)
     wire_get_z(&r);
     if (r.bad || r.left < 2 || wire_u16(r.at) * 4u != r.left - 2)
         return violation(w, "invalid Parse message");
+    if (name.len && (!names_are_known(s) || !outcome_is_known(s)))
+        return STEP_STOP;
+    s->moves_names = s->moves_names || name.len > 0;
     struct named *taken = name.len ? names_get(&s->names, name) : NULL;
     if (taken)
         return parse_again(w, taken, tail);
@@ -454,6 +484,8 @@ static enum step on_bind(struct walk *w)
         pass(w);
         return STEP_ON;
     }
+    if (!names_are_known(s))
+        return STEP_STOP;
     struct named *n = names_get(&s->names, name);
     if (n)
         apply_effects(s, n->st);
@@ -494,6 +526,8 @@ static enum step on_describe(struct walk *w)
     struct text name = wire_get_z(&r);
     if (r.bad || r.left || (kind != 'S' && kind != 'P'))
         return violation(w, "invalid Describe message");
+    if (s->is_transaction_mode && kind == 'S' && !names_are_known(s))
+        return STEP_STOP;
     struct named *n = s->is_transaction_mode && kind == 'S' ? names_get(&s->names, name) : NULL;
     if (s->is_transaction_mode && kind == 'S' && !(name.len ? !n || ensure(w, n->st) : ensure_unnamed(w, n)))
         return STEP_STOP;
@@ -540,6 +574,9 @@ static enum step on_close(struct walk *w)
         pass(w);
         return STEP_ON;
     }
+    if (!names_are_known(s))
+        return STEP_STOP;
+    s->moves_names = true;
     struct named *gone = names_unset(&s->names, name);
     drop(w);
     if (!push(w, OWED_CLOSE, OWED_LOCAL, gone, NULL))
@@ -585,6 +622,9 @@ static enum step on_sync(struct walk *w)
     }
     if (!push(w, OWED_SYNC, 0, NULL, NULL))
         return STEP_STOP;
+    s->settles_first = s->resets;
+    s->names_in_doubt = s->names_in_doubt || s->moves_names;
+    s->moves_names = false;
     pass(w);
     return STEP_ON;
 }
@@ -679,6 +719,9 @@ bool forward_must_wait(const struct session *s)
     const struct backend *b = s->backend;
     if (!b)
         return false;
+    /* What comes behind a RESET is to find the client's own defaults. */
+    if (s->settles_first && inflight_has_end(&b->owed))
+        return true;
     /* A cancel under way may only hit what it was meant for. */
     return stream_held(&b->stream) > s->home->generation->conf->postern.write_buffer ||
            (b->cancels && b->owed.count == 0) || b->owed.count >= OWED_MAX;

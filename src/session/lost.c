@@ -87,6 +87,7 @@ void relay_lost(struct session *s, enum reason why)
         session_fail_with(s, why, s->lost ? &said : NULL);
         return;
     }
+    variables_retell(s);
     bool told = answer_owed(s, why);
     stream_flush(&s->client);
     if (told || !in_transaction) {
@@ -104,7 +105,7 @@ void relay_lost(struct session *s, enum reason why)
     touched_free(&s->touched);
     limit_ask_cancel(&s->limit);
     timer_stop(&s->timer);
-    s->paid = s->unsettled = false;
+    s->paid = s->unsettled = s->resets = s->settles_first = s->moves_names = s->names_in_doubt = false;
     session_become(s, SESSION_IDLE);
     relay_fail_owed(s);
     pool_return(s->pool, &s->backend);

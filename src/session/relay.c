@@ -117,6 +117,10 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
         relay_resume(s);
         return;
     }
+    if (s->pins) {
+        session_fail_with(s, REASON_BACKEND_LOST, error);
+        return;
+    }
     /* Nothing of the client's was sent; its variables cannot be had here. */
     struct server_error copy = error ? *error : (struct server_error){0};
     bool was_used = b->vars && b->vars->count;
@@ -278,7 +282,10 @@ void relay_settle(struct session *s)
     bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins;
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
+    s->resets = s->settles_first = false;
     if (keep) {
+        if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s))
+            return; /* it went back to the server's defaults and is brought to the client's own */
         if (s->state == SESSION_ASKING)
             session_become(s, SESSION_ACTIVE);
         s->since = loop_now(s->home->loop);

@@ -46,7 +46,7 @@ static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
         return;
     }
     struct named *what = o->what, *was = o->was;
-    if (what && outcome != OWED_DONE && (o->kind == OWED_PARSE || o->kind == OWED_CLOSE)) {
+    if (what && outcome != OWED_DONE && (o->kind == OWED_PARSE || o->kind == OWED_CLOSE || o->kind == OWED_QUERY)) {
         struct text name = {what->name, what->len};
         if (o->kind == OWED_PARSE) {
             if (names_get(&s->names, name) == what) {
@@ -245,9 +245,13 @@ static enum take take_message(struct walk *w, char type, size_t size)
     enum reply_verdict v = inflight_reply(&w->b->owed, type, type == 'Z' ? body.at[0] : 0, settled, w->s);
     if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
         return TAKE_LOST;
-    if (type == 'S')
-        variables_touch(w->s, (struct text){body.at, strnlen(body.at, body.len)});
-    else if (type == 'C')
+    if (type == 'S') {
+        struct wire_reader r = wire_read(body);
+        struct text name = wire_get_z(&r), value = wire_get_z(&r);
+        put_run(w);
+        if (variables_report(w->s, name, r.bad ? (struct text){"", 0} : value))
+            return TAKE_DONE;
+    } else if (type == 'C')
         look_at_tag(w->s, body);
     else if (type == 'Z')
         w->s->unsettled = true;

@@ -4,6 +4,7 @@
 #include "session/variables.h"
 
 #include <ctype.h>
+#include <strings.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -107,6 +108,8 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     uint32_t effects = scan->effects;
     if (!s->is_transaction_mode || !effects)
         return;
+    if (s->startup_vars && (effects & (SQL_RESETS | SQL_SETS_UNKNOWN | SQL_DISCARD_ALL)))
+        s->resets = true;
     /* set_config() with its name written out is as good as SET. */
     if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s))
         effects &= ~(uint32_t)SQL_SET_CONFIG;
@@ -138,6 +141,81 @@ void variables_discarded(struct session *s)
         statement_drop(&s->backend->unnamed);
         varset_drop(&s->backend->vars);
     }
+}
+
+/* ---- what the client is told ---- */
+
+/* The server's own default of a variable that it reports, and how it writes the name. */
+static bool reported_default(const struct session *s, struct text name, struct text *written, struct text *value)
+{
+    struct text all = pool_welcome(s->pool, NULL);
+    while (all.len > WIRE_HEADER) {
+        size_t size = (size_t)wire_u32(all.at + 1) + 1;
+        if (size > all.len)
+            return false;
+        struct wire_reader r = wire_read((struct text){all.at + WIRE_HEADER, size - WIRE_HEADER});
+        *written = wire_get_z(&r);
+        *value = wire_get_z(&r);
+        if (!r.bad && written->len == name.len && strncasecmp(written->at, name.at, name.len) == 0)
+            return true;
+        all.at += size;
+        all.len -= size;
+    }
+    return false;
+}
+
+static void tell(struct session *s, struct text name, struct text value)
+{
+    struct buf m;
+    buf_init(&m, 64 * 1024);
+    if (wire_parameter(&m, name, value))
+        stream_put(&s->client, m.at, m.len);
+    buf_free(&m);
+}
+
+static bool own_default(const struct session *s, struct text name, struct text *value)
+{
+    char lower[SQL_NAME_BYTES];
+    if (!s->startup_vars || !text_to_array(name, lower, sizeof(lower)))
+        return false;
+    for (char *c = lower; *c; c++)
+        *c = (char)tolower((unsigned char)*c);
+    return varset_get(s->startup_vars, text_of(lower), value);
+}
+
+/* A RESET or DISCARD ALL brings a connection back to the server's defaults; those of a client
+ * are what its startup packet said, and it is to hear of no others. */
+bool variables_report(struct session *s, struct text name, struct text value)
+{
+    struct text own, written, server;
+    variables_touch(s, name);
+    if (!s->resets || !own_default(s, name, &own) || !reported_default(s, name, &written, &server) ||
+        !text_eq(value, server) || text_eq(value, own))
+        return false;
+    tell(s, written, own);
+    return true;
+}
+
+void variables_retell(struct session *s)
+{
+    struct text written, value;
+    for (unsigned i = 0; s->touched && i < s->touched->count; i++) {
+        struct text name = text_of(s->touched->names[i]), set;
+        if (!reported_default(s, name, &written, &value))
+            continue;
+        tell(s, written, varset_get(s->vars, name, &set) ? set : value);
+    }
+}
+
+/* What was said in variables_report() was a guess: a value set to the server's default on
+ * purpose, or by SET ... TO DEFAULT, is told once more. */
+static void correct(struct session *s, struct text name, bool is_reset, struct text wanted)
+{
+    struct text written, server, own;
+    if (is_reset == s->resets || !own_default(s, name, &own) || !reported_default(s, name, &written, &server))
+        return;
+    if (is_reset || text_eq(wanted, server))
+        tell(s, written, wanted);
 }
 
 bool variables_must_ask(const struct session *s)
@@ -200,9 +278,11 @@ static bool adopt(struct answer *a)
         actual[n] = wanted[n] = (struct var){name, value};
         if (kind == ROW_RESET && varset_get(s->startup_vars, name, &own))
             wanted[n].value = own;
+        if (kind != ROW_ABSENT)
+            correct(s, name, kind == ROW_RESET, wanted[n].value);
         n++;
     }
-    struct varset *has = varset_make(home, a->whole ? NULL : s->vars, actual, n);
+    struct varset *has = varset_make(home, a->whole ? NULL : s->backend->vars, actual, n);
     struct varset *fresh = varset_make(home, a->whole ? s->startup_vars : s->vars, wanted, n);
     if (!has || !fresh) {
         varset_drop(&has);

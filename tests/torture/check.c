@@ -251,9 +251,12 @@ static bool check_strictly(struct client *c, char type, const char *body, size_t
         return false;
     }
     bool good = true;
-    if (type == 'D')
+    if (type == 'D') {
         good = check_data(c, e, body, len);
-    else if (type == 'T')
+        s->done += good;
+        return good;
+    }
+    if (type == 'T')
         good = !e->text || (len > 2 && strcmp(body + 2, e->text) == 0);
     else if (type == 'C')
         good = strcmp(body, e->text) == 0;

@@ -274,12 +274,15 @@ short client_wants(const struct client *c)
     return (short)((muted ? 0 : POLLIN) | (c->wants_write || c->out.len ? POLLOUT : 0));
 }
 
+static void shake_hands(struct client *c);
+
 static void start_tls(struct client *c)
 {
     c->ssl = SSL_new(context);
     SSL_set_fd(c->ssl, c->fd);
     SSL_set_connect_state(c->ssl);
     c->phase = PHASE_TLS;
+    shake_hands(c);
 }
 
 static void connected(struct client *c)

@@ -243,7 +243,8 @@ static void make_reset(struct client *c, struct statement *st, enum variable v)
 {
     st->effect = EFFECT_RESET;
     st->variable = v;
-    if (one_in(c, 3)) {
+    bool is_own = strcmp(c->model.startup[v], c->login->defaults[v]) != 0;
+    if (!is_own && one_in(c, 3)) {
         snprintf(st->sql, SQL, "SET %s TO DEFAULT", variable_names[v]);
         strcpy(st->tag, "SET");
     } else {
@@ -303,7 +304,12 @@ static void make_statement(struct client *c, struct statement *st)
     } else if (kind < 81) {
         make_set(c, st, draw(c, VAR_COUNT));
     } else if (kind < 87) {
-        make_reset(c, st, draw(c, VAR_COUNT));
+        enum variable v = draw(c, VAR_COUNT);
+        /* Inside a transaction a pooled RESET shows the server's default for a while. */
+        if (c->inside && strcmp(c->model.startup[v], c->login->defaults[v]) != 0 && !options.trust)
+            make_show(c, st, v);
+        else
+            make_reset(c, st, v);
     } else if (kind < 92) {
         make_error(c, st, tag);
     } else if (kind < 97) {
@@ -365,7 +371,9 @@ static void query_ends(struct client *c)
 static void do_query(struct client *c)
 {
     struct statement st;
+    c->inside = c->model.status != 'I';
     make_statement(c, &st);
+    c->inside = true;
     put_query(c, st.sql);
     model_enter(&c->model);
     expect_simple(c, &st);

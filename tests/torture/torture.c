@@ -207,6 +207,7 @@ static int run(void)
         c->tls = options.tls_every && (i / login_count) % options.tls_every == 1;
         c->fd = c->cancel.fd = -1;
         c->status = 'I';
+        c->inside = true;
         c->random = options.seed * 1000003 + (uint64_t)i;
         c->script = (struct script){.cut_at = SIZE_MAX, .piece = SIZE_MAX};
     }

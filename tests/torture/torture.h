@@ -181,7 +181,7 @@ struct client {
     uint32_t loose_query; /* the last number seen while derailed */
     bool must_learn;
     bool has_pinned; /* since the connection began */
-    bool is_new;
+    bool is_new, inside; /* inside: what is made now is not a transaction of its own */
     uint64_t units_done, units_sent, cancelable_to;
     struct cancel cancel;
     char key[256];
