@@ -125,7 +125,7 @@ static const struct rule rules[] = {
     {">PBEScSPBES<12GCZ12CZ", "P+.B+.S~.E+c+.S+.P+.B+.E+.S+.", true, "and another batch"},
     {">PBEcS<12GEZ", "P+.B+..c~E-.S+.", true, "COPY IN that fails"},
     {">PBE<12GE>cS<Z", "P+.B+..E-.S+.", true, "before its end was sent"},
-    {">PBES<EZ", "P-B~E~.S+.", true, "COPY IN that never starts: the Sync is answered"},
+    {">PBES<EZ", "E~B~P-.S+.", true, "COPY IN that never starts: the Sync is answered"},
     {">PBES<12GE>S<Z", "P+.B+.S~.E-.S+.", true, "a Sync in COPY IN that fails, and another one"},
     {">PBES<12GEZ", "P+.B+.S~.E-..", true, "or that very Sync, read behind the failure"},
     /* COPY OUT and both */
