@@ -297,7 +297,7 @@ void relay_settle(struct session *s)
         session_fail(s, REASON_SHUTDOWN, NULL, NULL);
         return;
     }
-    if (buf_size(&s->in))
+    if (buf_size(&s->in) || s->stalled) /* stalled: what waits may not have been read yet */
         relay_resume(s);
 }
 

@@ -55,9 +55,20 @@ static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
             if (names_get(&s->names, name) == what) {
                 struct named *undone = names_unset(&s->names, name);
                 named_drop(&undone);
+                while (was && was->is_void) { /* its own Parse came to nothing meanwhile */
+                    struct named *before = was->instead ? named_ref(was->instead) : NULL;
+                    named_drop(&was);
+                    was = before;
+                }
                 if (was && outcome == OWED_SKIPPED) {
                     struct named *none = names_set(&s->names, was);
                     CHECK(!none);
+                }
+            } else {
+                what->is_void = true;
+                if (outcome == OWED_SKIPPED && !what->instead) {
+                    what->instead = was;
+                    was = NULL;
                 }
             }
             if (!(o->flags & OWED_LOCAL)) {
