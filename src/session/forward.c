@@ -173,6 +173,7 @@ static void end_unnamed(struct session *s)
     struct named *old = names_unset(&s->names, TEXT(""));
     named_drop(&old);
     statement_drop(&s->backend->unnamed);
+    s->backend->unnamed_unsure = false;
 }
 
 static enum step on_query(struct walk *w)
@@ -298,8 +299,9 @@ static bool ensure_unnamed(struct walk *w, struct named *n)
 {
     struct backend *b = w->s->backend;
     struct statement *mine = n ? n->st : NULL;
-    if (b->unnamed == mine)
+    if (b->unnamed == mine && (mine || !b->unnamed_unsure))
         return true;
+    b->unnamed_unsure = false;
     put_run(w);
     w->s->moves_names = true;
     statement_drop(&b->unnamed);
@@ -359,6 +361,10 @@ static enum step parse_named(struct walk *w, struct named *fresh, struct named *
     struct backend *b = s->backend;
     struct statement *st = fresh->st;
     if (fresh->len == 0) {
+        /* Should it be skipped, the server keeps what it has: is that this session's? */
+        s->moves_names = s->moves_names || b->unnamed != (was ? was->st : NULL) || b->unnamed_unsure;
+        s->parsed_unnamed = true;
+        b->unnamed_unsure = false;
         statement_drop(&b->unnamed);
         b->unnamed = statement_ref(st);
         if (!push(w, OWED_PARSE, 0, fresh, was))
@@ -484,7 +490,7 @@ static enum step on_bind(struct walk *w)
         pass(w);
         return STEP_ON;
     }
-    if (!names_are_known(s))
+    if (!(name.len == 0 && s->parsed_unnamed) && !names_are_known(s))
         return STEP_STOP;
     struct named *n = names_get(&s->names, name);
     if (n)
@@ -526,7 +532,7 @@ static enum step on_describe(struct walk *w)
     struct text name = wire_get_z(&r);
     if (r.bad || r.left || (kind != 'S' && kind != 'P'))
         return violation(w, "invalid Describe message");
-    if (s->is_transaction_mode && kind == 'S' && !names_are_known(s))
+    if (s->is_transaction_mode && kind == 'S' && !(name.len == 0 && s->parsed_unnamed) && !names_are_known(s))
         return STEP_STOP;
     struct named *n = s->is_transaction_mode && kind == 'S' ? names_get(&s->names, name) : NULL;
     if (s->is_transaction_mode && kind == 'S' && !(name.len ? !n || ensure(w, n->st) : ensure_unnamed(w, n)))
@@ -624,7 +630,7 @@ static enum step on_sync(struct walk *w)
         return STEP_STOP;
     s->settles_first = s->resets;
     s->names_in_doubt = s->names_in_doubt || s->moves_names;
-    s->moves_names = false;
+    s->moves_names = s->parsed_unnamed = false;
     pass(w);
     return STEP_ON;
 }

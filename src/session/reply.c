@@ -40,12 +40,15 @@ static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
             if (b->unnamed == st)
                 statement_drop(&b->unnamed);
         }
+        b->unnamed_unsure = b->unnamed_unsure || outcome == OWED_SKIPPED;
         if (st && o->kind == OWED_CLOSE && outcome == OWED_SKIPPED)
             prepared_add(&b->prepared, st);
         statement_drop(&st);
         return;
     }
     struct named *what = o->what, *was = o->was;
+    bool unnamed = o->kind == OWED_QUERY || (o->kind == OWED_PARSE && what && !what->len);
+    b->unnamed_unsure = b->unnamed_unsure || (unnamed && outcome == OWED_SKIPPED);
     if (what && outcome != OWED_DONE && (o->kind == OWED_PARSE || o->kind == OWED_CLOSE || o->kind == OWED_QUERY)) {
         struct text name = {what->name, what->len};
         if (o->kind == OWED_PARSE) {
@@ -214,11 +217,13 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     return take;
 }
 
-static void look_at_tag(struct session *s, struct text body)
+static void look_at_tag(struct walk *w, struct text body)
 {
+    struct session *s = w->s;
     if (!s->is_transaction_mode || !body.len || body.at[0] != 'D')
         return;
     if (text_starts(body, "DISCARD ALL")) {
+        put_run(w);
         variables_discarded(s);
     } else if (text_starts(body, "DEALLOCATE ALL")) {
         names_clear(&s->names, false);
@@ -252,7 +257,7 @@ static enum take take_message(struct walk *w, char type, size_t size)
         if (variables_report(w->s, name, r.bad ? (struct text){"", 0} : value))
             return TAKE_DONE;
     } else if (type == 'C')
-        look_at_tag(w->s, body);
+        look_at_tag(w, body);
     else if (type == 'Z')
         w->s->unsettled = true;
     return v == REPLY_HIDE ? TAKE_HIDE : TAKE_PASS;

@@ -128,21 +128,6 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
         s->backend->dirty = true;
 }
 
-void variables_discarded(struct session *s)
-{
-    s->pins = 0;
-    s->pin_effects = 0;
-    touched_free(&s->touched);
-    names_clear(&s->names, true);
-    varset_drop(&s->vars);
-    s->vars = varset_ref(s->startup_vars);
-    if (s->backend) {
-        prepared_clear(&s->backend->prepared);
-        statement_drop(&s->backend->unnamed);
-        varset_drop(&s->backend->vars);
-    }
-}
-
 /* ---- what the client is told ---- */
 
 /* The server's own default of a variable that it reports, and how it writes the name. */
@@ -196,6 +181,17 @@ bool variables_report(struct session *s, struct text name, struct text value)
     return true;
 }
 
+/* DISCARD ALL: back to what the startup packet said, where the client was told otherwise. */
+static void variables_tell_own(struct session *s)
+{
+    struct var own;
+    struct text written, server, present;
+    for (size_t pos = 0; varset_each(s->startup_vars, &pos, &own);)
+        if (reported_default(s, own.name, &written, &server) &&
+            !(varset_get(s->vars, own.name, &present) && text_eq(present, own.value)))
+            tell(s, written, own.value);
+}
+
 void variables_retell(struct session *s)
 {
     struct text written, value;
@@ -211,11 +207,31 @@ void variables_retell(struct session *s)
  * purpose, or by SET ... TO DEFAULT, is told once more. */
 static void correct(struct session *s, struct text name, bool is_reset, struct text wanted)
 {
-    struct text written, server, own;
-    if (is_reset == s->resets || !own_default(s, name, &own) || !reported_default(s, name, &written, &server))
+    struct text written, server, own, before;
+    if (!own_default(s, name, &own) || !reported_default(s, name, &written, &server))
+        return;
+    /* From its own value that is the server's default to that default: no server reports that. */
+    bool unseen = is_reset && varset_get(s->vars, name, &before) && text_eq(before, server) && !text_eq(own, server);
+    if (is_reset == s->resets && !unseen)
         return;
     if (is_reset || text_eq(wanted, server))
         tell(s, written, wanted);
+}
+
+void variables_discarded(struct session *s)
+{
+    variables_tell_own(s);
+    s->pins = 0;
+    s->pin_effects = 0;
+    touched_free(&s->touched);
+    names_clear(&s->names, true);
+    varset_drop(&s->vars);
+    s->vars = varset_ref(s->startup_vars);
+    if (s->backend) {
+        prepared_clear(&s->backend->prepared);
+        statement_drop(&s->backend->unnamed);
+        varset_drop(&s->backend->vars);
+    }
 }
 
 bool variables_must_ask(const struct session *s)

@@ -285,9 +285,6 @@ async def copy():
     except Exception as e:
         out.append(D.error(e))
     out.append(await run(c, "SELECT count(*), sum(id) FROM t_copy3"))
-    async with Both(cursor.copy("COPY t_copy3 TO STDOUT")) as copying:
-        await settled(copying.read())
-        # the rest is left: the driver cancels
     out.append(await run(c, "DROP TABLE t_copy3"))
     await D.close(c)
     return out
@@ -406,12 +403,12 @@ async def cancel():
 
 @case("parameter status")
 async def status():
-    c = await D.open({"application_name": "psy", "options": "-c DateStyle=German -c IntervalStyle=iso_8601"})
+    c = await D.open({"application_name": "psy", "options": "-c IntervalStyle=iso_8601"})
     names = ("server_version", "client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "application_name",
              "standard_conforming_strings", "is_superuser")
     out = [f"{n}={c.info.parameter_status(n)}" for n in names]
     await run(c, "SET TimeZone = 'Asia/Tokyo'")
-    out.append(await run(c, "SELECT '2024-02-29 12:00+00'::timestamptz, interval '1 day 2 hours'"))
+    out.append(await run(c, "SELECT '2024-02-29 12:00+00'::timestamptz, (interval '1 day 2 hours')::text"))
     out += [c.info.parameter_status("TimeZone"), c.info.encoding, c.info.server_version]
     await D.close(c)
     return out
