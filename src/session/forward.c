@@ -208,7 +208,8 @@ static enum step on_query(struct walk *w)
         end_unnamed(s);
         if (scans)
             variables_effects(s, &scan, sql);
-        s->settles_first = s->resets;
+        s->settles_first = s->resets_now;
+        s->resets_now = false;
     }
     if (!push(w, OWED_QUERY, 0, NULL, NULL))
         return STEP_STOP;
@@ -230,7 +231,8 @@ static void feed_scan(struct session *s, const char *at, size_t n, bool last)
         return;
     sql_scan_end(s->scan);
     variables_effects(s, s->scan, (struct text){NULL, 0});
-    s->settles_first = s->resets;
+    s->settles_first = s->resets_now;
+    s->resets_now = false;
     mem_free(s->scan);
     s->scan = NULL;
 }
@@ -628,7 +630,8 @@ static enum step on_sync(struct walk *w)
     }
     if (!push(w, OWED_SYNC, 0, NULL, NULL))
         return STEP_STOP;
-    s->settles_first = s->resets;
+    s->settles_first = s->resets_now;
+    s->resets_now = false;
     s->names_in_doubt = s->names_in_doubt || s->moves_names;
     s->moves_names = s->parsed_unnamed = false;
     pass(w);
@@ -726,7 +729,7 @@ bool forward_must_wait(const struct session *s)
     if (!b)
         return false;
     /* What comes behind a RESET is to find the client's own defaults. */
-    if (s->settles_first && inflight_has_end(&b->owed))
+    if (s->settles_first && inflight_has_end(&b->owed) && !b->owed.copy_in)
         return true;
     /* A cancel under way may only hit what it was meant for. */
     return stream_held(&b->stream) > s->home->generation->conf->postern.write_buffer ||
@@ -743,6 +746,8 @@ size_t forward(struct session *s, const char *at, size_t len)
         }
         if (relay_is_blocked(s))
             break;
+        if (s->settles_first && s->backend && !inflight_has_end(&s->backend->owed))
+            s->settles_first = false;
         if (forward_must_wait(s)) {
             s->stalled = true;
             break;

@@ -109,7 +109,7 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     if (!s->is_transaction_mode || !effects)
         return;
     if (s->startup_vars && (effects & (SQL_RESETS | SQL_SETS_UNKNOWN | SQL_DISCARD_ALL)))
-        s->resets = true;
+        s->resets = s->resets_now = true;
     /* set_config() with its name written out is as good as SET. */
     if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s))
         effects &= ~(uint32_t)SQL_SET_CONFIG;
@@ -256,6 +256,9 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
     if (count < 2 || !columns[0].at)
         return;
     bool is_reset = count > 2 && columns[2].at && !text_is(columns[2], "session");
+    /* Variables that no module has defined are in no list; they are reset to nothing. */
+    if (count > 2 && !columns[2].at && columns[1].at && columns[1].len == 0)
+        is_reset = a->session->resets;
     char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
     (void)(buf_put(&a->text, &kind, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
            buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));

@@ -583,6 +583,8 @@ static void run_bound(struct client *c, const char *name, const char *adds)
     const char *tag = tag_of(c);
     bool missing = adds[0] == '\0';
     bool other = adds[0] == '!'; /* prepared without a parameter */
+    if (other && c->model.status == 'E')
+        return; /* two reasons to refuse: which of them is said is not promised */
     if (adds[0] == '?')
         adds = ""; /* the answer is the parameter alone */
     char parameter[40];
