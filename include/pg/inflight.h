@@ -30,7 +30,8 @@ enum owed_kind {
 
 enum {
     OWED_HIDDEN = 1, /* our own request: the client must not see the reply */
-    OWED_LOCAL = 2   /* never sent: we answer when its turn comes */
+    OWED_LOCAL = 2,  /* never sent: we answer when its turn comes */
+    OWED_KNOWN = 4   /* the server has this statement, whatever it answers */
 };
 
 struct owed {

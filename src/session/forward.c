@@ -412,6 +412,22 @@ static enum step parse_again(struct walk *w, struct named *taken, struct text ta
     return STEP_ON;
 }
 
+/* In a failed transaction the server takes some texts (ROLLBACK, COMMIT, none at all) and refuses
+ * the rest: it is asked, under a name that goes again at once. */
+static enum step parse_in_failure(struct walk *w, struct named *fresh, struct named *was)
+{
+    char name[STATEMENT_NAME];
+    snprintf(name, sizeof(name), "%s0", w->s->home->pools->statements.prefix);
+    put_parse(w, name, (struct text){fresh->st->tail, fresh->st->tail_len});
+    if (!push(w, OWED_PARSE, OWED_KNOWN, fresh, was))
+        return STEP_STOP;
+    put_close(w, name);
+    if (!push(w, OWED_CLOSE, OWED_HIDDEN, NULL, NULL))
+        return STEP_STOP;
+    drop(w);
+    return STEP_ON;
+}
+
 /* rewritten: the text is not the client's to the letter. */
 static enum step parse_named(struct walk *w, struct named *fresh, struct named *was, bool rewritten)
 {
@@ -445,21 +461,8 @@ static enum step parse_named(struct walk *w, struct named *fresh, struct named *
         return STEP_ON;
     }
     put_run(w);
-    if (prepared_has(&b->prepared, st)) { /* in a failed transaction: only the refusal matters */
-        put_parse(w, st->name, (struct text){st->tail, st->tail_len});
-        if (!push(w, OWED_PARSE, 0, NULL, named_ref(fresh)))
-            return STEP_STOP;
-        struct named *undone = names_unset(&s->names, (struct text){fresh->name, fresh->len});
-        if (was) {
-            struct named *none = names_set(&s->names, was);
-            CHECK(!none);
-            named_drop(&was);
-        }
-        named_drop(&undone);
-        named_drop(&fresh);
-        drop(w);
-        return STEP_ON;
-    }
+    if (prepared_has(&b->prepared, st))
+        return parse_in_failure(w, fresh, was);
     if (!make_room(w, st))
         return STEP_STOP;
     put_parse(w, st->name, (struct text){st->tail, st->tail_len});

@@ -71,7 +71,7 @@ static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
                     was = NULL;
                 }
             }
-            if (!(o->flags & OWED_LOCAL)) {
+            if (!(o->flags & (OWED_LOCAL | OWED_KNOWN))) {
                 if (what->len)
                     prepared_remove(&b->prepared, what->st);
                 else if (b->unnamed == what->st)

@@ -137,6 +137,21 @@ def test_statement_prepared_in_a_transaction_that_rolls_back_stays(gate, login, 
     assert run(c, "s") == [["still"]]
 
 
+def test_the_end_of_a_failed_transaction_may_be_prepared_already(gate, login, database):
+    """pgx and pgjdbc: a ROLLBACK by name, whose text that server connection knows by then."""
+    c = login(gate, database)
+    for name in ("first", "second"):
+        c.query("BEGIN")
+        assert wire.errors(c.ask(wire.one("SELECT 1/0"), wire.sync()))
+        refused = wire.errors(c.ask(wire.parse("SELECT 1", "no " + name), wire.sync()))
+        assert [e["C"] for e in refused] == ["25P02"]
+        messages = c.ask(wire.parse("ROLLBACK", name), wire.bind(name), wire.execute(), wire.sync())
+        assert wire.kinds(ok(messages)) == "12CZ"
+        assert c.status == "I"
+    prepare(c, "SELECT 1", "no first")
+    assert run(c, "no first") == [["1"]]
+
+
 def test_unnamed_statement_lasts_over_sync(two, login):
     a, b = login(two), login(two)
     ok(a.ask(wire.parse("SELECT 'mine'"), wire.sync()))
