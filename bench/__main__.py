@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 from stand import proc
 from stand.postgres import bin_folder
@@ -25,12 +26,59 @@ def say(text):
     print(text, flush=True)
 
 
+class Load:
+    """pgbench at one proxy, in turns. What is measured lies between two progress lines, each of
+    which comes when a turn begins, and so spans the turn and nothing else."""
+
+    def __init__(self, proxy, run, counter):
+        self.proxy, self.run, self.counter = proxy, run, counter
+        self.count_all = self.cpu = self.busy = 0
+        self.before = None  # (CPU time, seconds in turns) at the last line
+        self.in_turns = 0.0
+        self.calls = {}
+
+    def take_turn(self, seconds, action):
+        began = time.monotonic()
+        self.run.go()
+        self.transactions = self.run.transactions()
+        self.ran = self.in_turns + time.monotonic() - began
+        action(self)
+        time.sleep(seconds)
+        self.run.halt()
+        self.in_turns += time.monotonic() - began
+
+    def measured(self):
+        now = measure.cpu_us(self.proxy.pid), self.ran
+        if self.before:
+            self.count_all += self.transactions
+            self.cpu += now[0] - self.before[0]
+            self.busy += now[1] - self.before[1]
+        self.before = now
+
+    def count(self):
+        self.counter.start()
+
+    def counted(self):
+        self.calls = {call: n / self.transactions for call, n in self.counter.stop().items() if n}
+
+    def result(self):
+        out = {"cpu": self.cpu / self.count_all, "tps": self.count_all / self.busy}
+        if self.calls:
+            out["calls"] = self.calls.pop("all")
+            out["by_call"] = self.calls
+        return out
+
+
 class Bench:
     def __init__(self, args, stand):
         self.args = args
         self.stand = stand
-        self.calls = None if args.no_calls else \
-            measure.PerfCount if measure.perf_works() else measure.StraceCount
+        self.calls = None
+        if not args.no_calls:
+            self.calls = measure.PerfCount if measure.perf_works() else \
+                measure.StraceCount if measure.strace_works(stand.folder) else None
+            if not self.calls:
+                say("   system calls are not counted: neither perf nor strace may do it here")
         self.samples = []  # {what, tls, mode, clients, proxy, round, ...values}
         self.pgbouncers = find_pgbouncers(args.pgbouncer, args.pgbouncer_root, not args.no_path)
         if not self.pgbouncers:
@@ -46,38 +94,36 @@ class Bench:
 
     # ---- transactions ----
 
-    def one(self, proxy, tls, mode, clients, round_):
-        """One run of pgbench: CPU in the first windows, then system calls in as many again."""
-        env = proxy.client_environment(self.stand, tls)
-        seconds = self.args.seconds
+    def pgbench(self, proxy, tls, mode, clients):
+        """A run with all clients logged in, halted."""
         run = measure.Pgbench(
             [os.path.join(bin_folder(), "pgbench"), "-n", "-S", "-M", mode, "-c", str(clients),
-             "-j", "2", "-T", str(2 * seconds + 30), "-P", "1", "--progress-timestamp"], env)
-        # They hardly vary, so three rounds of them are enough.
-        counter = self.calls(proxy.pid) if self.calls and round_ < 3 else None
+             "-j", "2", "-T", "3600", "-P", "1", "--progress-timestamp"],
+            proxy.client_environment(self.stand, tls))
         try:
-            def cpu():
-                return measure.cpu_us(proxy.pid)
-
-            def turn():
-                now = cpu()
-                if counter:
-                    counter.start()
-                return now
-
-            steps = [(1, cpu), (seconds, turn)]
-            if counter:
-                steps.append((1, counter.stop))
-            (_, _, before), (count, time, after), *rest = measure.windows(run, steps)
-            values = {"tps": count / time, "cpu": (after - before) / count}
-            for calls, _, counts in rest:
-                values["calls"] = counts["all"] / calls
-                values["by_call"] = {k: v / calls for k, v in counts.items() if k != "all" and v}
-        finally:
+            run.transactions()
+            run.halt()
+        except BaseException:
             run.end()
-        self.note(what="load", tls=tls, mode=mode, clients=clients, proxy=proxy.name,
-                  round=round_, **values)
-        return values
+            raise
+        return run
+
+    def slices(self, loads, key):
+        """Lets the proxies take turns of a fraction of a second, so that what else the machine
+        does falls on all of them alike. CPU time first, system calls in one more turn."""
+        turns = [lambda load: load.measured()] * (1 + self.args.slices)
+        if loads[0].counter:
+            turns += [lambda load: load.count(), lambda load: load.counted()]
+        for number, action in enumerate(turns):
+            for load in loads if number % 2 == 0 else reversed(loads):
+                load.take_turn(self.args.slice, action)
+        for load in loads:
+            values = load.result()
+            self.note(what="load", **key, proxy=load.proxy.name, **values)
+            calls = f", {values['calls']:5.2f} calls" if "calls" in values else ""
+            say(f"   round {key['round'] + 1} {'TLS' if key['tls'] else 'plain':5} "
+                f"{key['mode']:8} {key['clients']:3}  {load.proxy.name:20} "
+                f"{values['cpu']:6.2f} us{calls}, {values['tps']:6.0f} tps")
 
     def loads(self):
         a = self.args
@@ -93,16 +139,22 @@ class Bench:
             proxies += [two, free]
             extra[free.name] = {(False, "simple", 16), (False, "prepared", 16)}
         for round_ in range(a.rounds):
-            for tls, mode, clients in a.loads:
-                # There and back again, so that a drift of the machine favours nobody.
-                for p in proxies if round_ % 2 == 0 else reversed(proxies):
-                    if (mode == "prepared" and not p.prepared) or \
-                            (tls, mode, clients) not in extra.get(p.name, a.loads):
-                        continue
-                    v = self.one(p, tls, mode, clients, round_)
-                    calls = f", {v['calls']:5.2f} calls" if "calls" in v else ""
-                    say(f"   round {round_ + 1} {'TLS' if tls else 'plain':5} {mode:8} {clients:3}  "
-                        f"{p.name:20} {v['cpu']:6.2f} us{calls}, {v['tps']:6.0f} tps")
+            for load in a.loads:
+                tls, mode, clients = load
+                chosen = [p for p in proxies if (mode != "prepared" or p.prepared) and
+                          load in extra.get(p.name, a.loads)]
+                running = []
+                try:
+                    for p in chosen:
+                        # The calls hardly vary, so three rounds of them are enough.
+                        counter = self.calls(p.pid, self.stand.folder) \
+                            if self.calls and round_ < 3 else None
+                        running.append(Load(p, self.pgbench(p, tls, mode, clients), counter))
+                    self.slices(running, {"tls": tls, "mode": mode, "clients": clients,
+                                          "round": round_})
+                finally:
+                    for one in running:
+                        one.run.end()
         for p in proxies:
             self.describe(p)
             if not a.smoke:
@@ -183,7 +235,8 @@ class Bench:
                                    check=True, timeout=300)
                     per_gb = (measure.cpu_us(p.pid) - before) / 1e6 / (rows / 1e6)
                     self.note(what="copy", tls=tls, proxy=p.name, round=round_, cpu=per_gb)
-                say(f"   {'TLS' if tls else 'plain':5} COPY out      {p.name:20} {per_gb:6.2f} s/GB")
+                say(f"   {'TLS' if tls else 'plain':5} COPY out      {p.name:20} "
+                    f"{per_gb:6.2f} s/GB")
 
 
 def options():
@@ -194,8 +247,9 @@ def options():
     p.add_argument("--pgbouncer-root", metavar="DIR",
                    help="a root directory (debootstrap makes one) with another pgbouncer")
     p.add_argument("--no-path", action="store_true", help="leave the pgbouncer in PATH out")
-    p.add_argument("--rounds", type=int, default=9)
-    p.add_argument("--seconds", type=int, default=1, help="of a run in which CPU time is measured")
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--slices", type=int, default=5, help="turns of each proxy in a round")
+    p.add_argument("--slice", type=float, default=0.4, help="seconds of one turn")
     p.add_argument("--only", metavar="WHAT", default="loads,idle,logins,copy",
                    help="some of loads,idle,logins,copy")
     p.add_argument("--load", metavar="TLS/MODE/CLIENTS", action="append",
@@ -210,14 +264,17 @@ def options():
                    help="everything once and short: shows that the bench works, measures nothing")
     a = p.parse_args()
     if a.smoke:
-        a.rounds, a.seconds, a.idle, a.logins, a.copy_mb = 1, 1, 20, 5, 1
+        a.rounds, a.slices, a.idle, a.logins, a.copy_mb = 1, 1, 20, 5, 1
         a.only_one = True
         a.load = a.load or ["plain/simple/4", "tls/prepared/16"]
     a.only = a.only.split(",")
     if set(a.only) - {"loads", "idle", "logins", "copy"}:
         p.error("--only takes loads, idle, logins and copy, with commas between")
-    if a.rounds < 1 or a.seconds < 1 or a.idle < 1 or a.logins < 1:
-        p.error("--rounds, --seconds, --idle and --logins are at least 1")
+    if a.rounds < 1 or a.slices < 1 or a.slice <= 0 or a.idle < 1 or a.logins < 1:
+        p.error("--rounds, --slices, --slice, --idle and --logins must be greater than 0")
+    if os.geteuid() != 0 and ("idle" in a.only or not a.no_calls):
+        p.error("Postern keeps others from reading its memory and calls: run this as root, or with "
+                "--no-calls --only loads,logins,copy")
     loads = []
     for text in a.load or []:
         try:
@@ -250,7 +307,7 @@ def main():
         stand.stop()
         result = {"machine": {"processors": os.cpu_count(), "kernel": platform.release(),
                               "load": [load, os.getloadavg()]},
-                  "pool": POOL, "rounds": args.rounds, "seconds": args.seconds,
+                  "pool": POOL, "rounds": args.rounds, "slices": args.slices, "slice": args.slice,
                   "counted_by": bench.calls and bench.calls.__name__,
                   "proxies": bench.names, "samples": bench.samples}
         text = report.table(result)

@@ -41,17 +41,39 @@ PROGRESS = re.compile(r"progress: ([\d.]+) s, ([\d.]+) tps,.*?(\d+) failed")
 
 
 class Pgbench:
-    """A run of pgbench that is watched from its first to its last progress line.
+    """A run of pgbench that is halted and continued from outside, and ends when it is told to.
 
-    The clients have all logged in before the first line, so what is measured between two
-    lines is transactions and nothing else. pgbench tells when, to the millisecond."""
+    Each progress line gives a time to the millisecond and the rate since the line before, and so
+    an exact count, halts included. The clients have all logged in before the first line."""
 
     def __init__(self, argv, env):
-        self.log = ""
+        self.log = self.pending = ""
+        self.last, self.since = None, 0
+        # A session of its own: the group of a shell that ends with a halted process in it gets
+        # SIGHUP from the kernel, and we with it.
         self.popen = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL,
-                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                      start_new_session=True)
         os.set_blocking(self.popen.stderr.fileno(), False)
-        self.pending = ""
+
+    def halt(self):
+        self.popen.send_signal(signal.SIGSTOP)
+
+    def go(self):
+        self.since = time.time()
+        self.popen.send_signal(signal.SIGCONT)
+
+    def transactions(self):
+        """Waits for the first progress line since go(): the transactions since this was last
+        asked, lines that were printed meanwhile included."""
+        count = 0.0
+        while True:
+            now, tps = self.progress()
+            if self.last is not None:
+                count += tps * (now - self.last)
+            self.last = now
+            if now >= self.since:
+                return count
 
     def progress(self, seconds=30):
         """(time, transactions a second since the line before) of the next progress line."""
@@ -79,27 +101,11 @@ class Pgbench:
         """Stops it; errors of clients that had nothing to do with stopping are errors of ours."""
         if self.popen.poll() is None:
             self.popen.send_signal(signal.SIGINT)
+            self.go()
         self.popen.wait(20)
         self.popen.stderr.close()
         if re.search(r"\berror:|aborted", self.log):
             raise StandError(f"pgbench complained:\n{self.log}")
-
-
-def windows(run, steps):
-    """Walks over the progress lines: steps is [(lines, action)]; after that many lines action()
-    is called. Returns [(transactions, seconds, what action returned)], one for each step."""
-    out = []
-    last = None
-    for lines, action in steps:
-        count = time_taken = 0.0
-        for _ in range(lines):
-            now, tps = run.progress()
-            if last is not None:
-                count += tps * (now - last)
-                time_taken += now - last
-            last = now
-        out.append((count, time_taken, action()))
-    return out
 
 
 # ---- system calls ----
@@ -119,11 +125,27 @@ def perf_works():
     return done.returncode == 0 and m is not None and int(m[1]) > 0
 
 
+def strace_works(folder):
+    """Whether strace may attach to a process that it did not start."""
+    if not shutil.which("strace"):
+        return False
+    with subprocess.Popen(["sh", "-c", "while sleep 0.01; do :; done"]) as busy:
+        try:
+            counter = StraceCount(busy.pid, folder)
+            counter.start()
+            time.sleep(0.2)
+            return bool(counter.stop())
+        except StandError:
+            return False
+        finally:
+            busy.terminate()
+
+
 class PerfCount:
     """Counts system calls of a process without slowing it down much, between start and stop."""
 
-    def __init__(self, pid):
-        self.folder = tempfile.mkdtemp(prefix="postern-bench-")
+    def __init__(self, pid, folder):
+        self.folder = tempfile.mkdtemp(dir=folder)
         self.ctl, self.ack = (os.path.join(self.folder, n) for n in ("ctl", "ack"))
         self.out = os.path.join(self.folder, "out")
         os.mkfifo(self.ctl)
@@ -174,9 +196,9 @@ class PerfCount:
 class StraceCount:
     """The same by strace, which slows the process down many times: the last resort."""
 
-    def __init__(self, pid):
+    def __init__(self, pid, folder):
         self.pid = pid
-        fd, self.out = tempfile.mkstemp(prefix="postern-bench-")
+        fd, self.out = tempfile.mkstemp(dir=folder)
         os.close(fd)
         self.popen = None
 
@@ -189,7 +211,8 @@ class StraceCount:
             raise StandError("strace did not attach")
 
     def stop(self):
-        self.popen.send_signal(signal.SIGINT)
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGINT)
         self.popen.communicate(timeout=10)
         counts = {}
         with open(self.out, encoding="utf-8") as f:

@@ -105,8 +105,8 @@ class PgBouncer(Proxy):
         if not self.prepared:
             self.note = "no prepared statements in transaction mode before 1.21"
         self.secret = stand.postgres.passwords[ROLE]
-        # Not root: PgBouncer refuses that. The folder must let its user in.
-        self.folder = tempfile.mkdtemp(prefix="postern-bench-pgbouncer-")
+        # Not root: PgBouncer refuses that. The stand knows of a folder that lets postgres in.
+        self.folder = tempfile.mkdtemp(prefix="pgbouncer-", dir=stand.elsewhere or stand.folder)
         os.chmod(self.folder, 0o755)
         user = "postgres" if os.geteuid() == 0 else None
         crt, key = stand.certificate(certificate)

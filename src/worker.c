@@ -13,7 +13,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-#define SWEEP US_PER_S
+#define SWEEP         US_PER_S
+#define SWEEP_WAITING (20 * US_PER_MS) /* while Redis is awaited: readiness follows at once */
 
 struct worker {
     pthread_t thread;
@@ -355,8 +356,9 @@ static void on_sweep(struct timer *t)
     struct worker *w = CONTAINER_OF(t, struct worker, sweep);
     sessions_sweep(&w->home);
     atomic_store(&w->heartbeat, loop_now(w->loop));
-    atomic_store(&w->limits_ready, limiter_is_ready(w->home.limiter));
-    timer_start(t, SWEEP);
+    bool ready = limiter_is_ready(w->home.limiter);
+    atomic_store(&w->limits_ready, ready);
+    timer_start(t, ready ? SWEEP : SWEEP_WAITING);
 }
 
 static void *run(void *arg)

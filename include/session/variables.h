@@ -11,6 +11,7 @@ enum { TOUCHED_MAX = 32 };
 
 struct touched {
     unsigned count;
+    bool failed; /* an error went by: a SET may not have taken effect */
     bool all; /* more than fit, or names that cannot be known */
     char names[TOUCHED_MAX][SQL_NAME_BYTES];
 };

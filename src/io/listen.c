@@ -78,6 +78,10 @@ static void on_accept(evutil_socket_t lfd, short what, void *arg)
         struct sockaddr_storage a = {0};
         socklen_t len = sizeof(a);
         int fd = accept4(lfd, (struct sockaddr *)&a, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0 && fault_here()) {
+            close(fd);
+            continue;
+        }
         if (fd >= 0) {
             char peer[80];
             peer_text(&a, peer, sizeof(peer));

@@ -16,6 +16,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/mem.h"
 #include "io/gather.h"
 
 static void on_read(evutil_socket_t fd, short what, void *arg);
@@ -66,6 +67,10 @@ void stream_open(struct stream *s, struct loop *loop, int fd, size_t held_max,
 bool stream_connect(struct stream *s, struct loop *loop, const struct sockaddr *addr,
                     socklen_t len, size_t held_max, const struct stream_ops *ops)
 {
+    if (fault_here()) {
+        errno = EMFILE;
+        return false;
+    }
     int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return false;
@@ -188,7 +193,7 @@ static ssize_t read_tls(struct stream *s, char *to, size_t room)
 ssize_t stream_read(struct stream *s, char *to, size_t room)
 {
     CHECK(room > 0);
-    if (s->broken || s->phase == STREAM_CLOSED)
+    if (s->broken || s->phase == STREAM_CLOSED || fault_here())
         return STREAM_FAILED;
     if (s->ssl)
         return read_tls(s, to, room);
@@ -256,6 +261,10 @@ void stream_start_reading(struct stream *s)
 static size_t write_some(struct stream *s, const char *a, size_t a_len, const char *b, size_t b_len)
 {
     size_t done = 0;
+    if (fault_here()) {
+        break_stream(s);
+        return 0;
+    }
     if (s->ssl) {
         while (done < a_len + b_len) {
             bool first = done < a_len;

@@ -295,6 +295,15 @@ static void ask_parameters(struct session *s, struct backend *b)
 static void tuned(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     struct session *s = arg;
+    if ((lost || error) && b->vars && b->vars->count) {
+        /* It may have been the last one's variables that could not be undone: another one. */
+        b->doomed = true;
+        pool_return(s->pool, &s->backend);
+        struct backend *next = pool_request(s->pool, &s->ask);
+        if (next)
+            admit_lent(s, next);
+        return;
+    }
     if (lost || error) {
         /* As the server itself would refuse a startup packet. */
         b->dirty = true;

@@ -331,17 +331,72 @@ static void look_at(struct session *s, struct statement *st)
     st->effects = scan.effects;
 }
 
-/* A portal of the statement is about to run: its effects count now. */
-static void apply_effects(struct session *s, struct statement *st)
+/* A text that is one DEALLOCATE of a name this client has given to a statement by protocol: that
+ * statement, or NULL. */
+static struct named *deallocated_by(struct session *s, struct text tail, struct sql_scan *scan)
 {
+    size_t len = strnlen(tail.at, tail.len);
+    if (len < 12 || len > 512 || !sql_may_have_effects(tail.at, len))
+        return NULL;
+    sql_scan_begin(scan, standard_strings(s));
+    sql_scan_feed(scan, tail.at, len);
+    sql_scan_end(scan);
+    if (!(scan->effects & SQL_DEALLOCATE) || scan->statements != 1 || scan->target_too_long || !scan->target[0])
+        return NULL;
+    return names_get(&s->names, text_of(scan->target));
+}
+
+/* Such a text with the name that the server knows, so that the server runs it in its own order:
+ * psycopg drops statements so. NULL when memory is out. */
+static struct statement *deallocate_by_our_name(struct session *s, const struct named *n, struct text tail)
+{
+    char text[512];
+    size_t old = strnlen(tail.at, tail.len);
+    int len = snprintf(text, sizeof(text), "DEALLOCATE \"%s\"", n->st->name);
+    size_t rest = tail.len - old; /* its terminator and the parameter types */
+    if (len < 0 || (size_t)len + rest > sizeof(text))
+        return NULL;
+    memcpy(text + len, tail.at + old, rest);
+    return statement_take(&s->home->pools->statements, (struct text){text, (size_t)len + rest});
+}
+
+/* The statement that a DEALLOCATE by our name is about, which the client still has. */
+static struct named *named_of_ours(struct session *s, const char *name)
+{
+    struct named *n;
+    for (size_t i = 0; (n = map_each(&s->names.map, &i));)
+        if (strcmp(n->st->name, name) == 0)
+            return n;
+    return NULL;
+}
+
+/* A portal of the statement is about to run: its effects count now. False when the session has
+ * ended. */
+static bool ensure(struct walk *w, struct statement *st);
+static bool apply_effects(struct walk *w, struct statement *st)
+{
+    struct session *s = w->s;
     struct sql_scan scan;
     if (!st->effects)
-        return;
+        return true;
     struct text sql = {st->tail, strnlen(st->tail, st->tail_len)};
     sql_scan_begin(&scan, standard_strings(s));
     sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
     variables_effects(s, &scan, sql);
+    struct named *gone = scan.effects & SQL_DEALLOCATE && scan.statements == 1 ? named_of_ours(s, scan.target) : NULL;
+    if (!gone)
+        return true;
+    /* It must be there to be dropped; whether it was is not followed: the next Parse of the text
+     * closes it first. */
+    if (!ensure(w, gone->st))
+        return false;
+    s->moves_names = true;
+    prepared_remove(&s->backend->prepared, gone->st);
+    gone->st->stale = true;
+    gone = names_unset(&s->names, (struct text){gone->name, gone->len});
+    named_drop(&gone);
+    return true;
 }
 
 /* A Parse under a name that is taken: the server is made to say so itself, in its own order. */
@@ -357,7 +412,24 @@ static enum step parse_again(struct walk *w, struct named *taken, struct text ta
     return STEP_ON;
 }
 
-static enum step parse_named(struct walk *w, struct named *fresh, struct named *was)
+/* In a failed transaction the server takes some texts (ROLLBACK, COMMIT, none at all) and refuses
+ * the rest: it is asked, under a name that goes again at once. */
+static enum step parse_in_failure(struct walk *w, struct named *fresh, struct named *was)
+{
+    char name[STATEMENT_NAME];
+    snprintf(name, sizeof(name), "%s0", w->s->home->pools->statements.prefix);
+    put_parse(w, name, (struct text){fresh->st->tail, fresh->st->tail_len});
+    if (!push(w, OWED_PARSE, OWED_KNOWN, fresh, was))
+        return STEP_STOP;
+    put_close(w, name);
+    if (!push(w, OWED_CLOSE, OWED_HIDDEN, NULL, NULL))
+        return STEP_STOP;
+    drop(w);
+    return STEP_ON;
+}
+
+/* rewritten: the text is not the client's to the letter. */
+static enum step parse_named(struct walk *w, struct named *fresh, struct named *was, bool rewritten)
 {
     struct session *s = w->s;
     struct backend *b = s->backend;
@@ -371,7 +443,13 @@ static enum step parse_named(struct walk *w, struct named *fresh, struct named *
         b->unnamed = statement_ref(st);
         if (!push(w, OWED_PARSE, 0, fresh, was))
             return STEP_STOP;
-        pass(w);
+        if (rewritten) {
+            put_run(w);
+            put_parse(w, "", (struct text){st->tail, st->tail_len});
+            drop(w);
+        } else {
+            pass(w);
+        }
         return STEP_ON;
     }
     if (b->owed.status != 'E' && prepared_has(&b->prepared, st)) {
@@ -383,21 +461,8 @@ static enum step parse_named(struct walk *w, struct named *fresh, struct named *
         return STEP_ON;
     }
     put_run(w);
-    if (prepared_has(&b->prepared, st)) { /* in a failed transaction: only the refusal matters */
-        put_parse(w, st->name, (struct text){st->tail, st->tail_len});
-        if (!push(w, OWED_PARSE, 0, NULL, named_ref(fresh)))
-            return STEP_STOP;
-        struct named *undone = names_unset(&s->names, (struct text){fresh->name, fresh->len});
-        if (was) {
-            struct named *none = names_set(&s->names, was);
-            CHECK(!none);
-            named_drop(&was);
-        }
-        named_drop(&undone);
-        named_drop(&fresh);
-        drop(w);
-        return STEP_ON;
-    }
+    if (prepared_has(&b->prepared, st))
+        return parse_in_failure(w, fresh, was);
     if (!make_room(w, st))
         return STEP_STOP;
     put_parse(w, st->name, (struct text){st->tail, st->tail_len});
@@ -458,7 +523,10 @@ static enum step on_parse(struct walk *w)
     struct named *taken = name.len ? names_get(&s->names, name) : NULL;
     if (taken)
         return parse_again(w, taken, tail);
-    struct statement *st = statement_take(&s->home->pools->statements, tail);
+    struct sql_scan scan;
+    struct named *dropped = deallocated_by(s, tail, &scan);
+    struct statement *st = dropped ? deallocate_by_our_name(s, dropped, tail)
+                                   : statement_take(&s->home->pools->statements, tail);
     struct named *fresh = st ? named_new(name, &st) : NULL;
     if (!fresh) {
         statement_drop(&st);
@@ -467,7 +535,7 @@ static enum step on_parse(struct walk *w)
     }
     look_at(s, fresh->st);
     struct named *was = names_set(&s->names, fresh);
-    return parse_named(w, fresh, was);
+    return parse_named(w, fresh, was, dropped != NULL);
 }
 
 static enum step on_bind(struct walk *w)
@@ -495,8 +563,8 @@ static enum step on_bind(struct walk *w)
     if (!(name.len == 0 && s->parsed_unnamed) && !names_are_known(s))
         return STEP_STOP;
     struct named *n = names_get(&s->names, name);
-    if (n)
-        apply_effects(s, n->st);
+    if (n && !apply_effects(w, n->st))
+        return STEP_STOP;
     if (!(name.len ? !n || ensure(w, n->st) : ensure_unnamed(w, n)))
         return STEP_STOP;
     if (!push(w, OWED_BIND, 0, n ? named_ref(n) : NULL, NULL))

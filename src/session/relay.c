@@ -64,6 +64,7 @@ static void refuse_limited(struct session *s, char type, enum limit_verdict v, u
 /* ---- getting one ---- */
 
 static void tuned(void *arg, struct backend *b, const struct server_error *error, bool lost);
+static bool borrow(struct session *s);
 
 /* The lent backend is brought to the session's variables. True when it suits already. */
 static bool suits(struct session *s)
@@ -122,8 +123,14 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     }
     /* Nothing of the client's was sent; its variables cannot be had here. */
     struct server_error copy = error ? *error : (struct server_error){0};
+    bool was_used = b->vars && b->vars->count;
     b->doomed = true;
     pool_return(s->pool, &s->backend);
+    if (was_used) { /* it may have been the last one's variables that could not be undone */
+        if (borrow(s))
+            relay_resume(s);
+        return;
+    }
     refuse_waiting(s, &(struct wire_fault){.severity = "ERROR", .why = REASON_BACKEND_LOST,
                                            .sqlstate = error ? copy.sqlstate : NULL,
                                            .message = error ? copy.message : NULL});

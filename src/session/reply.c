@@ -71,7 +71,7 @@ static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
                     was = NULL;
                 }
             }
-            if (!(o->flags & OWED_LOCAL)) {
+            if (!(o->flags & (OWED_LOCAL | OWED_KNOWN))) {
                 if (what->len)
                     prepared_remove(&b->prepared, what->st);
                 else if (b->unnamed == what->st)
@@ -209,6 +209,8 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
         return TAKE_HIDE;
     }
     bool ours = whole && w->s->is_transaction_mode;
+    if (w->s->touched)
+        w->s->touched->failed = true;
     if (ours)
         note_stale(w, body);
     const struct named *n = ours ? name_at_head(w->b) : NULL;

@@ -300,7 +300,8 @@ static bool adopt(struct answer *a)
             continue;
         if (n == COUNT_OF(actual))
             return false;
-        if (kind == ROW_ABSENT)
+        /* What the session has not set is in neither set: nothing is replayed for it. */
+        if (kind != ROW_SET)
             value = (struct text){NULL, 0};
         actual[n] = wanted[n] = (struct var){name, value};
         if (kind == ROW_RESET && varset_get(s->startup_vars, name, &own))
@@ -370,7 +371,7 @@ static void ask_variables(struct session *s)
         ok = varset_ask_all(known, &sql);
         varset_drop(&known);
     } else {
-        bool own_default = false; /* only then does it matter whether a value was set or reset */
+        bool own_default = t->failed; /* only then does it matter whether a value was set or reset */
         struct text value;
         for (unsigned i = 0; i < t->count; i++)
             own_default = own_default || varset_get(s->startup_vars, names[i].name, &value);

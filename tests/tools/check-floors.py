@@ -26,10 +26,14 @@ def ok(faults, name):
         print(f"# {fault}")
 
 
+# Programs that stand beside the gate: other languages, clients of their own.
+BESIDE = ("corpus", "torture", "drivers", "node_modules")
+
+
 def files(*suffixes):
     for folder in ("src", "include", "tests"):
         for path in sorted((top / folder).rglob("*")):
-            if path.suffix in suffixes and "corpus" not in path.parts:
+            if path.suffix in suffixes and not set(BESIDE) & set(path.parts):
                 yield path.relative_to(top)
 
 

@@ -4,6 +4,13 @@ noinst_PROGRAMS =
 noinst_PROGRAMS += tests/tools/node
 tests_tools_node_SOURCES = tests/tools/node.c
 
-EXTRA_DIST += quickstart run-tests tests/tools/install.sh
+EXTRA_DIST += quickstart run-tests tests/tools/install.sh tests/stand tests/wire
 
 dist_check_SCRIPTS += tests/tools/check-floors.py
+
+# Walks every failure that can be injected: only where there is any.
+if FAULTS
+dist_check_SCRIPTS += tests/tools/walk-faults.sh
+else
+EXTRA_DIST += tests/tools/walk-faults.sh
+endif

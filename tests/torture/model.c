@@ -18,7 +18,10 @@ const char *model_shows(const struct model *m, enum variable v)
 
 void model_set(struct model *m, enum variable v, const char *value, bool local)
 {
-    snprintf(local ? m->now.local[v] : m->now.session[v], VALUE, "%s", value);
+    char *to = local ? m->now.local[v] : m->now.session[v];
+    size_t n = strnlen(value, VALUE - 1);
+    memmove(to, value, n); /* value may be one of the model's own */
+    to[n] = '\0';
     m->now.is_local[v] = local;
 }
 

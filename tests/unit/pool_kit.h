@@ -70,6 +70,7 @@ MAYBE static void start(size_t count, enum fake_mode mode, const char *host, con
 MAYBE static void stop(size_t count)
 {
     pools_free(pools);
+    run_turns(loop, 5);
     for (size_t i = 0; i < count; i++)
         fake_stop(&nodes[i]);
     run_turns(loop, 2);
@@ -195,12 +196,6 @@ MAYBE static void send_query(struct borrower *w, const char *sql)
     stream_put(&w->backend->stream, buf_front(&m), buf_size(&m));
     stream_flush(&w->backend->stream);
     buf_free(&m);
-}
-
-MAYBE static bool pool_rests(void *arg)
-{
-    struct pool *p = arg;
-    return p->opening.count + p->cleaning.count + p->waiting.count == 0;
 }
 
 MAYBE static void kit_begin(void)

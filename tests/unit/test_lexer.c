@@ -19,6 +19,10 @@ struct row {
     {                                 \
         sql, SQL_SETS, 1, names, NULL \
     }
+#define RESETS(sql, names)            \
+    {                                 \
+        sql, SQL_SETS | SQL_RESETS, 1, names, NULL \
+    }
 #define ONE(sql, effects)           \
     {                               \
         sql, effects, 1, NULL, NULL \
@@ -154,14 +158,14 @@ static const struct row rows[] = {
     SETS("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
          "default_transaction_isolation,default_transaction_read_only,"
          "default_transaction_deferrable"),
-    SETS("RESET x", "x"),
-    SETS("RESET my.x", "my.x"),
-    SETS("RESET TIME ZONE", "timezone"),
-    SETS("RESET ROLE", "role"),
-    SETS("RESET SESSION AUTHORIZATION", "session_authorization"),
-    ONE("RESET ALL", SQL_SETS_UNKNOWN),
-    SETS("RESET \"all\"", "all"),
-    NOTHING("RESET TRANSACTION ISOLATION LEVEL"),
+    RESETS("RESET x", "x"),
+    RESETS("RESET my.x", "my.x"),
+    RESETS("RESET TIME ZONE", "timezone"),
+    RESETS("RESET ROLE", "role"),
+    RESETS("RESET SESSION AUTHORIZATION", "session_authorization"),
+    ONE("RESET ALL", SQL_RESETS | SQL_SETS_UNKNOWN),
+    RESETS("RESET \"all\"", "all"),
+    ONE("RESET TRANSACTION ISOLATION LEVEL", SQL_RESETS),
     NOTHING("SET LOCAL x = 1"),
     NOTHING("SET LOCAL my.x = 1"),
     NOTHING("SET LOCAL TIME ZONE 'UTC'"),
@@ -177,7 +181,7 @@ static const struct row rows[] = {
     ONE("SET " LONG_63 "x = 1", SQL_SETS_UNKNOWN),
     SETS("SET " LONG_63 "." LONG_63 " = 1", LONG_63 "." LONG_63),
     ONE("SET " LONG_63 "." LONG_63 ".x = 1", SQL_SETS_UNKNOWN),
-    {"SET a = 1; SET b = 2; RESET A", SQL_SETS, 3, "a,b", NULL},
+    {"SET a = 1; SET b = 2; RESET A", SQL_SETS | SQL_RESETS, 3, "a,b", NULL},
     {"SET a=1;SET b=1;SET c=1;SET d=1;SET e=1;SET f=1;SET g=1;SET h=1", SQL_SETS, 8,
      "a,b,c,d,e,f,g,h", NULL},
     {"SET a=1;SET b=1;SET c=1;SET d=1;SET e=1;SET f=1;SET g=1;SET h=1;SET i=1",

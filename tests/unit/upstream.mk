@@ -14,3 +14,6 @@ UNIT_TESTS += tests/unit/test_login
 tests_unit_test_login_SOURCES = tests/unit/test_login.c tests/unit/pool_kit.h tests/unit/fake_server.h \
 	tests/unit/certificates.h tests/unit/waiting.h
 tests_unit_test_login_LDADD = $(LIBS_UPSTREAM) $(EXT_LIBS)
+UNIT_TESTS += tests/unit/test_pool
+tests_unit_test_pool_SOURCES = tests/unit/test_pool.c tests/unit/pool_kit.h tests/unit/fake_server.h tests/unit/waiting.h
+tests_unit_test_pool_LDADD = $(LIBS_UPSTREAM) $(EXT_LIBS)

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import ssl
 import sys
 import tempfile
@@ -22,6 +23,10 @@ from stand import proc, wire  # noqa: E402
 from stand.nodes import Node  # noqa: E402
 from stand.redis import Redis  # noqa: E402
 from stand.stand import Stand  # noqa: E402
+
+# A run that is ended by a signal ends what it started, as it does for Ctrl-C.
+for _number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    signal.signal(_number, signal.default_int_handler)
 
 REPORTS = re.compile(r"ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|runtime error:|"
                      r"check failed", re.IGNORECASE)

@@ -111,7 +111,7 @@ def test_database_that_is_not_there_is_a_reset(stand):
                 stand.path("log", "forwarder.log"), "zone1")
     node.start()
     try:
-        with dial(node) as s, pytest.raises(ConnectionError):
+        with pytest.raises(ConnectionError), dial(node) as s:
             s.recv(1)
             s.sendall(b"x")
             s.recv(1)

@@ -137,6 +137,21 @@ def test_statement_prepared_in_a_transaction_that_rolls_back_stays(gate, login, 
     assert run(c, "s") == [["still"]]
 
 
+def test_the_end_of_a_failed_transaction_may_be_prepared_already(gate, login, database):
+    """pgx and pgjdbc: a ROLLBACK by name, whose text that server connection knows by then."""
+    c = login(gate, database)
+    for name in ("first", "second"):
+        c.query("BEGIN")
+        assert wire.errors(c.ask(wire.one("SELECT 1/0"), wire.sync()))
+        refused = wire.errors(c.ask(wire.parse("SELECT 1", "no " + name), wire.sync()))
+        assert [e["C"] for e in refused] == ["25P02"]
+        messages = c.ask(wire.parse("ROLLBACK", name), wire.bind(name), wire.execute(), wire.sync())
+        assert wire.kinds(ok(messages)) == "12CZ"
+        assert c.status == "I"
+    prepare(c, "SELECT 1", "no first")
+    assert run(c, "no first") == [["1"]]
+
+
 def test_unnamed_statement_lasts_over_sync(two, login):
     a, b = login(two), login(two)
     ok(a.ask(wire.parse("SELECT 'mine'"), wire.sync()))
@@ -153,6 +168,23 @@ def test_deallocate(gate, login, database):
     c.query("DEALLOCATE s")
     assert fails(c, wire.bind("s"), wire.execute(), wire.sync()) == "26000"
     assert run(c, "t") == [["2"]]
+
+
+def test_deallocate_through_the_extended_protocol(gate, login, database):
+    c = login(gate, database)
+    prepare(c, "SELECT 1", "s")
+    prepare(c, "SELECT 2", "t")
+    assert wire.kinds(c.ask(wire.one("DEALLOCATE s"), wire.sync())) == "12CZ"
+    assert fails(c, wire.bind("s"), wire.execute(), wire.sync()) == "26000"
+    prepare(c, "SELECT 1", "s")
+    assert run(c, "s") == [["1"]] and run(c, "t") == [["2"]]
+
+
+def test_psycopg_drops_statements_beyond_its_maximum(two, psycopg_connect):
+    with psycopg_connect(two) as connection:
+        connection.prepared_max, connection.prepare_threshold = 5, 0
+        for n in range(30):
+            assert connection.execute(f"SELECT {n} + %s::int", (1,)).fetchone() == (n + 1,)
 
 
 @pytest.mark.parametrize("sql", ["DEALLOCATE ALL", "DEALLOCATE PREPARE ALL", "DISCARD ALL"])

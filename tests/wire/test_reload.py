@@ -188,13 +188,13 @@ def test_every_fault_is_named_with_its_line(make_gate, login):
 
 def test_nothing_of_a_bad_configuration_is_taken(make_gate, console):
     gate = make_gate()
-    refused_reload(gate, {"plan metered": {"queries_per_second": 4321},
+    refused_reload(gate, {"plan metered": {"queries_per_second": 7654321},
                           "postern": {"log_level": "loud"}})
     rows = console(gate).query("SHOW CONFIG")
-    assert not any("4321" in " ".join(map(str, r)) for r in rows)
+    assert not any("7654321" in " ".join(map(str, r)) for r in rows)
     gate.reload({"postern": {"log_level": "info"}})
     proc.wait_for("the mended file to be taken", 15, lambda: any(
-        "4321" in " ".join(map(str, r)) for r in console(gate).query("SHOW CONFIG")))
+        "7654321" in " ".join(map(str, r)) for r in console(gate).query("SHOW CONFIG")))
 
 
 def test_change_that_needs_a_restart_is_said(make_gate, login):

@@ -303,3 +303,14 @@ def test_encoding_of_one_client_is_not_the_others(one, login):
         a.send(wire.message("Q", b"SELECT '\xe9'\0"))
         assert a.until("Z")[1][1].endswith(b"\0\0\0\1\xe9")
         assert b.query("SELECT 'é'") == [["é"]]
+
+
+def test_refused_set_of_one_client_is_not_undone_at_the_cost_of_the_next(one, login):
+    a = login(one)
+    with pytest.raises(wire.ServerError) as caught:
+        a.query("SET log_statement = 'all'")
+    assert caught.value.code == "42501"
+    a.close()
+    b = login(one)
+    b.query("SET TIME ZONE 'Asia/Tokyo'")
+    assert show(b, "TimeZone") == "Asia/Tokyo"

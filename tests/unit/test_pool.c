@@ -1,0 +1,312 @@
+/* Pools: who is lent what and when, and how a connection is cleaned, cancelled or given up
+ * before the next one has it.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "pool_kit.h"
+
+#include <signal.h>
+
+#include "upstream/cancel.h"
+
+#define PLAIN "tls = disable"
+
+static bool pool_rests(void *arg)
+{
+    struct pool *p = arg;
+    return p->opening.count + p->cleaning.count + p->waiting.count == 0;
+}
+
+static void begin(const char *database)
+{
+    start(1, FAKE_TRUST, "localhost", PLAIN, database);
+}
+
+/* ---- lending ---- */
+
+static void test_lending(void)
+{
+    struct borrower w[4], late;
+    begin("pool_size = 2\nwait_limit = 5s");
+    struct pool *p = take_pool("joe");
+    ok(pool_welcome(p, NULL).at == NULL, "what a login is told is not known yet");
+    borrow(p, &w[0]);
+    ok(!w[0].backend && w[0].lent == 0, "nothing is there at first");
+    ok(run_until(loop, is_told, &w[0]) && w[0].lent == 1, "then one is lent");
+    ok(memmem(pool_welcome(p, NULL).at, pool_welcome(p, NULL).len, "server_version", 14), "and the welcome known");
+    ok(w[0].backend->state == BACKEND_BUSY && w[0].backend->user == &w[0].user, "it is busy, and mine");
+    ok(borrow_now(p, &w[1]), "a second one");
+    struct backend *first = w[0].backend, *second = w[1].backend;
+    for (int i = 2; i < 4; i++)
+        borrow(p, &w[i]);
+    run_turns(loop, 5);
+    ok(!w[2].backend && !w[3].backend && nodes[0].logins == 2, "no more than pool_size");
+    pool_return(p, &w[0].backend);
+    ok(w[0].backend == NULL && w[2].backend == first, "what comes back goes straight to who waits longest");
+    pool_return(p, &w[1].backend);
+    ok(w[3].backend == second && w[2].order < w[3].order, "then to the next");
+    pool_return(p, &w[2].backend);
+    pool_return(p, &w[3].backend);
+    borrow(p, &late);
+    ok(late.backend == second && late.lent == 0, "an idle one is lent at once, the last used first");
+    pool_return(p, &late.backend);
+    is_int(nodes[0].last_query[0], 0, "a clean one is given on without a word to the server");
+    is_int(p->lent, 5, "lendings are counted");
+
+    struct pool *other = pool_take(pools, &(struct pool_key){"globex", "app", "app", "joe"});
+    ok(other != p && borrow_now(other, &late) && late.backend != first && late.backend != second,
+       "another tenant has connections of its own");
+    pool_return(other, &late.backend);
+    pool_drop(&other);
+    ok(!pool_take(pools, &(struct pool_key){"acme", "elsewhere", "x", "joe"}), "a database that is not configured");
+    pool_drop(&p);
+    stop(1);
+    is_int(nodes[0].terminated, 3, "idle ones say goodbye in the end");
+}
+
+static void test_waiting(void)
+{
+    struct borrower w[5];
+    begin("pool_size = 1\nwait_limit = 100ms\nmax_waiting = 2");
+    struct pool *p = take_pool("joe");
+    ok(borrow_now(p, &w[0]), "the only one is taken");
+    uint64_t begun = clock_now();
+    for (int i = 1; i < 4; i++)
+        borrow(p, &w[i]);
+    ok(w[3].refused == 0, "nobody is refused inside of the request");
+    ok(run_until(loop, is_told, &w[3]) && w[3].why == REASON_POOL_FULL_QUEUE, "who comes to a full queue is refused");
+    pool_forget(&w[2].ask);
+    pool_forget(&w[2].ask);
+    ok(run_until(loop, is_told, &w[1]) && w[1].why == REASON_POOL_TIMEOUT, "who waits too long is refused");
+    ok(clock_now() - begun >= 90 * US_PER_MS, "not before its time");
+    run_turns(loop, 5);
+    is_int(w[2].lent + w[2].refused, 0, "who left the queue is told nothing");
+    borrow(p, &w[4]);
+    pool_return(p, &w[0].backend);
+    ok(w[4].backend != NULL, "later ones are served");
+    pool_return(p, &w[4].backend);
+    pool_drop(&p);
+    stop(1);
+}
+
+static void test_homes(void)
+{
+    struct conf_database row = {.pool_size = 20};
+    struct pool_key key = {"acme", "app", "app", "joe"};
+    unsigned seen[8] = {0}, homes = 0;
+    for (uint32_t ticket = 0; ticket < 100; ticket++)
+        seen[pool_home(&row, &key, 8, ticket)]++;
+    for (size_t i = 0; i < 8; i++)
+        homes += seen[i] > 0;
+    is_int(homes, 2, "a pool of 20 has two homes");
+    row.shards = 4;
+    homes = 0;
+    memset(seen, 0, sizeof(seen));
+    for (uint32_t ticket = 0; ticket < 100; ticket++)
+        seen[pool_home(&row, &key, 3, ticket)]++;
+    for (size_t i = 0; i < 8; i++)
+        homes += seen[i] > 0;
+    is_int(homes, 3, "at most one per worker");
+    is_int(pool_home(&row, &key, 1, 77), 0, "with one worker there is one");
+    struct pool_key other = {"acm", "eapp", "app", "joe"};
+    ok(pool_key_hash(&key) != pool_key_hash(&other), "names do not run together");
+}
+
+/* ---- cleaning ---- */
+
+static void test_cleaning(void)
+{
+    struct borrower w, next;
+    begin("pool_size = 1\nwait_limit = 5s");
+    struct fake *f = &nodes[0];
+    struct pool *p = take_pool("joe");
+    ok(borrow_now(p, &w) && query(&w, "BEGIN") && w.backend->owed.status == 'T', "in a transaction");
+    struct backend *b = w.backend;
+    borrow(p, &next);
+    pool_return(p, &w.backend);
+    ok(!next.backend, "it is not lent on");
+    ok(run_until(loop, is_told, &next) && next.backend == b && f->rollbacks == 1 && b->owed.status == 'I',
+       "before it was rolled back");
+    b->dirty = true;
+    borrow(p, &w);
+    pool_return(p, &next.backend);
+    ok(run_until(loop, is_told, &w) && w.backend == b && f->resets == 1 && !b->dirty, "a dirty one is reset first");
+    struct statement *st = statement_take(&pools->statements, TEXT("SELECT\0\0"));
+    prepared_add(&b->prepared, st);
+    query(&w, "BEGIN");
+    b->dirty = true;
+    pool_return(p, &w.backend);
+    ok(run_until(loop, pool_rests, p) && f->rollbacks == 2 && f->resets == 2, "a dirty transaction is both");
+    ok(!prepared_has(&b->prepared, st), "and what was prepared is forgotten");
+    statement_drop(&st);
+
+    ok(borrow_now(p, &w), "lent again");
+    send_query(&w, "SELECT");
+    pool_return(p, &w.backend);
+    ok(run_until(loop, pool_rests, p) && p->idle.count == 1, "a reply that nobody waits for is drained");
+    ok(borrow_now(p, &w) && w.backend == b, "and the connection kept");
+    f->cancels = 0;
+    send_query(&w, "SLEEP");
+    pool_return(p, &w.backend);
+    ok(run_until(loop, pool_rests, p) && f->cancels == 1 && p->idle.count == 1, "a query that runs is cancelled");
+    ok(borrow_now(p, &w) && w.backend == b, "and the connection kept");
+    send_query(&w, "COPY");
+    pool_return(p, &w.backend);
+    ok(run_until(loop, pool_rests, p) && p->idle.count == 1, "a COPY is ended");
+    ok(borrow_now(p, &w) && query(&w, "SELECT") && w.rows == 1, "and it works");
+    is_int(f->logins, 1, "all by one connection");
+    pool_return(p, &w.backend);
+    pool_drop(&p);
+    stop(1);
+}
+
+static void test_hopeless(void)
+{
+    struct borrower w;
+    begin("pool_size = 1\nwait_limit = 5s");
+    struct fake *f = &nodes[0];
+    struct pool *p = take_pool("joe");
+    ok(borrow_now(p, &w), "lent");
+    w.backend->sent_part = true;
+    pool_return(p, &w.backend);
+    run_turns(loop, 5);
+    ok(p->idle.count + p->cleaning.count == 0, "left in the middle of a message it is closed");
+    ok(borrow_now(p, &w), "lent");
+    send_query(&w, "LIE");
+    pool_return(p, &w.backend);
+    ok(run_until(loop, pool_rests, p) && p->idle.count == 0, "a server that makes no sense is left");
+    ok(borrow_now(p, &w), "lent");
+    w.backend->doomed = true;
+    pool_return(p, &w.backend);
+    ok(p->idle.count == 0, "a doomed one is closed");
+    ok(borrow_now(p, &w), "lent");
+    query(&w, "BEGIN");
+    send_query(&w, "DIE");
+    pool_return(p, &w.backend);
+    ok(run_until(loop, pool_rests, p) && p->idle.count == 0, "one that dies while it is cleaned");
+    ok(borrow_now(p, &w), "lent");
+    f->mode = FAKE_TRUST;
+    ok(!query(&w, "DIE") && w.lost, "one that dies while it works tells its borrower");
+    pool_return(p, &w.backend);
+    ok(borrow_now(p, &w), "who gets another one");
+    ok(!query(&w, "FAIL") && w.failed && !w.lost, "an error is not the end");
+    pool_return(p, &w.backend);
+    is_int(p->idle.count, 1, "an idle one");
+    fake_hang_up(f);
+    run_turns(loop, 5);
+    is_int(p->idle.count, 0, "that dies is noticed");
+    is_int(f->logins, 6, "each was opened once");
+    pool_drop(&p);
+    stop(1);
+}
+
+/* ---- cancels ---- */
+
+struct bell {
+    struct cancel_waiter waiter;
+    bool rung;
+};
+
+static void on_over(struct cancel_waiter *w)
+{
+    CONTAINER_OF(w, struct bell, waiter)->rung = true;
+}
+
+static bool has_cancels(void *arg)
+{
+    return nodes[0].cancels > 0;
+}
+
+static void test_cancel(void)
+{
+    struct borrower w, next;
+    struct bell first = {.waiter.over = on_over}, second = first;
+    begin("pool_size = 1\nwait_limit = 5s");
+    struct fake *f = &nodes[0];
+    struct pool *p = take_pool("joe");
+    ok(borrow_now(p, &w), "lent");
+    struct backend *b = w.backend;
+    send_query(&w, "SLEEP");
+    ok(cancel_deliver(b, &first.waiter) && cancel_deliver(b, &second.waiter), "a cancel, and another one");
+    ok(!first.rung && b->cancels == 1, "are one delivery");
+    ok(run_until(loop, is_true, &first.rung) && second.rung && w.cancels_over == 1, "all are told when it is over");
+    is_int(f->cancels, 1, "the server got one");
+    run_turns(loop, 3);
+    ok(w.inputs > 0, "the query ended");
+    b->doomed = true; /* its answer was not read as a session would */
+    pool_return(p, &w.backend);
+
+    f->cancels = 0;
+    f->holds_cancels = true;
+    ok(borrow_now(p, &w), "lent");
+    b = w.backend;
+    ok(cancel_deliver(b, NULL) && run_until(loop, has_cancels, NULL), "a cancel that comes when all is done");
+    borrow(p, &next);
+    pool_return(p, &w.backend);
+    run_turns(loop, 5);
+    ok(!next.backend && b->state == BACKEND_HELD, "holds the connection: nobody else may be hit");
+    f->holds_cancels = false;
+    LIST_EACH(&f->connections, struct fake_connection, node, c)
+        if (!c->started)
+            fake_close(c);
+    ok(run_until(loop, is_told, &next) && next.backend == b, "until the server has dealt with it");
+    ok(query(&next, "SELECT"), "then it works");
+    f->cancels = 0;
+    f->holds_cancels = true;
+    ok(cancel_deliver(b, NULL), "a cancel");
+    b->doomed = true;
+    pool_return(p, &next.backend);
+    run_turns(loop, 3);
+    ok(p->cleaning.count == 0 && pools->cancels.count == 1, "outlives a connection that is closed");
+    fake_hang_up(f);
+    run_turns(loop, 5);
+    is_int(pools->cancels.count, 0, "and ends alone");
+    pool_drop(&p);
+    stop(1);
+}
+
+/* ---- reload ---- */
+
+static void test_reload(void)
+{
+    struct borrower w, waits;
+    begin("pool_size = 1\nwait_limit = 5s");
+    struct pool *p = take_pool("joe");
+    ok(borrow_now(p, &w), "lent");
+    borrow(p, &waits);
+    struct access *a = make_access(PLAIN, "pool_size = 2\nwait_limit = 5s");
+    pools_configure(pools, a);
+    access_unref(a);
+    set_nodes("localhost", 1);
+    ok(run_until(loop, is_told, &waits) && waits.backend, "a larger pool serves who waits");
+    struct backend *old = w.backend;
+    a = make_access(PLAIN, "pool_size = 2\npool_mode = session");
+    pools_configure(pools, a);
+    access_unref(a);
+    ok(old->doomed && w.backend == old, "another kind of database: what is lent stays lent");
+    pool_return(p, &w.backend);
+    pool_return(p, &waits.backend);
+    is_int(p->idle.count, 0, "and is closed when it comes back");
+    borrow(p, &w);
+    ok(run_until(loop, is_told, &w) && w.why == REASON_CONFIG_CHANGED, "sessions of before are told to come again");
+    pool_drop(&p);
+    p = take_pool("joe");
+    ok(p && borrow_now(p, &w), "and are welcome");
+    pool_return(p, &w.backend);
+    pool_drop(&p);
+    stop(1);
+}
+
+int main(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+    kit_begin();
+    test_lending();
+    test_waiting();
+    test_homes();
+    test_cleaning();
+    test_hopeless();
+    test_cancel();
+    test_reload();
+    kit_end();
+    return tap_done();
+}
