@@ -231,6 +231,10 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
 static void look_at_tag(struct walk *w, struct text body)
 {
     struct session *s = w->s;
+    if (s->is_transaction_mode && s->resets && text_starts(body, "RESET")) {
+        put_run(w);
+        variables_were_reset(s);
+    }
     if (!s->is_transaction_mode || !body.len || body.at[0] != 'D')
         return;
     if (text_starts(body, "DISCARD ALL")) {

@@ -192,6 +192,17 @@ static void variables_tell_own(struct session *s)
             tell(s, written, own.value);
 }
 
+void variables_were_reset(struct session *s)
+{
+    struct text written, server, present, own;
+    for (unsigned i = 0; s->touched && s->backend->owed.status == 'I' && i < s->touched->count; i++) {
+        struct text name = text_of(s->touched->names[i]);
+        if (own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
+            varset_get(s->vars, name, &present) && text_eq(present, server) && !text_eq(own, server))
+            tell(s, written, own);
+    }
+}
+
 void variables_retell(struct session *s)
 {
     struct text written, value;
@@ -207,12 +218,10 @@ void variables_retell(struct session *s)
  * purpose, or by SET ... TO DEFAULT, is told once more. */
 static void correct(struct session *s, struct text name, bool is_reset, struct text wanted)
 {
-    struct text written, server, own, before;
+    struct text written, server, own;
     if (!own_default(s, name, &own) || !reported_default(s, name, &written, &server))
         return;
-    /* From its own value that is the server's default to that default: no server reports that. */
-    bool unseen = is_reset && varset_get(s->vars, name, &before) && text_eq(before, server) && !text_eq(own, server);
-    if (is_reset == s->resets && !unseen)
+    if (is_reset == s->resets)
         return;
     if (is_reset || text_eq(wanted, server))
         tell(s, written, wanted);
