@@ -5,6 +5,7 @@ libsession_a_SOURCES = \
 	src/session/generation.c include/session/generation.h \
 	src/session/greet.c include/session/greet.h \
 	src/session/lost.c \
+	src/session/names.c include/session/names.h \
 	src/session/oauth.c include/session/oauth.h \
 	src/session/prove.c \
 	src/session/registry.c include/session/registry.h \

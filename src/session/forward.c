@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "session/names.h"
 #include "session/variables.h"
 
 enum {
@@ -109,33 +110,6 @@ static void count_query(struct session *s)
 
 /* ---- simple queries ---- */
 
-static bool standard_strings(const struct session *s)
-{
-    struct text value;
-    return !(varset_get(s->vars, TEXT("standard_conforming_strings"), &value) && text_is(value, "off"));
-}
-
-/* What a batch prepares and closes is noted as it is sent. Whether it came so far is known only
- * when its replies are through: a later batch that uses names waits for that. */
-static bool names_are_known(struct session *s)
-{
-    if (s->names_in_doubt && s->backend && inflight_has_end(&s->backend->owed)) {
-        s->stalled = true;
-        return false;
-    }
-    s->names_in_doubt = false;
-    return true;
-}
-
-/* An answer of our own must not say well done in a transaction that is about to have failed. */
-static bool outcome_is_known(struct session *s)
-{
-    if (!s->backend || !inflight_has_end(&s->backend->owed))
-        return true;
-    s->stalled = true;
-    return false;
-}
-
 /* DEALLOCATE of a statement that was prepared by protocol: the server does not know that name,
  * we do. True when it was answered here. */
 static bool deallocate_here(struct walk *w, const struct sql_scan *scan)
@@ -168,14 +142,6 @@ static bool deallocate_here(struct walk *w, const struct sql_scan *scan)
     return true;
 }
 
-static void end_unnamed(struct session *s)
-{
-    struct named *old = names_unset(&s->names, TEXT(""));
-    named_drop(&old);
-    statement_drop(&s->backend->unnamed);
-    s->backend->unnamed_unsure = false;
-}
-
 static enum step on_query(struct walk *w)
 {
     struct session *s = w->s;
@@ -189,11 +155,11 @@ static enum step on_query(struct walk *w)
         sql.len = strnlen(sql.at, sql.len);
         if (sql_may_have_effects(sql.at, sql.len)) {
             scans = true;
-            sql_scan_begin(&scan, standard_strings(s));
+            sql_scan_begin(&scan, names_standard_strings(s));
             sql_scan_feed(&scan, sql.at, sql.len);
             sql_scan_end(&scan);
             bool names = (scan.effects & SQL_DEALLOCATE) && scan.statements == 1 && !scan.target_too_long;
-            if (names && (!names_are_known(s) || !outcome_is_known(s)))
+            if (names && (!names_are_known(s) || !names_outcome_is_known(s)))
                 return STEP_STOP;
             if (names && deallocate_here(w, &scan))
                 return s->state == SESSION_CLOSED ? STEP_STOP : STEP_ON;
@@ -205,7 +171,7 @@ static enum step on_query(struct walk *w)
     if (!relay_may_run(s))
         return STEP_STOP;
     if (s->is_transaction_mode) {
-        end_unnamed(s);
+        names_end_unnamed(s);
         if (scans)
             variables_effects(s, &scan, sql);
         s->settles_first = s->resets_now;
@@ -218,7 +184,7 @@ static enum step on_query(struct walk *w)
     pass(w);
     if (s->is_transaction_mode && !whole) {
         s->scan = NEW(struct sql_scan);
-        sql_scan_begin(s->scan, standard_strings(s));
+        sql_scan_begin(s->scan, names_standard_strings(s));
         s->frame_mode = FRAME_SCAN;
     }
     return STEP_ON;
@@ -316,60 +282,6 @@ static bool ensure_unnamed(struct walk *w, struct named *n)
     return push(w, OWED_PARSE, OWED_HIDDEN, statement_ref(mine), NULL);
 }
 
-static void look_at(struct session *s, struct statement *st)
-{
-    if (st->looked_at)
-        return;
-    struct sql_scan scan;
-    size_t len = strnlen(st->tail, st->tail_len);
-    st->looked_at = true;
-    if (!sql_may_have_effects(st->tail, len))
-        return;
-    sql_scan_begin(&scan, standard_strings(s));
-    sql_scan_feed(&scan, st->tail, len);
-    sql_scan_end(&scan);
-    st->effects = scan.effects;
-}
-
-/* A text that is one DEALLOCATE of a name this client has given to a statement by protocol: that
- * statement, or NULL. */
-static struct named *deallocated_by(struct session *s, struct text tail, struct sql_scan *scan)
-{
-    size_t len = strnlen(tail.at, tail.len);
-    if (len < 12 || len > 512 || !sql_may_have_effects(tail.at, len))
-        return NULL;
-    sql_scan_begin(scan, standard_strings(s));
-    sql_scan_feed(scan, tail.at, len);
-    sql_scan_end(scan);
-    if (!(scan->effects & SQL_DEALLOCATE) || scan->statements != 1 || scan->target_too_long || !scan->target[0])
-        return NULL;
-    return names_get(&s->names, text_of(scan->target));
-}
-
-/* Such a text with the name that the server knows, so that the server runs it in its own order:
- * psycopg drops statements so. NULL when memory is out. */
-static struct statement *deallocate_by_our_name(struct session *s, const struct named *n, struct text tail)
-{
-    char text[512];
-    size_t old = strnlen(tail.at, tail.len);
-    int len = snprintf(text, sizeof(text), "DEALLOCATE \"%s\"", n->st->name);
-    size_t rest = tail.len - old; /* its terminator and the parameter types */
-    if (len < 0 || (size_t)len + rest > sizeof(text))
-        return NULL;
-    memcpy(text + len, tail.at + old, rest);
-    return statement_take(&s->home->pools->statements, (struct text){text, (size_t)len + rest});
-}
-
-/* The statement that a DEALLOCATE by our name is about, which the client still has. */
-static struct named *named_of_ours(struct session *s, const char *name)
-{
-    struct named *n;
-    for (size_t i = 0; (n = map_each(&s->names.map, &i));)
-        if (strcmp(n->st->name, name) == 0)
-            return n;
-    return NULL;
-}
-
 /* A portal of the statement is about to run: its effects count now. False when the session has
  * ended. */
 static bool ensure(struct walk *w, struct statement *st);
@@ -380,11 +292,11 @@ static bool apply_effects(struct walk *w, struct statement *st)
     if (!st->effects)
         return true;
     struct text sql = {st->tail, strnlen(st->tail, st->tail_len)};
-    sql_scan_begin(&scan, standard_strings(s));
+    sql_scan_begin(&scan, names_standard_strings(s));
     sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
     variables_effects(s, &scan, sql);
-    struct named *gone = scan.effects & SQL_DEALLOCATE && scan.statements == 1 ? named_of_ours(s, scan.target) : NULL;
+    struct named *gone = scan.effects & SQL_DEALLOCATE && scan.statements == 1 ? names_of_ours(s, scan.target) : NULL;
     if (!gone)
         return true;
     /* It must be there to be dropped; whether it was is not followed: the next Parse of the text
@@ -484,7 +396,7 @@ static enum step parse_large(struct walk *w)
         session_fail(s, REASON_TOO_LARGE, "a named prepared statement is longer than max_message", NULL);
         return STEP_STOP;
     }
-    end_unnamed(s);
+    names_end_unnamed(s);
     s->pins |= PIN_LARGE_STATEMENT;
     s->backend->dirty = true;
     if (!push(w, OWED_PARSE, 0, NULL, NULL))
@@ -517,15 +429,15 @@ static enum step on_parse(struct walk *w)
     wire_get_z(&r);
     if (r.bad || r.left < 2 || wire_u16(r.at) * 4u != r.left - 2)
         return violation(w, "invalid Parse message");
-    if (name.len && (!names_are_known(s) || !outcome_is_known(s)))
+    if (name.len && (!names_are_known(s) || !names_outcome_is_known(s)))
         return STEP_STOP;
     s->moves_names = s->moves_names || name.len > 0;
     struct named *taken = name.len ? names_get(&s->names, name) : NULL;
     if (taken)
         return parse_again(w, taken, tail);
     struct sql_scan scan;
-    struct named *dropped = deallocated_by(s, tail, &scan);
-    struct statement *st = dropped ? deallocate_by_our_name(s, dropped, tail)
+    struct named *dropped = names_deallocated_by(s, tail, &scan);
+    struct statement *st = dropped ? names_deallocate(s, dropped, tail)
                                    : statement_take(&s->home->pools->statements, tail);
     struct named *fresh = st ? named_new(name, &st) : NULL;
     if (!fresh) {
@@ -533,7 +445,7 @@ static enum step on_parse(struct walk *w)
         session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
         return STEP_STOP;
     }
-    look_at(s, fresh->st);
+    names_look_at(s, fresh->st);
     struct named *was = names_set(&s->names, fresh);
     return parse_named(w, fresh, was, dropped != NULL);
 }
