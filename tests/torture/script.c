@@ -1200,6 +1200,7 @@ void script_login(struct client *c)
     struct model *m = &c->model;
     char set[VALUE], shown[VALUE];
     memset(m, 0, sizeof(*m));
+    c->set_in = 0;
     m->status = 'I';
     memcpy(m->startup, c->login->defaults, sizeof(m->startup));
     forget_statements(c);
