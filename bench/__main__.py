@@ -26,6 +26,49 @@ def say(text):
     print(text, flush=True)
 
 
+class Load:
+    """pgbench at one proxy, in turns. What is measured lies between two progress lines, each of
+    which comes when a turn begins, and so spans the turn and nothing else."""
+
+    def __init__(self, proxy, run, counter):
+        self.proxy, self.run, self.counter = proxy, run, counter
+        self.count_all = self.cpu = self.busy = 0
+        self.before = None  # (CPU time, seconds in turns) at the last line
+        self.in_turns = 0.0
+        self.calls = {}
+
+    def take_turn(self, seconds, action):
+        began = time.monotonic()
+        self.run.go()
+        self.transactions = self.run.transactions()
+        self.ran = self.in_turns + time.monotonic() - began
+        action(self)
+        time.sleep(seconds)
+        self.run.halt()
+        self.in_turns += time.monotonic() - began
+
+    def measured(self):
+        now = measure.cpu_us(self.proxy.pid), self.ran
+        if self.before:
+            self.count_all += self.transactions
+            self.cpu += now[0] - self.before[0]
+            self.busy += now[1] - self.before[1]
+        self.before = now
+
+    def count(self):
+        self.counter.start()
+
+    def counted(self):
+        self.calls = {call: n / self.transactions for call, n in self.counter.stop().items() if n}
+
+    def result(self):
+        out = {"cpu": self.cpu / self.count_all, "tps": self.count_all / self.busy}
+        if self.calls:
+            out["calls"] = self.calls.pop("all")
+            out["by_call"] = self.calls
+        return out
+
+
 class Bench:
     def __init__(self, args, stand):
         self.args = args
@@ -65,43 +108,22 @@ class Bench:
             raise
         return run
 
-    def slices(self, proxies, runs, key, counts_calls):
+    def slices(self, loads, key):
         """Lets the proxies take turns of a fraction of a second, so that what else the machine
         does falls on all of them alike. CPU time first, system calls in one more turn."""
-        last = self.args.slices
-        state = {p.name: {"count": 0, "busy": 0, "cpu": 0} for p in proxies}
-        counters = {p.name: self.calls(p.pid, self.stand.folder) for p in proxies} \
-            if counts_calls else {}
-        for turn in range(last + (2 if counts_calls else 1)):
-            for p in proxies if turn % 2 == 0 else reversed(proxies):
-                run, at = runs[p.name], state[p.name]
-                run.go()
-                count = run.transactions()
-                cpu = measure.cpu_us(p.pid)
-                if 0 < turn <= last:
-                    at["count"] += count
-                    at["cpu"] += cpu - at["before"]
-                at["before"] = cpu
-                if turn > last:
-                    counts = counters[p.name].stop()
-                    at["calls"] = counts["all"] / count
-                    at["by_call"] = {k: v / count for k, v in counts.items() if k != "all" and v}
-                elif turn == last and counts_calls:
-                    counters[p.name].start()
-                if turn < last + (1 if counts_calls else 0):
-                    began = time.monotonic()
-                    time.sleep(self.args.slice)
-                    at["busy"] += time.monotonic() - began if turn < last else 0
-                run.halt()
-        for p in proxies:
-            at = state[p.name]
-            values = {k: at[k] for k in ("calls", "by_call") if k in at}
-            values.update(cpu=at["cpu"] / at["count"], tps=at["count"] / at["busy"])
-            self.note(what="load", **key, proxy=p.name, **values)
+        turns = [lambda load: load.measured()] * (1 + self.args.slices)
+        if loads[0].counter:
+            turns += [lambda load: load.count(), lambda load: load.counted()]
+        for number, action in enumerate(turns):
+            for load in loads if number % 2 == 0 else reversed(loads):
+                load.take_turn(self.args.slice, action)
+        for load in loads:
+            values = load.result()
+            self.note(what="load", **key, proxy=load.proxy.name, **values)
             calls = f", {values['calls']:5.2f} calls" if "calls" in values else ""
             say(f"   round {key['round'] + 1} {'TLS' if key['tls'] else 'plain':5} "
-                f"{key['mode']:8} {key['clients']:3}  {p.name:20} {values['cpu']:6.2f} us{calls}, "
-                f"{values['tps']:6.0f} tps")
+                f"{key['mode']:8} {key['clients']:3}  {load.proxy.name:20} "
+                f"{values['cpu']:6.2f} us{calls}, {values['tps']:6.0f} tps")
 
     def loads(self):
         a = self.args
@@ -121,16 +143,18 @@ class Bench:
                 tls, mode, clients = load
                 chosen = [p for p in proxies if (mode != "prepared" or p.prepared) and
                           load in extra.get(p.name, a.loads)]
-                runs = {}
+                running = []
                 try:
                     for p in chosen:
-                        runs[p.name] = self.pgbench(p, tls, mode, clients)
-                    # The calls hardly vary, so three rounds of them are enough.
-                    self.slices(chosen, runs, {"tls": tls, "mode": mode, "clients": clients,
-                                               "round": round_}, self.calls and round_ < 3)
+                        # The calls hardly vary, so three rounds of them are enough.
+                        counter = self.calls(p.pid, self.stand.folder) \
+                            if self.calls and round_ < 3 else None
+                        running.append(Load(p, self.pgbench(p, tls, mode, clients), counter))
+                    self.slices(running, {"tls": tls, "mode": mode, "clients": clients,
+                                          "round": round_})
                 finally:
-                    for run in runs.values():
-                        run.end()
+                    for one in running:
+                        one.run.end()
         for p in proxies:
             self.describe(p)
             if not a.smoke:

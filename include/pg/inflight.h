@@ -67,7 +67,8 @@ struct inflight {
     bool query_failed; /* the simple Query at the head has had its error */
 };
 
-/* Called for each request that leaves the queue, in order. */
+/* Called for each request that leaves the queue, in order; those behind an error from the last to
+ * the first, so that each is undone in what it had found. */
 typedef void inflight_settled(void *arg, const struct owed *o, enum owed_outcome outcome);
 
 enum { INFLIGHT_MAX = 1 << 16 };

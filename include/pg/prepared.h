@@ -51,6 +51,8 @@ bool statements_name_in(const struct statements *s, struct text t);
 /* What a client calls it. */
 struct named {
     uint32_t refs;
+    struct named *instead; /* the name's holder before, once this one is void */
+    bool is_void;          /* its Parse came to nothing, and another had its name by then */
     struct statement *st;
     size_t len;
     char name[];

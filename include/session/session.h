@@ -140,7 +140,9 @@ struct session {
     bool stalled;             /* input waits although the state would let it pass */
     bool resets;              /* what runs may go back to defaults: the client has some of its own */
     bool moves_names;         /* the batch under way prepares or closes, if it does not fail first */
+    bool parsed_unnamed;      /* the batch under way has parsed the unnamed statement itself */
     bool names_in_doubt;      /* so did one whose end is not known yet */
+    bool resets_now;          /* ... and the present batch is why */
     bool settles_first;       /* nothing more is sent before what has been sent is settled */
     bool unsettled;           /* a ReadyForQuery went by and was not acted on yet */
 };

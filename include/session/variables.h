@@ -32,6 +32,8 @@ bool variables_must_ask(const struct session *s);
 void variables_ask(struct session *s);
 /* Ends an asking that will not be answered; safe when there is none. */
 void answer_free(struct session *s);
+/* A RESET has run; the server reports no change where the value was its own default already. */
+void variables_were_reset(struct session *s);
 /* DISCARD ALL has run on the session's backend. */
 void variables_discarded(struct session *s);
 /* "listen,temporary" for SHOW CLIENTS; out holds at least 128 bytes. */

@@ -75,7 +75,8 @@ struct backend {
     struct recycle *recycle;   /* while RESETTING or HELD */
     struct inflight owed;
     struct prepared prepared;
-    struct statement *unnamed; /* what its unnamed statement is, or NULL */
+    struct statement *unnamed;
+    bool unnamed_unsure; /* there may be one that nobody knows of */ /* what its unnamed statement is, or NULL */
     struct varset *vars;       /* what we have set, beyond its own defaults */
     struct buf in;             /* the start of a message that is not complete yet */
     struct buf parameters;     /* ParameterStatus messages as received at login */

@@ -165,6 +165,21 @@ static void take_copy_end(struct inflight *q, inflight_settled *settled, void *a
         settled(arg, &end, OWED_DONE);
 }
 
+/* What is behind an error is undone from its end: each request finds what it had found. */
+static void skip_to_sync(struct inflight *q, enum owed_outcome first, inflight_settled *settled, void *arg)
+{
+    uint32_t n = 0;
+    while (n < q->count && at(q, n)->kind != OWED_SYNC)
+        n++;
+    for (uint32_t i = n; i-- > 0;) {
+        struct owed o = *at(q, i);
+        if (settled)
+            settled(arg, &o, i ? OWED_SKIPPED : first);
+    }
+    q->head = n ? (q->head + n) & (q->cap - 1) : q->head;
+    q->count -= n;
+}
+
 static enum reply_verdict on_error(struct inflight *q, inflight_settled *settled, void *arg)
 {
     struct owed *o = q->count ? at(q, 0) : NULL;
@@ -178,11 +193,7 @@ static enum reply_verdict on_error(struct inflight *q, inflight_settled *settled
         q->query_failed = true;
         return o->flags & OWED_HIDDEN ? REPLY_HIDE : REPLY_PASS;
     }
-    bool first = true;
-    while (q->count && at(q, 0)->kind != OWED_SYNC) {
-        pop(q, first ? OWED_FAILED : OWED_SKIPPED, settled, arg);
-        first = false;
-    }
+    skip_to_sync(q, OWED_FAILED, settled, arg);
     q->skipping = q->count == 0;
     return REPLY_PASS;
 }
@@ -211,8 +222,7 @@ static enum reply_verdict on_ready(struct inflight *q, char status, inflight_set
         return REPLY_BAD;
     /* What was sent behind the error and before the Sync has never been looked at. */
     if (q->skipping && has_sync(q))
-        while (at(q, 0)->kind != OWED_SYNC)
-            pop(q, OWED_SKIPPED, settled, arg);
+        skip_to_sync(q, OWED_SKIPPED, settled, arg);
     struct owed *o = q->count ? at(q, 0) : NULL;
     enum reply_verdict verdict = REPLY_PASS;
     if (o && (o->kind == OWED_QUERY || o->kind == OWED_FUNCTION || o->kind == OWED_SYNC)) {

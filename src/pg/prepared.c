@@ -72,6 +72,8 @@ struct named *named_new(struct text name, struct statement **st)
     if (!n)
         return NULL;
     n->refs = 1;
+    n->instead = NULL;
+    n->is_void = false;
     n->st = *st;
     *st = NULL;
     n->len = name.len;
@@ -93,6 +95,7 @@ void named_drop(struct named **at)
     if (!n || --n->refs > 0)
         return;
     statement_drop(&n->st);
+    named_drop(&n->instead);
     mem_free(n);
 }
 

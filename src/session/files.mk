@@ -10,5 +10,7 @@ libsession_a_SOURCES = \
 	src/session/registry.c include/session/registry.h \
 	src/session/relay.c include/session/relay.h \
 	src/session/reply.c \
+	src/session/statements.c include/session/statements.h \
+	src/session/walk.c include/session/walk.h \
 	src/session/session.c include/session/session.h \
 	src/session/variables.c include/session/variables.h

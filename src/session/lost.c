@@ -105,7 +105,7 @@ void relay_lost(struct session *s, enum reason why)
     touched_free(&s->touched);
     limit_ask_cancel(&s->limit);
     timer_stop(&s->timer);
-    s->paid = s->unsettled = s->resets = s->settles_first = s->moves_names = s->names_in_doubt = false;
+    s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->parsed_unnamed = false;
     session_become(s, SESSION_IDLE);
     relay_fail_owed(s);
     pool_return(s->pool, &s->backend);

@@ -282,7 +282,7 @@ void relay_settle(struct session *s)
     bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins;
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
-    s->resets = s->settles_first = false;
+    s->resets = s->resets_now = s->settles_first = false;
     if (keep) {
         if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s))
             return; /* it went back to the server's defaults and is brought to the client's own */
@@ -297,7 +297,7 @@ void relay_settle(struct session *s)
         session_fail(s, REASON_SHUTDOWN, NULL, NULL);
         return;
     }
-    if (buf_size(&s->in))
+    if (buf_size(&s->in) || s->stalled) /* stalled: what waits may not have been read yet */
         relay_resume(s);
 }
 

@@ -40,21 +40,35 @@ static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
             if (b->unnamed == st)
                 statement_drop(&b->unnamed);
         }
+        b->unnamed_unsure = b->unnamed_unsure || outcome == OWED_SKIPPED;
         if (st && o->kind == OWED_CLOSE && outcome == OWED_SKIPPED)
             prepared_add(&b->prepared, st);
         statement_drop(&st);
         return;
     }
     struct named *what = o->what, *was = o->was;
+    bool unnamed = o->kind == OWED_QUERY || (o->kind == OWED_PARSE && what && !what->len);
+    b->unnamed_unsure = b->unnamed_unsure || (unnamed && outcome == OWED_SKIPPED);
     if (what && outcome != OWED_DONE && (o->kind == OWED_PARSE || o->kind == OWED_CLOSE || o->kind == OWED_QUERY)) {
         struct text name = {what->name, what->len};
         if (o->kind == OWED_PARSE) {
             if (names_get(&s->names, name) == what) {
                 struct named *undone = names_unset(&s->names, name);
                 named_drop(&undone);
+                while (was && was->is_void) { /* its own Parse came to nothing meanwhile */
+                    struct named *before = was->instead ? named_ref(was->instead) : NULL;
+                    named_drop(&was);
+                    was = before;
+                }
                 if (was && outcome == OWED_SKIPPED) {
                     struct named *none = names_set(&s->names, was);
                     CHECK(!none);
+                }
+            } else {
+                what->is_void = true;
+                if (outcome == OWED_SKIPPED && !what->instead) {
+                    what->instead = was;
+                    was = NULL;
                 }
             }
             if (!(o->flags & (OWED_LOCAL | OWED_KNOWN))) {
@@ -214,11 +228,17 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     return take;
 }
 
-static void look_at_tag(struct session *s, struct text body)
+static void look_at_tag(struct walk *w, struct text body)
 {
+    struct session *s = w->s;
+    if (s->is_transaction_mode && s->resets && text_starts(body, "RESET")) {
+        put_run(w);
+        variables_were_reset(s);
+    }
     if (!s->is_transaction_mode || !body.len || body.at[0] != 'D')
         return;
     if (text_starts(body, "DISCARD ALL")) {
+        put_run(w);
         variables_discarded(s);
     } else if (text_starts(body, "DEALLOCATE ALL")) {
         names_clear(&s->names, false);
@@ -252,7 +272,7 @@ static enum take take_message(struct walk *w, char type, size_t size)
         if (variables_report(w->s, name, r.bad ? (struct text){"", 0} : value))
             return TAKE_DONE;
     } else if (type == 'C')
-        look_at_tag(w->s, body);
+        look_at_tag(w, body);
     else if (type == 'Z')
         w->s->unsettled = true;
     return v == REPLY_HIDE ? TAKE_HIDE : TAKE_PASS;

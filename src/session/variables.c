@@ -109,7 +109,7 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     if (!s->is_transaction_mode || !effects)
         return;
     if (s->startup_vars && (effects & (SQL_RESETS | SQL_SETS_UNKNOWN | SQL_DISCARD_ALL)))
-        s->resets = true;
+        s->resets = s->resets_now = true;
     /* set_config() with its name written out is as good as SET. */
     if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s))
         effects &= ~(uint32_t)SQL_SET_CONFIG;
@@ -126,21 +126,6 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
         s->pin_effects = 1;
     if ((effects & (SQL_DISCARD | SQL_TEMPORARY)) && s->backend)
         s->backend->dirty = true;
-}
-
-void variables_discarded(struct session *s)
-{
-    s->pins = 0;
-    s->pin_effects = 0;
-    touched_free(&s->touched);
-    names_clear(&s->names, true);
-    varset_drop(&s->vars);
-    s->vars = varset_ref(s->startup_vars);
-    if (s->backend) {
-        prepared_clear(&s->backend->prepared);
-        statement_drop(&s->backend->unnamed);
-        varset_drop(&s->backend->vars);
-    }
 }
 
 /* ---- what the client is told ---- */
@@ -196,6 +181,28 @@ bool variables_report(struct session *s, struct text name, struct text value)
     return true;
 }
 
+/* DISCARD ALL: back to what the startup packet said, where the client was told otherwise. */
+static void variables_tell_own(struct session *s)
+{
+    struct var own;
+    struct text written, server, present;
+    for (size_t pos = 0; varset_each(s->startup_vars, &pos, &own);)
+        if (reported_default(s, own.name, &written, &server) &&
+            !(varset_get(s->vars, own.name, &present) && text_eq(present, own.value)))
+            tell(s, written, own.value);
+}
+
+void variables_were_reset(struct session *s)
+{
+    struct text written, server, present, own;
+    for (unsigned i = 0; s->touched && s->backend->owed.status == 'I' && i < s->touched->count; i++) {
+        struct text name = text_of(s->touched->names[i]);
+        if (own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
+            varset_get(s->vars, name, &present) && text_eq(present, server) && !text_eq(own, server))
+            tell(s, written, own);
+    }
+}
+
 void variables_retell(struct session *s)
 {
     struct text written, value;
@@ -212,10 +219,28 @@ void variables_retell(struct session *s)
 static void correct(struct session *s, struct text name, bool is_reset, struct text wanted)
 {
     struct text written, server, own;
-    if (is_reset == s->resets || !own_default(s, name, &own) || !reported_default(s, name, &written, &server))
+    if (!own_default(s, name, &own) || !reported_default(s, name, &written, &server))
+        return;
+    if (is_reset == s->resets)
         return;
     if (is_reset || text_eq(wanted, server))
         tell(s, written, wanted);
+}
+
+void variables_discarded(struct session *s)
+{
+    variables_tell_own(s);
+    s->pins = 0;
+    s->pin_effects = 0;
+    touched_free(&s->touched);
+    names_clear(&s->names, true);
+    varset_drop(&s->vars);
+    s->vars = varset_ref(s->startup_vars);
+    if (s->backend) {
+        prepared_clear(&s->backend->prepared);
+        statement_drop(&s->backend->unnamed);
+        varset_drop(&s->backend->vars);
+    }
 }
 
 bool variables_must_ask(const struct session *s)
@@ -240,6 +265,9 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
     if (count < 2 || !columns[0].at)
         return;
     bool is_reset = count > 2 && columns[2].at && !text_is(columns[2], "session");
+    /* Variables that no module has defined are in no list; they are reset to nothing. */
+    if (count > 2 && !columns[2].at && columns[1].at && columns[1].len == 0)
+        is_reset = a->session->resets;
     char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
     (void)(buf_put(&a->text, &kind, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
            buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));

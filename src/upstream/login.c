@@ -303,6 +303,9 @@ static bool take_message(struct login *l, char type, struct text body)
         bad = l->authenticated ? on_key(l, body) : say(l, "08P01", "cancel key before authentication");
         break;
     case 'Z':
+        /* Ended in the very moment: what follows says why. */
+        if (buf_size(&b->in) > WIRE_HEADER + 1 && body.len == 1 && body.at[1] == 'E')
+            break;
         if (!l->authenticated || body.len != 1 || body.at[0] != 'I' || !b->key ||
             buf_size(&b->in) != WIRE_HEADER + 1)
             bad = say(l, "08P01", "not ready after the login");

@@ -577,7 +577,8 @@ void pool_discard(struct backend *b)
 
 void pool_lost(struct backend *b)
 {
-    if (b->state == BACKEND_BUSY) /* its borrower was told by the task's end and returns it */
+    /* Its borrower was told by the task's end and returns it, or has done so already. */
+    if (b->state == BACKEND_BUSY || b->state == BACKEND_CLOSED)
         return;
     char tag[96];
     backend_tag(b, tag, sizeof(tag));

@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <event2/dns.h>
 #include <event2/util.h>
@@ -24,6 +25,7 @@ struct resolver {
     struct loop *loop;
     struct evdns_base *dns;
     struct list lookups;
+    struct stat seen; /* resolv.conf as it was read */
 };
 
 struct lookup {
@@ -87,8 +89,17 @@ void address_text(const struct address *a, char out[ADDRESS_TEXT])
 
 /* ---- the resolver ---- */
 
+static struct stat look(void)
+{
+    struct stat st = {0};
+    if (stat("/etc/resolv.conf", &st) != 0)
+        st = (struct stat){0};
+    return st;
+}
+
 static void open_dns(struct resolver *r)
 {
+    r->seen = look();
     /* Without resolv.conf evdns still knows hosts and localhost, and asks 127.0.0.1. */
     r->dns = evdns_base_new(loop_base(r->loop), 0);
     CHECK(r->dns != NULL);
@@ -106,7 +117,10 @@ struct resolver *resolver_new(struct loop *loop)
 
 void resolver_reload(struct resolver *r)
 {
-    if (!list_is_empty(&r->lookups))
+    struct stat now = look();
+    bool same = now.st_ino == r->seen.st_ino && now.st_size == r->seen.st_size &&
+                now.st_mtim.tv_sec == r->seen.st_mtim.tv_sec && now.st_mtim.tv_nsec == r->seen.st_mtim.tv_nsec;
+    if (same || !list_is_empty(&r->lookups))
         return;
     evdns_base_free(r->dns, 0);
     open_dns(r);

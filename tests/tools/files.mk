@@ -4,7 +4,7 @@ noinst_PROGRAMS =
 noinst_PROGRAMS += tests/tools/node
 tests_tools_node_SOURCES = tests/tools/node.c
 
-EXTRA_DIST += quickstart run-tests tests/tools/install.sh
+EXTRA_DIST += quickstart run-tests tests/tools/install.sh tests/stand tests/wire
 
 dist_check_SCRIPTS += tests/tools/check-floors.py
 

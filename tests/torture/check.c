@@ -86,7 +86,9 @@ static bool on_error(struct client *c, const char *body, size_t len)
     field(body, len, 'M', text, sizeof(text));
     statistics.errors++;
     if (strcmp(severity, "FATAL") == 0) {
-        bool may = options.chaos && is_loss(sqlstate) && (c->has_pinned || s->pins);
+        /* Lost with what it was about to tell of the variables: going on would be a lie. */
+        bool asked = c->status == 'I' && c->scripts - c->set_in <= 2;
+        bool may = options.chaos && is_loss(sqlstate) && (c->has_pinned || s->pins || asked);
         if (!may) {
             fail(c, "FATAL %s %s", sqlstate, text);
             return false;
@@ -153,6 +155,9 @@ static bool on_ready(struct client *c, const char *body, size_t len)
         while (s->expects[s->done].type != 'Z')
             s->done++;
     const struct expect *e = &s->expects[s->done];
+    /* Lost between its own ERROR and its end: the end tells that there is no transaction. */
+    if (options.chaos && e->type == 'Z' && e->text[0] == 'E' && body[0] == 'I')
+        derail(c);
     if (e->type != 'Z' || (!c->derailed && e->text[0] != body[0])) {
         fail(c, "ReadyForQuery %c where %c %s was due", body[0], e->type, e->text ? e->text : "");
         return false;

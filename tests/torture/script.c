@@ -222,6 +222,7 @@ static void make_set(struct client *c, struct statement *st, enum variable v)
     char set[VALUE], *sql = st->sql;
     const char *name = variable_names[v];
     bool local = c->model.status == 'T' && one_in(c, 3);
+    c->set_in = c->scripts;
     variable_value(v, c->id, ++c->serial, draw(c, 1000), set, st->value);
     st->variable = v;
     st->effect = local ? EFFECT_LOCAL : EFFECT_SET;
@@ -242,6 +243,7 @@ static void make_set(struct client *c, struct statement *st, enum variable v)
 static void make_reset(struct client *c, struct statement *st, enum variable v)
 {
     st->effect = EFFECT_RESET;
+    c->set_in = c->scripts;
     st->variable = v;
     bool is_own = strcmp(c->model.startup[v], c->login->defaults[v]) != 0;
     if (!is_own && one_in(c, 3)) {
@@ -583,6 +585,8 @@ static void run_bound(struct client *c, const char *name, const char *adds)
     const char *tag = tag_of(c);
     bool missing = adds[0] == '\0';
     bool other = adds[0] == '!'; /* prepared without a parameter */
+    if (other && c->model.status == 'E')
+        return; /* two reasons to refuse: which of them is said is not promised */
     if (adds[0] == '?')
         adds = ""; /* the answer is the parameter alone */
     char parameter[40];
@@ -895,6 +899,7 @@ static void forget_statements(struct client *c)
 static void discard_all(struct client *c)
 {
     model_reset_all(&c->model);
+    c->set_in = c->scripts;
     forget_statements(c);
     put_query(c, "DISCARD ALL");
     expect(c, 'C', "DISCARD ALL");
@@ -1095,6 +1100,7 @@ void script_make(struct client *c)
     script_free(&c->script);
     skipping = false;
     c->first_query = c->query + 1;
+    c->scripts++;
     struct script *s = &c->script;
     if (!c->login->known) {
         script_learn(c);

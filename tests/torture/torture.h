@@ -165,6 +165,7 @@ struct client {
     struct bytes in, out;
     size_t sent; /* of script.out */
     uint64_t random;
+    uint32_t scripts, set_in; /* scripts so far, and which was the last to set variables */
     uint32_t query, serial, prepares;
     uint32_t first_query; /* of the script */
     struct model model;

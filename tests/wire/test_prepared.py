@@ -170,6 +170,23 @@ def test_deallocate(gate, login, database):
     assert run(c, "t") == [["2"]]
 
 
+def test_deallocate_through_the_extended_protocol(gate, login, database):
+    c = login(gate, database)
+    prepare(c, "SELECT 1", "s")
+    prepare(c, "SELECT 2", "t")
+    assert wire.kinds(c.ask(wire.one("DEALLOCATE s"), wire.sync())) == "12CZ"
+    assert fails(c, wire.bind("s"), wire.execute(), wire.sync()) == "26000"
+    prepare(c, "SELECT 1", "s")
+    assert run(c, "s") == [["1"]] and run(c, "t") == [["2"]]
+
+
+def test_psycopg_drops_statements_beyond_its_maximum(two, psycopg_connect):
+    with psycopg_connect(two) as connection:
+        connection.prepared_max, connection.prepare_threshold = 5, 0
+        for n in range(30):
+            assert connection.execute(f"SELECT {n} + %s::int", (1,)).fetchone() == (n + 1,)
+
+
 @pytest.mark.parametrize("sql", ["DEALLOCATE ALL", "DEALLOCATE PREPARE ALL", "DISCARD ALL"])
 def test_all_statements_forgotten(gate, login, database, sql):
     c = login(gate, database)
