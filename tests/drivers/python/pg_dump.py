@@ -55,7 +55,9 @@ def command(*argv, stdin=None):
 
 def prepare():
     done = command("psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-f", "-", stdin=SCHEMA.encode())
-    return [f"{done.returncode} {done.stderr.decode().count('ERROR')}"]
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.decode())
+    return ["made"]
 
 
 def tidy(data):
@@ -100,7 +102,7 @@ def restored(form, *more):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "dump")
         done = command("pg_dump", "-n", "dumped", "-n", "Odd Schema", "-F", form, "-f", path, *more)
-        out.append(f"{done.returncode} {done.stderr.decode()}")
+        out.append(f"{done.returncode} {done.stderr.decode().replace(folder, '(folder)')}")
         done = command("pg_restore", "-l", path)
         out.append(str(len(re.findall(rb"(?m)^\d+;", done.stdout))))
         before = dump()
@@ -111,7 +113,7 @@ def restored(form, *more):
         else:
             restore += ["--single-transaction"]
         done = command(*restore, path)
-        out.append(f"{done.returncode} {done.stderr.decode()}")
+        out.append(f"{done.returncode} {done.stderr.decode().replace(folder, '(folder)')}")
         out.append("the same" if dump() == before else "not the same")
     return out
 
