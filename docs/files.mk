@@ -21,3 +21,47 @@ EXTRA_DIST += deploy/kubernetes/README.md \
 	deploy/kubernetes/redis/redis.yaml
 
 dist_check_SCRIPTS += tests/tools/check-examples.py
+# The benchmark and the drivers' matrix, which the pages above point to.
+EXTRA_DIST += \
+	bench/README.md \
+	bench/__init__.py \
+	bench/__main__.py \
+	bench/clients.py \
+	bench/measure.py \
+	bench/proxies.py \
+	bench/report.py \
+	bench/run \
+	tests/drivers/README.md \
+	tests/drivers/common.cases \
+	tests/drivers/documented.txt \
+	tests/drivers/go/harness/harness.go \
+	tests/drivers/go/libpq/main.go \
+	tests/drivers/go/pgx/main.go \
+	tests/drivers/install \
+	tests/drivers/java/Cases.java \
+	tests/drivers/libpq/cases.c \
+	tests/drivers/libpq/harness.h \
+	tests/drivers/node/harness.js \
+	tests/drivers/node/pg.js \
+	tests/drivers/node/postgres.js \
+	tests/drivers/odbc/cases.c \
+	tests/drivers/package-lock.json \
+	tests/drivers/package.json \
+	tests/drivers/perl/cases.pl \
+	tests/drivers/php/cases.php \
+	tests/drivers/python/asyncpg_cases.py \
+	tests/drivers/python/django_cases.py \
+	tests/drivers/python/harness.py \
+	tests/drivers/python/pg_dump.py \
+	tests/drivers/python/pgbench.py \
+	tests/drivers/python/psql.py \
+	tests/drivers/python/psycopg2_cases.py \
+	tests/drivers/python/psycopg3_cases.py \
+	tests/drivers/python/sqlalchemy_cases.py \
+	tests/drivers/ruby/cases.rb \
+	tests/drivers/run \
+	tests/drivers/rust/.cargo/config.toml \
+	tests/drivers/rust/Cargo.toml \
+	tests/drivers/rust/cases.rs \
+	tests/drivers/table.py \
+	tests/torture/run.py
