@@ -5,11 +5,12 @@ libsession_a_SOURCES = \
 	src/session/generation.c include/session/generation.h \
 	src/session/greet.c include/session/greet.h \
 	src/session/lost.c \
-	src/session/names.c include/session/names.h \
 	src/session/oauth.c include/session/oauth.h \
 	src/session/prove.c \
 	src/session/registry.c include/session/registry.h \
 	src/session/relay.c include/session/relay.h \
 	src/session/reply.c \
+	src/session/statements.c include/session/statements.h \
+	src/session/walk.c include/session/walk.h \
 	src/session/session.c include/session/session.h \
 	src/session/variables.c include/session/variables.h

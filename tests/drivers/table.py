@@ -37,7 +37,8 @@ DRIVERS = {
     "php-pdo": (["php-cli", "php-pgsql"], "php/cases.php", []),
     "perl-dbd-pg": (["libdbd-pg-perl"], "perl/cases.pl", []),
     "ruby-pg": (["ruby", "ruby-pg"], "ruby/cases.rb", []),
-    "odbc": (["gcc", "libc6-dev", "odbc-postgresql", "unixodbc-dev"], "odbc/cases.c", ["-lodbc"]),
+    "odbc": (["gcc", "libc6-dev", "odbc-postgresql", "unixodbc-dev"], "odbc/cases.c",
+             ["-lodbc", "-lpthread"]),
     "tokio-postgres": (RUST, "rust/cases.rs", []),
 }
 DRIVERS = {name: row for name, row in DRIVERS.items() if os.path.exists(os.path.join(HERE, row[1]))}

@@ -161,7 +161,7 @@ class Client:
 
     def __init__(self, address, tls="request", *, ca=None, alpn=("postgresql",), cert=None,
                  minimum=None, maximum=None, timeout=20):
-        self.buffer = b""
+        self.buffer = bytearray()
         self.parameters = {}
         self.key = None
         self.status = None
@@ -255,7 +255,8 @@ class Client:
         if length < 4:
             raise Closed(f"a message {kind!r} of length {length}")
         self._fill(1 + length)
-        body, self.buffer = self.buffer[5:1 + length], self.buffer[1 + length:]
+        body = bytes(self.buffer[5:1 + length])
+        del self.buffer[:1 + length]
         if kind == "S":
             name, value = body.split(b"\0")[:2]
             self.parameters[name.decode()] = value.decode()

@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import decimal
 import os
+import re
 import ssl
 import uuid
 
@@ -43,7 +44,9 @@ class Driver:
         await connection.close(timeout=10)
 
     def error(self, e):
-        return f"!{type(e).__name__} {getattr(e, 'sqlstate', '')} {str(e).splitlines()[0] if str(e) else ''}"
+        # The driver numbers its statements over all connections.
+        text = re.sub(r"__asyncpg_\w+?_[0-9a-f]+__", "(its)", str(e).splitlines()[0] if str(e) else "")
+        return f"!{type(e).__name__} {getattr(e, 'sqlstate', '')} {text}"
 
 
 D = Driver()

@@ -230,7 +230,7 @@ def encoding():
                   "\\encoding NOCODE\nSHOW client_encoding;\n")
 
 
-@case("timing of a query that dies")
+@case("a query that ends its own backend")
 def terminated():
     # (one's own backend may be ended; the message is the server's)
     text = script("SELECT pg_terminate_backend(pg_backend_pid());\nSELECT 'again';\n", "-v", "VERBOSITY=terse")

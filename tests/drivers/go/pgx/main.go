@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -104,10 +105,13 @@ func (driver) Close(c interface{}) error {
 	return c.(*pgx.Conn).Close(ctx)
 }
 
+// The driver numbers its statements over all connections.
+var serial = regexp.MustCompile(`lrupsc_\d+_`)
+
 func (driver) Error(e error) string {
 	var p *pgconn.PgError
 	if errors.As(e, &p) {
-		return fmt.Sprintf("!%s %s %s %s %s at %d", p.Severity, p.Code, p.Message, p.Detail, p.Hint, p.Position)
+		return fmt.Sprintf("!%s %s %s %s %s at %d", p.Severity, p.Code, serial.ReplaceAllString(p.Message, "lrupsc_"), p.Detail, p.Hint, p.Position)
 	}
 	return "!" + strings.ReplaceAll(e.Error(), os.Getenv("PGDATABASE"), "(database)")
 }

@@ -1,0 +1,46 @@
+/* A walk over the client's messages: what forward.c and statements.c share.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_SESSION_WALK_H
+#define POSTERN_SESSION_WALK_H
+
+#include "session/relay.h"
+
+/* Go on with the input; wait for the rest of the message; stop (the session waits or has ended). */
+enum step { STEP_ON, STEP_WAIT, STEP_STOP };
+
+/* A walk over input: at[run..p) is to be passed on as it is. */
+struct request_walk {
+    struct session *s;
+    const char *at;
+    size_t len, p, run;
+    uint32_t size; /* of the message at p, its length field */
+};
+
+/* Where its bytes go; the session has a backend. */
+struct stream *walk_backend(struct request_walk *w);
+/* Sends what is to be passed as it is. */
+void walk_put_run(struct request_walk *w);
+/* The message at p goes through, or is left out, whether it is all there or not. */
+void walk_pass(struct request_walk *w);
+void walk_drop(struct request_walk *w);
+bool walk_is_whole(const struct request_walk *w);
+/* What is behind its header; it must be whole. */
+struct text walk_body(const struct request_walk *w);
+/* FATAL 08P01. */
+enum step walk_violation(struct request_walk *w, const char *what);
+/* A backend, or the message was refused (dropped, on we go), or we wait. STEP_ON with *have
+ * false: look at the input again. */
+enum step walk_need(struct request_walk *w, char type, bool *have);
+/* A reply owed; false when the session has ended for want of memory. */
+bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void *what, void *was);
+void walk_count_query(struct session *s);
+/* standard_conforming_strings as the session has it, for the lexer. */
+bool walk_standard_strings(const struct session *s);
+/* False (and the walk stops) while replies under way may still change the client's names, or the
+ * outcome of its transaction. */
+bool walk_names_are_known(struct session *s);
+bool walk_outcome_is_known(struct session *s);
+/* A simple Query ends the unnamed statement. */
+void walk_end_unnamed(struct session *s);
+
+#endif

@@ -1,0 +1,118 @@
+/* A walk over the client's bytes on their way to the server.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "session/walk.h"
+
+#include <string.h>
+
+struct stream *walk_backend(struct request_walk *w)
+{
+    return &w->s->backend->stream;
+}
+
+void walk_put_run(struct request_walk *w)
+{
+    if (w->p > w->run)
+        stream_put(walk_backend(w), w->at + w->run, w->p - w->run);
+    w->run = w->p;
+}
+
+void walk_pass(struct request_walk *w)
+{
+    w->p += WIRE_HEADER;
+    w->s->frame_left = w->size - 4;
+    w->s->frame_mode = FRAME_PASS;
+}
+
+void walk_drop(struct request_walk *w)
+{
+    walk_put_run(w);
+    w->p += WIRE_HEADER;
+    w->run = w->p;
+    w->s->frame_left = w->size - 4;
+    w->s->frame_mode = FRAME_DROP;
+}
+
+bool walk_is_whole(const struct request_walk *w)
+{
+    return w->len - w->p >= (size_t)w->size + 1;
+}
+
+struct text walk_body(const struct request_walk *w)
+{
+    return (struct text){w->at + w->p + WIRE_HEADER, w->size - 4};
+}
+
+enum step walk_violation(struct request_walk *w, const char *what)
+{
+    session_fail(w->s, REASON_PROTOCOL, what, NULL);
+    return STEP_STOP;
+}
+
+/* A backend, or the message was refused (dropped, on we go), or we wait. STEP_ON with *have
+ * false: look at the input again. */
+enum step walk_need(struct request_walk *w, char type, bool *have)
+{
+    struct session *s = w->s;
+    *have = relay_need_backend(s, type);
+    if (*have)
+        return STEP_ON;
+    if (s->state == SESSION_CLOSED || relay_is_blocked(s))
+        return STEP_STOP;
+    if (type == 'Q' || type == 'F') {
+        w->p += WIRE_HEADER;
+        w->run = w->p;
+        s->frame_left = w->size - 4;
+        s->frame_mode = FRAME_DROP;
+    }
+    return STEP_ON;
+}
+
+bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void *what, void *was)
+{
+    if (inflight_push(&w->s->backend->owed, kind, flags, what, was))
+        return true;
+    session_fail(w->s, REASON_OUT_OF_MEMORY, NULL, NULL);
+    return false;
+}
+
+void walk_count_query(struct session *s)
+{
+    s->queries++;
+    counter_add(s->home->counters, COUNTER_QUERIES, 1);
+}
+
+bool walk_standard_strings(const struct session *s)
+{
+    struct text value;
+    return !(varset_get(s->vars, TEXT("standard_conforming_strings"), &value) && text_is(value, "off"));
+}
+
+/* What a batch prepares and closes is noted as it is sent. Whether it came so far is known only
+ * when its replies are through: a later batch that uses names waits for that. */
+bool walk_names_are_known(struct session *s)
+{
+    if (s->names_in_doubt && s->backend && inflight_has_end(&s->backend->owed)) {
+        s->stalled = true;
+        return false;
+    }
+    s->names_in_doubt = false;
+    return true;
+}
+
+/* An answer of our own must not say well done in a transaction that is about to have failed. */
+bool walk_outcome_is_known(struct session *s)
+{
+    if (!s->backend || !inflight_has_end(&s->backend->owed))
+        return true;
+    s->stalled = true;
+    return false;
+}
+
+void walk_end_unnamed(struct session *s)
+{
+    struct named *old = names_unset(&s->names, TEXT(""));
+    named_drop(&old);
+    statement_drop(&s->backend->unnamed);
+    s->backend->unnamed_unsure = false;
+}
