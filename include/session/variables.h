@@ -13,6 +13,8 @@ struct touched {
     unsigned count;
     bool failed; /* an error went by: a SET may not have taken effect */
     bool all; /* more than fit, or names that cannot be known */
+    bool resets_all; /* RESET ALL, DISCARD ALL, or a RESET among other statements */
+    bool resets[TOUCHED_MAX]; /* by RESET */
     char names[TOUCHED_MAX][SQL_NAME_BYTES];
 };
 

@@ -51,7 +51,10 @@ static bool answer_owed(struct session *s, enum reason why)
             put_ready(s);
             told = true;
         } else if (o->kind == OWED_SYNC) {
+            if (!failed) /* it commits: whether it did will never be known */
+                put_error(s, why);
             put_ready(s);
+            told = true;
             failed = false;
         } else if (o->kind != OWED_COPY_END) {
             put_error(s, why);

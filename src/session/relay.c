@@ -283,6 +283,7 @@ void relay_settle(struct session *s)
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
     s->resets = s->resets_now = s->settles_first = false;
+    touched_free(&s->touched);
     if (keep) {
         if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s))
             return; /* it went back to the server's defaults and is brought to the client's own */

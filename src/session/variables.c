@@ -103,13 +103,36 @@ static void touch_named(void *arg, struct text name)
     variables_touch(arg, name);
 }
 
+/* What goes back to its default; in doubt everything that is named. */
+static void note_resets(struct session *s, const struct sql_scan *scan)
+{
+    bool all = (scan->effects & (SQL_SETS_UNKNOWN | SQL_DISCARD_ALL)) || ((scan->effects & SQL_RESETS) && scan->statements != 1);
+    if (!s->startup_vars || (!all && !(scan->effects & SQL_RESETS)))
+        return;
+    struct touched *t = touched_of(s);
+    s->resets = s->resets_now = true;
+    t->resets_all = t->resets_all || all;
+    for (unsigned i = 0; i < t->count; i++)
+        for (unsigned k = 0; k < scan->name_count; k++)
+            if (strcmp(t->names[i], scan->names[k]) == 0)
+                t->resets[i] = true;
+}
+
+static bool was_reset(const struct touched *t, struct text name)
+{
+    if (!t || t->resets_all)
+        return t;
+    for (unsigned i = 0; i < t->count; i++)
+        if (t->resets[i] && strlen(t->names[i]) == name.len && strncasecmp(t->names[i], name.at, name.len) == 0)
+            return true;
+    return false;
+}
+
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql)
 {
     uint32_t effects = scan->effects;
     if (!s->is_transaction_mode || !effects)
         return;
-    if (s->startup_vars && (effects & (SQL_RESETS | SQL_SETS_UNKNOWN | SQL_DISCARD_ALL)))
-        s->resets = s->resets_now = true;
     /* set_config() with its name written out is as good as SET. */
     if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s))
         effects &= ~(uint32_t)SQL_SET_CONFIG;
@@ -117,6 +140,7 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
         variables_touch(s, text_of(scan->names[i]));
     if (effects & SQL_SETS_UNKNOWN)
         touched_of(s)->all = true;
+    note_resets(s, scan);
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
         if (effects & pin_rows[i].effect) {
             pin(s, pin_rows[i].pin);
@@ -174,7 +198,7 @@ bool variables_report(struct session *s, struct text name, struct text value)
 {
     struct text own, written, server;
     variables_touch(s, name);
-    if (!s->resets || !own_default(s, name, &own) || !reported_default(s, name, &written, &server) ||
+    if (!s->resets || !was_reset(s->touched, name) || !own_default(s, name, &own) || !reported_default(s, name, &written, &server) ||
         !text_eq(value, server) || text_eq(value, own))
         return false;
     tell(s, written, own);
@@ -216,12 +240,12 @@ void variables_retell(struct session *s)
 
 /* What was said in variables_report() was a guess: a value set to the server's default on
  * purpose, or by SET ... TO DEFAULT, is told once more. */
-static void correct(struct session *s, struct text name, bool is_reset, struct text wanted)
+static void correct(struct session *s, struct text name, bool is_reset, bool was_guessed, struct text wanted)
 {
     struct text written, server, own;
     if (!own_default(s, name, &own) || !reported_default(s, name, &written, &server))
         return;
-    if (is_reset == s->resets)
+    if (is_reset == was_guessed)
         return;
     if (is_reset || text_eq(wanted, server))
         tell(s, written, wanted);
@@ -233,6 +257,8 @@ void variables_discarded(struct session *s)
     s->pins = 0;
     s->pin_effects = 0;
     touched_free(&s->touched);
+    if (s->resets)
+        touched_of(s)->resets_all = true; /* the server will report its own defaults now */
     names_clear(&s->names, true);
     varset_drop(&s->vars);
     s->vars = varset_ref(s->startup_vars);
@@ -243,9 +269,14 @@ void variables_discarded(struct session *s)
     }
 }
 
+static bool any_touched(const struct session *s)
+{
+    return s->touched && (s->touched->all || s->touched->count);
+}
+
 bool variables_must_ask(const struct session *s)
 {
-    return s->touched || (s->pins && s->pin_effects);
+    return any_touched(s) || (s->pins && s->pin_effects);
 }
 
 /* ---- asking ---- */
@@ -255,6 +286,7 @@ bool variables_must_ask(const struct session *s)
 enum row_kind { ROW_ABSENT = 1, ROW_SET, ROW_RESET /* not set by the session: at its default */ };
 struct answer {
     struct session *session;
+    struct touched *touched; /* what it is about */
     struct buf text; /* row_kind, name NUL value NUL */
     bool whole;      /* all variables were asked for: what is not in the answer is not set */
 };
@@ -278,6 +310,7 @@ void answer_free(struct session *s)
     if (!s->answer)
         return;
     buf_free(&s->answer->text);
+    touched_free(&s->answer->touched);
     mem_free(s->answer);
     s->answer = NULL;
 }
@@ -307,7 +340,7 @@ static bool adopt(struct answer *a)
         if (kind == ROW_RESET && varset_get(s->startup_vars, name, &own))
             wanted[n].value = own;
         if (kind != ROW_ABSENT)
-            correct(s, name, kind == ROW_RESET, wanted[n].value);
+            correct(s, name, kind == ROW_RESET, was_reset(a->touched, name), wanted[n].value);
         n++;
     }
     struct varset *has = varset_make(home, a->whole ? NULL : s->backend->vars, actual, n);
@@ -377,7 +410,8 @@ static void ask_variables(struct session *s)
             own_default = own_default || varset_get(s->startup_vars, names[i].name, &value);
         ok = varset_ask(names, t->count, own_default, &sql);
     }
-    touched_free(&s->touched);
+    a->touched = t;
+    s->touched = NULL;
     CHECK(ok);
     s->answer = a;
     backend_run(s->backend, buf_text(&sql), &ops, a);
@@ -413,7 +447,7 @@ static void ask_pins(struct session *s)
 void variables_ask(struct session *s)
 {
     session_become(s, SESSION_ASKING);
-    if (s->touched)
+    if (any_touched(s))
         ask_variables(s);
     else
         ask_pins(s);

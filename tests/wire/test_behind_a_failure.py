@@ -102,3 +102,24 @@ def test_loss_takes_back_what_was_reported(gate, login, stand, running):
     assert codes(told) == ["57P01"]
     assert [body for kind, body in told if kind == "S"][-1] == b"application_name\0mine\0"
     assert c.query("SHOW application_name") == [["mine"]]
+
+
+def test_a_batch_that_is_lost_before_its_commit_says_so(gate, login, stand):
+    """Its replies have come by Flush, its Sync is never answered: not a success."""
+    c = login(gate, "acme_pool1")
+    c.send(wire.parse("SELECT pg_backend_pid()"), wire.bind(), wire.execute(), wire.flush())
+    got = [c.receive() for _ in range(4)]
+    pid = wire.rows(got)[0][0]
+    node = next(n for n in stand.nodes if n.carries(peer_port(stand, pid)))
+    node.freeze()
+    try:
+        c.send(wire.sync())
+        stand.postgres.sql(f"SELECT pg_terminate_backend({pid})")
+    finally:
+        node.thaw()
+    assert codes(c.until("Z")) in (["57P01"], ["08006"])
+    assert c.query("SELECT 1") == [["1"]]
+
+
+def peer_port(stand, pid):
+    return int(stand.postgres.sql(f"SELECT client_port FROM pg_stat_activity WHERE pid = {pid}")[0][0])
