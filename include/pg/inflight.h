@@ -31,7 +31,7 @@ enum owed_kind {
 enum {
     OWED_HIDDEN = 1, /* our own request: the client must not see the reply */
     OWED_LOCAL = 2,  /* never sent: we answer when its turn comes */
-    OWED_KNOWN = 4   /* the server has this statement, whatever it answers */
+    OWED_CHANGED = 4 /* fails for want of its statement, whose result type has changed */
 };
 
 struct owed {

@@ -42,6 +42,7 @@ enum sql_effect {
     SQL_COPY = 1u << 21,
     SQL_SEQUENCE = 1u << 22,     /* currval(, lastval(, nextval(, setval(: session state of sequences */
     SQL_REPLICATION = 1u << 23,  /* START_REPLICATION, IDENTIFY_SYSTEM, CREATE_REPLICATION_SLOT...: first words only */
+    SQL_READS_OTHERWISE = 1u << 25, /* SET LOCAL of what decides how a text is read (var_decides_reading()) */
     SQL_RESETS = 1u << 24        /* RESET (DISCARD ALL has a bit of its own, SET x TO DEFAULT has none) */
 };
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "session/prepare.h"
 #include "session/variables.h"
 
 enum {
@@ -21,35 +22,30 @@ enum {
 
 /* ---- simple queries ---- */
 
-/* DEALLOCATE of a statement that was prepared by protocol: the server does not know that name,
- * we do. True when it was answered here. */
-static bool deallocate_here(struct request_walk *w, const struct sql_scan *scan)
+/* DEALLOCATE of a statement that was prepared by protocol: the server knows another name. Its own
+ * is given it to drop, in its own order; the client's name goes. False when the session has ended. */
+static bool deallocate(struct request_walk *w, struct named *gone)
 {
     struct session *s = w->s;
-    if (s->backend && s->backend->owed.status == 'E')
+    char name[STATEMENT_NAME], head[WIRE_HEADER], sql[64];
+    /* A batch without its Sync would be ended by ours, and lives or dies with what it holds. */
+    bool ends = !s->backend->owed.batch_open;
+    if (!prepare_spare(w))
         return false;
-    struct text name = text_of(scan->target);
-    if (!name.len || !names_get(&s->names, name))
-        return false;
-    struct named *gone = names_unset(&s->names, name), *unnamed = names_unset(&s->names, TEXT(""));
-    named_drop(&unnamed); /* as any simple Query */
-    if (s->backend) {
-        walk_drop(w);
-        if (!walk_push(w, OWED_QUERY, OWED_LOCAL, gone, NULL))
-            return true;
-        reply_local(s);
-    } else {
-        struct buf m;
-        buf_init(&m, 64);
-        struct wire c = wire_begin(&m, 'C');
-        wire_put_z(&c, "DEALLOCATE");
-        CHECK(wire_end(&c) && wire_ready(&m, 'I'));
-        stream_put(&s->client, m.at, m.len);
-        stream_flush(&s->client);
-        buf_free(&m);
-        named_drop(&gone);
-        walk_drop(w);
+    if (ends) {
+        stream_put(walk_backend(w), "S\0\0\0\4", 5);
+        if (!walk_push(w, OWED_SYNC, OWED_HIDDEN, NULL, NULL))
+            return false;
     }
+    gone = names_unset(&s->names, (struct text){gone->name, gone->len});
+    if (!walk_push(w, OWED_QUERY, 0, gone, NULL))
+        return false;
+    statement_name(&s->home->pools->statements, STATEMENT_SPARE, name);
+    int len = snprintf(sql, sizeof(sql), "DEALLOCATE \"%s\"", name) + 1;
+    head[0] = 'Q';
+    wire_set_u32(head + 1, (uint32_t)(4 + len));
+    stream_put(walk_backend(w), head, WIRE_HEADER);
+    stream_put(walk_backend(w), sql, (size_t)len);
     return true;
 }
 
@@ -59,6 +55,7 @@ static enum step on_query(struct request_walk *w)
     struct sql_scan scan = {.effects = 0};
     struct text sql = {NULL, 0};
     bool have, scans = false;
+    struct named *gone = NULL;
     if (s->is_transaction_mode && !walk_is_whole(w) && w->size <= QUERY_WHOLE)
         return STEP_WAIT;
     if (s->is_transaction_mode && walk_is_whole(w)) {
@@ -72,8 +69,7 @@ static enum step on_query(struct request_walk *w)
             bool names = (scan.effects & SQL_DEALLOCATE) && scan.statements == 1 && !scan.target_too_long;
             if (names && (!walk_names_are_known(s) || !walk_outcome_is_known(s)))
                 return STEP_STOP;
-            if (names && deallocate_here(w, &scan))
-                return s->state == SESSION_CLOSED ? STEP_STOP : STEP_ON;
+            gone = names && scan.target[0] ? names_get(&s->names, text_of(scan.target)) : NULL;
         }
     }
     enum step step = walk_need(w, 'Q', &have);
@@ -88,9 +84,13 @@ static enum step on_query(struct request_walk *w)
         s->settles_first = s->resets_now;
         s->resets_now = false;
     }
-    if (!walk_push(w, OWED_QUERY, 0, NULL, NULL))
+    if (gone ? !deallocate(w, gone) : !walk_push(w, OWED_QUERY, 0, NULL, NULL))
         return STEP_STOP;
     walk_count_query(s);
+    if (gone) {
+        walk_drop(w);
+        return STEP_ON;
+    }
     bool whole = walk_is_whole(w);
     walk_pass(w);
     if (s->is_transaction_mode && !whole) {

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/prepare.h"
 #include "session/variables.h"
 
 static void put_error(struct session *s, enum reason why)
@@ -108,7 +109,9 @@ void relay_lost(struct session *s, enum reason why)
     touched_free(&s->touched);
     limit_ask_cancel(&s->limit);
     timer_stop(&s->timer);
-    s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->parsed_unnamed = false;
+    s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->parsed_unnamed = s->reads_otherwise = false;
+    learn_forget(s);
+    prepare_forget(s);
     session_become(s, SESSION_IDLE);
     relay_fail_owed(s);
     pool_return(s->pool, &s->backend);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "session/greet.h"
+#include "session/prepare.h"
 #include "session/variables.h"
 #include "upstream/cancel.h"
 
@@ -282,7 +283,7 @@ void relay_settle(struct session *s)
     bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins;
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
-    s->resets = s->resets_now = s->settles_first = false;
+    s->resets = s->resets_now = s->settles_first = s->reads_otherwise = false;
     touched_free(&s->touched);
     if (keep) {
         if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s))
@@ -319,6 +320,8 @@ void relay_release(struct session *s)
     struct backend *b = s->backend;
     if (!b)
         return;
+    learn_forget(s);
+    prepare_forget(s);
     if (s->is_transaction_mode && (s->touched || s->pins))
         b->dirty = true;
     if (!s->is_transaction_mode)

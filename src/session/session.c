@@ -195,7 +195,7 @@ void session_close(struct session *s, enum reason why)
     s->connected = false;
     meter_drop(&s->meter);
     pool_drop(&s->pool);
-    names_clear(&s->names, true);
+    names_free(&s->names);
     varset_drop(&s->vars);
     varset_drop(&s->startup_vars);
     touched_free(&s->touched);

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
+#include "session/prepare.h"
 #include "session/variables.h"
 
 enum {
@@ -14,96 +16,20 @@ enum {
     SMALL_WHOLE = 4096   /* Describe and Close */
 };
 
-static void put_parse(struct request_walk *w, const char *name, struct text tail)
-{
-    char head[WIRE_HEADER + STATEMENT_NAME];
-    size_t n = strlen(name) + 1;
-    head[0] = 'P';
-    wire_set_u32(head + 1, (uint32_t)(4 + n + tail.len));
-    memcpy(head + WIRE_HEADER, name, n);
-    stream_put(walk_backend(w), head, WIRE_HEADER + n);
-    stream_put(walk_backend(w), tail.at, tail.len);
-}
-
-static void put_close(struct request_walk *w, const char *name)
-{
-    char m[WIRE_HEADER + 1 + STATEMENT_NAME];
-    size_t n = strlen(name) + 1;
-    m[0] = 'C';
-    wire_set_u32(m + 1, (uint32_t)(4 + 1 + n));
-    m[WIRE_HEADER] = 'S';
-    memcpy(m + WIRE_HEADER + 1, name, n);
-    stream_put(walk_backend(w), m, WIRE_HEADER + 1 + n);
-}
-
-/* Closes, unseen, what must go before st can be prepared under its name. */
-static bool make_room(struct request_walk *w, struct statement *st)
-{
-    struct prepared *p = &w->s->backend->prepared;
-    struct statement *old = prepared_evict(p);
-    if (old) {
-        put_close(w, old->name);
-        if (!walk_push(w, OWED_CLOSE, OWED_HIDDEN, old, NULL))
-            return false;
-    }
-    if (st->stale) {
-        st->stale = false;
-        put_close(w, st->name);
-        if (!walk_push(w, OWED_CLOSE, OWED_HIDDEN, NULL, NULL))
-            return false;
-    }
-    return true;
-}
-
-/* The backend at hand gets the statement if it lacks it; order is kept, the reply is hidden. */
-static bool ensure(struct request_walk *w, struct statement *st)
-{
-    struct backend *b = w->s->backend;
-    if (prepared_has(&b->prepared, st))
-        return true;
-    walk_put_run(w);
-    w->s->moves_names = true;
-    if (!make_room(w, st))
-        return false;
-    put_parse(w, st->name, (struct text){st->tail, st->tail_len});
-    prepared_add(&b->prepared, st);
-    counter_add(w->s->home->counters, COUNTER_PREPARED_MISSES, 1);
-    return walk_push(w, OWED_PARSE, OWED_HIDDEN, statement_ref(st), NULL);
-}
-
-/* The unnamed statement must be this session's (or nobody's). */
-static bool ensure_unnamed(struct request_walk *w, struct named *n)
-{
-    struct backend *b = w->s->backend;
-    struct statement *mine = n ? n->st : NULL;
-    if (b->unnamed == mine && (mine || !b->unnamed_unsure))
-        return true;
-    b->unnamed_unsure = false;
-    walk_put_run(w);
-    w->s->moves_names = true;
-    statement_drop(&b->unnamed);
-    if (!mine) {
-        put_close(w, "");
-        return walk_push(w, OWED_CLOSE, OWED_HIDDEN, NULL, NULL);
-    }
-    b->unnamed = statement_ref(mine);
-    put_parse(w, "", (struct text){mine->tail, mine->tail_len});
-    return walk_push(w, OWED_PARSE, OWED_HIDDEN, statement_ref(mine), NULL);
-}
-
 static void look_at(struct session *s, struct statement *st)
 {
-    if (st->looked_at)
-        return;
+    struct sql_text *t = st->text;
+    struct text sql = statement_query(st);
     struct sql_scan scan;
-    size_t len = strnlen(st->tail, st->tail_len);
-    st->looked_at = true;
-    if (!sql_may_have_effects(st->tail, len))
+    if (t->looked_at)
+        return;
+    t->looked_at = true;
+    if (!sql_may_have_effects(sql.at, sql.len))
         return;
     sql_scan_begin(&scan, walk_standard_strings(s));
-    sql_scan_feed(&scan, st->tail, len);
+    sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
-    st->effects = scan.effects;
+    t->effects = scan.effects;
 }
 
 /* A text that is one DEALLOCATE of a name this client has given to a statement by protocol: that
@@ -121,131 +47,82 @@ static struct named *deallocated_by(struct session *s, struct text tail, struct 
     return names_get(&s->names, text_of(scan->target));
 }
 
-/* Such a text with the name that the server knows, so that the server runs it in its own order:
+/* Such a text with a name that the server knows, so that the server runs it in its own order:
  * psycopg drops statements so. NULL when memory is out. */
-static struct statement *deallocate_by_our_name(struct session *s, const struct named *n, struct text tail)
+static struct statement *deallocate_spare(struct session *s, struct text tail)
 {
-    char text[512];
+    char text[512], name[STATEMENT_NAME];
     size_t old = strnlen(tail.at, tail.len);
-    int len = snprintf(text, sizeof(text), "DEALLOCATE \"%s\"", n->st->name);
+    statement_name(&s->home->pools->statements, STATEMENT_SPARE, name);
+    int len = snprintf(text, sizeof(text), "DEALLOCATE \"%s\"", name);
     size_t rest = tail.len - old; /* its terminator and the parameter types */
     if (len < 0 || (size_t)len + rest > sizeof(text))
         return NULL;
     memcpy(text + len, tail.at + old, rest);
-    return statement_take(&s->home->pools->statements, (struct text){text, (size_t)len + rest});
-}
-
-/* The statement that a DEALLOCATE by our name is about, which the client still has. */
-static struct named *named_of_ours(struct session *s, const char *name)
-{
-    struct named *n;
-    for (size_t i = 0; (n = map_each(&s->names.map, &i));)
-        if (strcmp(n->st->name, name) == 0)
-            return n;
-    return NULL;
+    return statement_new(&s->home->pools->statements, (struct text){text, (size_t)len + rest}, NULL, true);
 }
 
 /* A portal of the statement is about to run: its effects count now. False when the session has
- * ended. */
-static bool ensure(struct request_walk *w, struct statement *st);
-static bool apply_effects(struct request_walk *w, struct statement *st)
+ * ended. *gone: what it drops of the client's, by protocol. */
+static bool apply_effects(struct request_walk *w, struct named *n, struct named **gone)
 {
     struct session *s = w->s;
     struct sql_scan scan;
-    if (!st->effects)
+    if (n->st->text->effects) {
+        struct text sql = statement_query(n->st);
+        sql_scan_begin(&scan, walk_standard_strings(s));
+        sql_scan_feed(&scan, sql.at, sql.len);
+        sql_scan_end(&scan);
+        variables_effects(s, &scan, sql);
+    }
+    if (!n->drops || !(*gone = names_unset(&s->names, text_of(n->drops))))
         return true;
-    struct text sql = {st->tail, strnlen(st->tail, st->tail_len)};
-    sql_scan_begin(&scan, walk_standard_strings(s));
-    sql_scan_feed(&scan, sql.at, sql.len);
-    sql_scan_end(&scan);
-    variables_effects(s, &scan, sql);
-    struct named *gone = scan.effects & SQL_DEALLOCATE && scan.statements == 1 ? named_of_ours(s, scan.target) : NULL;
-    if (!gone)
-        return true;
-    /* It must be there to be dropped; whether it was is not followed: the next Parse of the text
-     * closes it first. */
-    if (!ensure(w, gone->st))
-        return false;
     s->moves_names = true;
-    prepared_remove(&s->backend->prepared, gone->st);
-    gone->st->stale = true;
-    gone = names_unset(&s->names, (struct text){gone->name, gone->len});
-    named_drop(&gone);
-    return true;
+    if (prepare_spare(w))
+        return true;
+    named_drop(gone);
+    return false;
 }
 
 /* A Parse under a name that is taken: the server is made to say so itself, in its own order. */
 static enum step parse_again(struct request_walk *w, struct named *taken, struct text tail)
 {
-    if (!ensure(w, taken->st))
-        return STEP_STOP;
-    walk_put_run(w);
-    put_parse(w, taken->st->name, tail);
-    if (!walk_push(w, OWED_PARSE, 0, NULL, named_ref(taken)))
-        return STEP_STOP;
-    walk_drop(w);
-    return STEP_ON;
-}
-
-/* In a failed transaction the server takes some texts (ROLLBACK, COMMIT, none at all) and refuses
- * the rest: it is asked, under a name that goes again at once. */
-static enum step parse_in_failure(struct request_walk *w, struct named *fresh, struct named *was)
-{
     char name[STATEMENT_NAME];
-    snprintf(name, sizeof(name), "%s0", w->s->home->pools->statements.prefix);
-    put_parse(w, name, (struct text){fresh->st->tail, fresh->st->tail_len});
-    if (!walk_push(w, OWED_PARSE, OWED_KNOWN, fresh, was))
+    struct statement *st = statement_new(&w->s->home->pools->statements, tail, NULL, true);
+    if (!st) {
+        session_fail(w->s, REASON_OUT_OF_MEMORY, NULL, NULL);
         return STEP_STOP;
-    put_close(w, name);
-    if (!walk_push(w, OWED_CLOSE, OWED_HIDDEN, NULL, NULL))
+    }
+    statement_name(&w->s->home->pools->statements, STATEMENT_SPARE, name);
+    bool ok = prepare_spare(w);
+    if (ok)
+        put_parse(w, name, st);
+    statement_drop(&st);
+    if (!ok || !walk_push(w, OWED_PARSE, 0, NULL, named_ref(taken)))
         return STEP_STOP;
     walk_drop(w);
     return STEP_ON;
 }
 
-/* rewritten: the text is not the client's to the letter. */
-static enum step parse_named(struct request_walk *w, struct named *fresh, struct named *was, bool rewritten)
+static enum step parse_unnamed(struct request_walk *w, struct named *fresh, struct named *was)
 {
     struct session *s = w->s;
     struct backend *b = s->backend;
-    struct statement *st = fresh->st;
-    if (fresh->len == 0) {
-        /* Should it be skipped, the server keeps what it has: is that this session's? */
-        s->moves_names = s->moves_names || b->unnamed != (was ? was->st : NULL) || b->unnamed_unsure;
-        s->parsed_unnamed = true;
-        b->unnamed_unsure = false;
-        statement_drop(&b->unnamed);
-        b->unnamed = statement_ref(st);
-        if (!walk_push(w, OWED_PARSE, 0, fresh, was))
-            return STEP_STOP;
-        if (rewritten) {
-            walk_put_run(w);
-            put_parse(w, "", (struct text){st->tail, st->tail_len});
-            walk_drop(w);
-        } else {
-            walk_pass(w);
-        }
-        return STEP_ON;
-    }
-    if (b->owed.status != 'E' && prepared_has(&b->prepared, st)) {
-        counter_add(s->home->counters, COUNTER_PREPARED_HITS, 1);
-        walk_drop(w);
-        if (!walk_push(w, OWED_PARSE, OWED_LOCAL, fresh, was))
-            return STEP_STOP;
-        reply_local(s);
-        return STEP_ON;
-    }
-    walk_put_run(w);
-    if (prepared_has(&b->prepared, st))
-        return parse_in_failure(w, fresh, was);
-    if (!make_room(w, st))
-        return STEP_STOP;
-    put_parse(w, st->name, (struct text){st->tail, st->tail_len});
-    prepared_add(&b->prepared, st);
-    counter_add(s->home->counters, COUNTER_PREPARED_MISSES, 1);
+    /* Should it be skipped, the server keeps what it has: is that this session's? */
+    s->moves_names = s->moves_names || b->unnamed != (was ? was->st : NULL) || b->unnamed_unsure;
+    s->parsed_unnamed = true;
+    b->unnamed_unsure = false;
+    statement_drop(&b->unnamed);
+    b->unnamed = statement_ref(fresh->st);
     if (!walk_push(w, OWED_PARSE, 0, fresh, was))
         return STEP_STOP;
-    walk_drop(w);
+    if (fresh->drops) { /* its text is another one */
+        walk_put_run(w);
+        put_parse(w, "", fresh->st);
+        walk_drop(w);
+    } else {
+        walk_pass(w);
+    }
     return STEP_ON;
 }
 
@@ -294,14 +171,13 @@ enum step statements_parse(struct request_walk *w)
         return walk_violation(w, "invalid Parse message");
     if (name.len && (!walk_names_are_known(s) || !walk_outcome_is_known(s)))
         return STEP_STOP;
-    s->moves_names = s->moves_names || name.len > 0;
     struct named *taken = name.len ? names_get(&s->names, name) : NULL;
     if (taken)
         return parse_again(w, taken, tail);
     struct sql_scan scan;
     struct named *dropped = deallocated_by(s, tail, &scan);
-    struct statement *st = dropped ? deallocate_by_our_name(s, dropped, tail)
-                                   : statement_take(&s->home->pools->statements, tail);
+    struct statement *st = dropped ? deallocate_spare(s, tail)
+                                   : statement_new(&s->home->pools->statements, tail, varset_reading(s->vars), s->reads_otherwise);
     struct named *fresh = st ? named_new(name, &st) : NULL;
     if (!fresh) {
         statement_drop(&st);
@@ -309,8 +185,14 @@ enum step statements_parse(struct request_walk *w)
         return STEP_STOP;
     }
     look_at(s, fresh->st);
+    fresh->drops = dropped ? mem_dup(dropped->name) : NULL;
     struct named *was = names_set(&s->names, fresh);
-    return parse_named(w, fresh, was, dropped != NULL);
+    if (!name.len)
+        return parse_unnamed(w, fresh, was);
+    if (!prepare_parsed(w, fresh, was))
+        return STEP_STOP;
+    walk_drop(w);
+    return STEP_ON;
 }
 
 enum step statements_bind(struct request_walk *w)
@@ -337,25 +219,26 @@ enum step statements_bind(struct request_walk *w)
     }
     if (!(name.len == 0 && s->parsed_unnamed) && !walk_names_are_known(s))
         return STEP_STOP;
-    struct named *n = names_get(&s->names, name);
-    if (n && !apply_effects(w, n->st))
+    struct named *n = names_get(&s->names, name), *gone = NULL;
+    uint64_t number = STATEMENT_NONE;
+    enum readiness is = name.len ? n ? prepare(w, n, &number) : READY : prepare_unnamed(w, n, &number);
+    if (is == READY_LATER || is == READY_ENDED || (n && !apply_effects(w, n, &gone)))
         return STEP_STOP;
-    if (!(name.len ? !n || ensure(w, n->st) : ensure_unnamed(w, n)))
+    if (!walk_push(w, OWED_BIND, is == READY_NEVER ? OWED_CHANGED : 0, n ? named_ref(n) : NULL, gone))
         return STEP_STOP;
-    if (!walk_push(w, OWED_BIND, 0, n ? named_ref(n) : NULL, NULL))
-        return STEP_STOP;
-    if (!n || name.len == 0) {
+    if (!n || (name.len == 0 && is == READY && number == STATEMENT_NONE)) {
         walk_pass(w);
         return STEP_ON;
     }
-    char head[WIRE_HEADER];
-    size_t new_len = strlen(n->st->name);
+    char head[WIRE_HEADER], ours[STATEMENT_NAME];
+    statement_name(&s->home->pools->statements, number, ours);
+    size_t new_len = strlen(ours);
     walk_put_run(w);
     head[0] = 'B';
     wire_set_u32(head + 1, (uint32_t)(w->size - name.len + new_len));
     stream_put(walk_backend(w), head, WIRE_HEADER);
     stream_put(walk_backend(w), portal.at, portal.len + 1);
-    stream_put(walk_backend(w), n->st->name, new_len + 1);
+    stream_put(walk_backend(w), ours, new_len + 1);
     w->p += WIRE_HEADER + portal.len + name.len + 2;
     w->run = w->p;
     s->frame_left = (uint32_t)(w->size - 4 - portal.len - name.len - 2);
@@ -379,23 +262,22 @@ enum step statements_describe(struct request_walk *w)
         return walk_violation(w, "invalid Describe message");
     if (s->is_transaction_mode && kind == 'S' && !(name.len == 0 && s->parsed_unnamed) && !walk_names_are_known(s))
         return STEP_STOP;
-    struct named *n = s->is_transaction_mode && kind == 'S' ? names_get(&s->names, name) : NULL;
-    if (s->is_transaction_mode && kind == 'S' && !(name.len ? !n || ensure(w, n->st) : ensure_unnamed(w, n)))
+    bool renames = s->is_transaction_mode && kind == 'S';
+    struct named *n = renames ? names_get(&s->names, name) : NULL;
+    uint64_t number = STATEMENT_NONE;
+    enum readiness is = !renames ? READY : name.len ? n ? prepare(w, n, &number) : READY : prepare_unnamed(w, n, &number);
+    if (is == READY_LATER || is == READY_ENDED)
         return STEP_STOP;
-    if (!walk_push(w, OWED_DESCRIBE, 0, n ? named_ref(n) : NULL, NULL))
+    if (!walk_push(w, OWED_DESCRIBE, is == READY_NEVER ? OWED_CHANGED : 0, n ? named_ref(n) : NULL, NULL))
         return STEP_STOP;
-    if (!n || name.len == 0) {
+    if (!n || (name.len == 0 && is == READY && number == STATEMENT_NONE)) {
         walk_pass(w);
         return STEP_ON;
     }
-    char m[WIRE_HEADER + 1 + STATEMENT_NAME];
-    size_t len = strlen(n->st->name) + 1;
+    char ours[STATEMENT_NAME];
+    statement_name(&s->home->pools->statements, number, ours);
     walk_put_run(w);
-    m[0] = 'D';
-    wire_set_u32(m + 1, (uint32_t)(4 + 1 + len));
-    m[WIRE_HEADER] = 'S';
-    memcpy(m + WIRE_HEADER + 1, n->st->name, len);
-    stream_put(walk_backend(w), m, WIRE_HEADER + 1 + len);
+    put_about(w, 'D', ours);
     walk_drop(w);
     return STEP_ON;
 }

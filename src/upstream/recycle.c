@@ -74,7 +74,7 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
     if (b->dirty && b->owed.status == 'I' && arg) {
         /* DISCARD ALL has run. */
         b->dirty = false;
-        prepared_clear(&b->prepared);
+        prepared_forget(&b->prepared);
         varset_drop(&b->vars);
     }
     recycle_start(b);
