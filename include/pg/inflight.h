@@ -98,6 +98,8 @@ static inline bool inflight_is_quiet(const struct inflight *q)
 }
 /* A ReadyForQuery is owed: whether a transaction is open or has failed is not known now. */
 bool inflight_has_end(const struct inflight *q);
+/* An error was seen, and no Sync has been sent since: the server skips what is sent now. */
+bool inflight_is_skipped(const struct inflight *q);
 /* A Sync or Flush sent now would be read, and ignored, by COPY IN. */
 static inline bool inflight_copy_is_open(const struct inflight *q)
 {

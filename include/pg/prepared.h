@@ -44,6 +44,7 @@ struct sql_text {
     struct statements *home;
     uint32_t refs, tail_len;
     uint32_t effects; /* enum sql_effect */
+    char *drops;      /* of a single DEALLOCATE: the name */
     bool looked_at;   /* effects is known */
     bool is_timely;   /* 'now' and the like are read when it is parsed: no two are the same */
     struct statement *known;
@@ -95,7 +96,6 @@ struct named {
     bool is_void;          /* its Parse came to nothing, and another had its name by then */
     bool is_new;           /* its Parse has not been answered */
     struct statement *st;
-    char *drops;           /* it is a DEALLOCATE of the statement with this name */
     size_t len;
     char name[];
 };

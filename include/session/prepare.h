@@ -13,20 +13,24 @@
 enum readiness {
     READY,        /* it is there under the number */
     READY_LATER,  /* the walk stops until the server has answered */
+    READY_HERE,   /* the Describe is answered from what is known, as the server would */
     READY_NEVER,  /* its rows have another shape now: the request must fail */
     READY_ENDED   /* the session has ended */
 };
 
 /* Whatever the client calls it, and whoever prepared it. A number of STATEMENT_NONE: the server
  * is going to skip the request. */
-enum readiness prepare(struct request_walk *w, struct named *n, uint64_t *number);
+enum readiness prepare(struct request_walk *w, struct named *n, bool describes, uint64_t *number);
 /* The same for the unnamed statement (n may be NULL: there is none). STATEMENT_NONE: it is there
  * as the unnamed one. */
-enum readiness prepare_unnamed(struct request_walk *w, struct named *n, uint64_t *number);
+enum readiness prepare_unnamed(struct request_walk *w, struct named *n, bool describes, uint64_t *number);
 /* Sends the client's Parse under a number of its own, and a hidden Describe. */
 bool prepare_parsed(struct request_walk *w, struct named *fresh, struct named *was);
 /* The spare statement is there after this: to be dropped by SQL, or to be in the way. */
 bool prepare_spare(struct request_walk *w);
+/* The request at the head of the queue has failed: a Describe gives the types of the parameters
+ * before it finds that it cannot tell the rows. */
+void prepare_refused(struct session *s, const struct owed *head, struct text error);
 /* The session needs no answer any more. */
 void prepare_forget(struct session *s);
 
@@ -41,6 +45,7 @@ void learn_forget(struct session *s);
 
 /* ---- messages ---- */
 
+void put_types(struct session *s, const struct statement *st); /* ParameterDescription, to the client */
 void put_parse(struct request_walk *w, const char *name, const struct statement *st);
 void put_about(struct request_walk *w, char type, const char *name); /* Close or Describe of a statement */
 

@@ -83,6 +83,7 @@ static void text_drop(struct sql_text *t)
     map_remove(&t->home->by_tail, (struct text){t->tail, t->tail_len});
     t->home->bytes -= t->tail_len;
     mem_wipe(t->tail, t->tail_len);
+    mem_free(t->drops);
     mem_free(t);
 }
 
@@ -282,7 +283,6 @@ void named_drop(struct named **at)
         return;
     statement_drop(&n->st);
     named_drop(&n->instead);
-    mem_free(n->drops);
     mem_free(n);
 }
 

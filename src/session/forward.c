@@ -67,7 +67,7 @@ static enum step on_query(struct request_walk *w)
             sql_scan_feed(&scan, sql.at, sql.len);
             sql_scan_end(&scan);
             bool names = (scan.effects & SQL_DEALLOCATE) && scan.statements == 1 && !scan.target_too_long;
-            if (names && (!walk_names_are_known(s) || !walk_outcome_is_known(s)))
+            if (names && (!walk_names_are_known(w) || !walk_outcome_is_known(s)))
                 return STEP_STOP;
             gone = names && scan.target[0] ? names_get(&s->names, text_of(scan.target)) : NULL;
         }
@@ -81,6 +81,7 @@ static enum step on_query(struct request_walk *w)
         walk_end_unnamed(s);
         if (scans)
             variables_effects(s, &scan, sql);
+        s->names_in_doubt = s->names_in_doubt || scan.effects & (SQL_DEALLOCATE_ALL | SQL_DISCARD_ALL);
         s->settles_first = s->resets_now;
         s->resets_now = false;
     }
@@ -126,6 +127,8 @@ static enum step on_run(struct request_walk *w, char type, enum owed_kind kind)
         return STEP_STOP;
     walk_count_query(w->s);
     walk_pass(w);
+    if (w->s->forgets && type == 'E')
+        w->s->forgets_now = true;
     return STEP_ON;
 }
 
@@ -154,7 +157,8 @@ static enum step on_sync(struct request_walk *w)
     s->settles_first = s->resets_now;
     s->resets_now = false;
     s->names_in_doubt = s->names_in_doubt || s->moves_names;
-    s->moves_names = s->parsed_unnamed = false;
+    s->names_in_doubt = s->names_in_doubt || s->forgets_now;
+    s->moves_names = s->parsed_unnamed = s->forgets = s->forgets_now = false;
     walk_pass(w);
     return STEP_ON;
 }

@@ -55,7 +55,7 @@ static bool close_waste(struct request_walk *w)
     return true;
 }
 
-/* Parse and hidden Describe of a statement that the backend lacks. */
+/* Parse, and hidden Describe, of a statement that the backend lacks. */
 static bool send_parse(struct request_walk *w, struct statement *st, unsigned flags, void *what, void *was)
 {
     char name[STATEMENT_NAME];
@@ -70,6 +70,8 @@ static bool send_parse(struct request_walk *w, struct statement *st, unsigned fl
     put_parse(w, name, st);
     if (!walk_push(w, OWED_PARSE, flags, what, was))
         return false;
+    if (st->is_known)
+        return true;
     put_about(w, 'D', name);
     return walk_push(w, OWED_DESCRIBE, OWED_HIDDEN, statement_ref(st), NULL);
 }
@@ -90,6 +92,27 @@ bool prepare_spare(struct request_walk *w)
         put_parse(w, name, empty);
     statement_drop(&empty);
     return walk_push(w, OWED_CLOSE, OWED_HIDDEN, NULL, NULL) && walk_push(w, OWED_PARSE, OWED_HIDDEN, NULL, NULL);
+}
+
+void put_types(struct session *s, const struct statement *st)
+{
+    struct text types = statement_types(st);
+    char head[WIRE_HEADER] = {'t'};
+    wire_set_u32(head + 1, (uint32_t)(4 + types.len));
+    stream_put(&s->client, head, sizeof(head));
+    stream_put(&s->client, types.at, types.len);
+}
+
+void prepare_refused(struct session *s, const struct owed *head, struct text error)
+{
+    struct text sqlstate;
+    const struct statement *st = NULL;
+    if (head->flags & OWED_CHANGED)
+        st = head->kind == OWED_DESCRIBE ? ((struct named *)head->what)->st : NULL;
+    else if (head->flags & OWED_HIDDEN && head->kind != OWED_CLOSE && head->what && head->what == s->preparing.probe)
+        st = s->preparing.describes ? head->what : NULL;
+    if (st && !(wire_error_field(error, 'C', &sqlstate) && text_is(sqlstate, "25P02")))
+        put_types(s, st);
 }
 
 void prepare_forget(struct session *s)
@@ -123,12 +146,20 @@ static void adapt(struct session *s, struct named *n)
     replace(n, st);
 }
 
-enum readiness prepare(struct request_walk *w, struct named *n, uint64_t *number)
+static enum readiness prepare_blindly(struct request_walk *w, struct statement *st, uint64_t *number)
+{
+    if (!send_parse(w, st, OWED_HIDDEN, statement_ref(st), NULL))
+        return READY_ENDED;
+    *number = prepared_number(&w->s->backend->prepared, st);
+    return READY;
+}
+
+enum readiness prepare(struct request_walk *w, struct named *n, bool describes, uint64_t *number)
 {
     struct session *s = w->s;
     struct backend *b = s->backend;
     *number = STATEMENT_NONE;
-    if (b->owed.skipping)
+    if (inflight_is_skipped(&b->owed))
         return READY;
     adapt(s, n);
     *number = prepared_number(&b->prepared, n->st);
@@ -142,6 +173,8 @@ enum readiness prepare(struct request_walk *w, struct named *n, uint64_t *number
         counter_add(s->home->counters, COUNTER_PREPARED_HITS, 1);
         return READY;
     }
+    if (n->st->is_known && !n->st->shape) /* it gives no rows, whatever becomes of its tables */
+        return describes ? READY_HERE : prepare_blindly(w, n->st, number);
     if (s->preparing.wanted == n->st) {
         if (s->preparing.is_done) {
             prepare_forget(s);
@@ -150,22 +183,23 @@ enum readiness prepare(struct request_walk *w, struct named *n, uint64_t *number
         s->stalled = true;
         return READY_LATER;
     }
-    struct statement *st = n->st->is_known ? statement_again(n->st) : statement_ref(n->st);
-    bool ok = send_parse(w, st, OWED_HIDDEN, statement_ref(st), NULL);
-    *number = prepared_number(&b->prepared, st);
-    if (ok && n->st->is_known) {
-        stream_put(walk_backend(w), "H\0\0\0\4", 5);
-        prepare_forget(s);
-        s->preparing.wanted = statement_ref(n->st);
-        s->preparing.probe = st;
-        s->stalled = true;
-        return READY_LATER;
+    if (!n->st->is_known)
+        return prepare_blindly(w, n->st, number);
+    struct statement *probe = statement_again(n->st);
+    if (!send_parse(w, probe, OWED_HIDDEN, statement_ref(probe), NULL)) {
+        statement_drop(&probe);
+        return READY_ENDED;
     }
-    statement_drop(&st);
-    return ok ? READY : READY_ENDED;
+    stream_put(walk_backend(w), "H\0\0\0\4", 5);
+    prepare_forget(s);
+    s->preparing.wanted = statement_ref(n->st);
+    s->preparing.probe = probe;
+    s->preparing.describes = describes;
+    s->stalled = true;
+    return READY_LATER;
 }
 
-enum readiness prepare_unnamed(struct request_walk *w, struct named *n, uint64_t *number)
+enum readiness prepare_unnamed(struct request_walk *w, struct named *n, bool describes, uint64_t *number)
 {
     struct backend *b = w->s->backend;
     struct statement *mine = n ? n->st : NULL;
@@ -173,7 +207,7 @@ enum readiness prepare_unnamed(struct request_walk *w, struct named *n, uint64_t
     if (b->unnamed == mine && (mine || !b->unnamed_unsure))
         return READY;
     if (mine && (mine->is_known || mine->same))
-        return prepare(w, n, number); /* it may be there by a number */
+        return prepare(w, n, describes, number); /* it may be there by a number */
     b->unnamed_unsure = false;
     walk_put_run(w);
     w->s->moves_names = true;

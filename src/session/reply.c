@@ -3,6 +3,7 @@
 #include "config.h"
 #include "session/relay.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -148,7 +149,12 @@ void reply_local(struct session *s)
     if (s->backend->body_left)
         return;
     while ((o = inflight_local(q))) {
-        stream_put(&s->client, "3\0\0\0\4", 5); /* a Close: all else is the server's to answer */
+        if (o->kind == OWED_DESCRIBE) { /* of a statement that gives no rows */
+            put_types(s, ((struct named *)o->what)->st);
+            stream_put(&s->client, "n\0\0\0\4", 5);
+        } else {
+            stream_put(&s->client, "3\0\0\0\4", 5);
+        }
         inflight_answered(q, settled, s);
     }
     stream_flush(&s->client);
@@ -169,11 +175,11 @@ static bool rename_error(struct walk *w, struct text body, const struct named *n
     const char *at = body.at, *end = body.at + body.len, *hit;
     while ((hit = memmem(at, (size_t)(end - at), all->prefix, prefix))) {
         wire_put(&out, at, (size_t)(hit - at));
+        at = hit + prefix;
+        while (at < end && isxdigit((unsigned char)*at))
+            at++;
         if (n)
             wire_put(&out, n->name, n->len);
-        at = hit + prefix;
-        while (at < end && ((*at >= '0' && *at <= '9') || (*at >= 'a' && *at <= 'f')))
-            at++;
     }
     wire_put(&out, at, (size_t)(end - at));
     bool ok = wire_end(&out);
@@ -250,6 +256,10 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
         w->s->touched->failed = true;
     const struct owed *head = inflight_head(&w->b->owed);
     bool changed = head && head->flags & OWED_CHANGED;
+    if (ours && head && (changed || head->flags & OWED_HIDDEN)) {
+        put_run(w);
+        prepare_refused(w->s, head, body);
+    }
     const struct named *n = ours ? name_at_head(w->b) : NULL;
     struct named *kept = n ? named_ref((struct named *)n) : NULL;
     enum reply_verdict v = inflight_reply(&w->b->owed, 'E', 0, settled, w->s);

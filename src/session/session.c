@@ -196,6 +196,7 @@ void session_close(struct session *s, enum reason why)
     meter_drop(&s->meter);
     pool_drop(&s->pool);
     names_free(&s->names);
+    named_drop(&s->deallocator);
     varset_drop(&s->vars);
     varset_drop(&s->startup_vars);
     touched_free(&s->touched);

@@ -30,58 +30,49 @@ static void look_at(struct session *s, struct statement *st)
     sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
     t->effects = scan.effects;
+    if (scan.effects & SQL_DEALLOCATE && scan.statements == 1 && !scan.target_too_long && scan.target[0])
+        t->drops = mem_dup(scan.target);
 }
 
-/* A text that is one DEALLOCATE of a name this client has given to a statement by protocol: that
- * statement, or NULL. */
-static struct named *deallocated_by(struct session *s, struct text tail, struct sql_scan *scan)
-{
-    size_t len = strnlen(tail.at, tail.len);
-    if (len < 12 || len > 512 || !sql_may_have_effects(tail.at, len))
-        return NULL;
-    sql_scan_begin(scan, walk_standard_strings(s));
-    sql_scan_feed(scan, tail.at, len);
-    sql_scan_end(scan);
-    if (!(scan->effects & SQL_DEALLOCATE) || scan->statements != 1 || scan->target_too_long || !scan->target[0])
-        return NULL;
-    return names_get(&s->names, text_of(scan->target));
-}
-
-/* Such a text with a name that the server knows, so that the server runs it in its own order:
- * psycopg drops statements so. NULL when memory is out. */
-static struct statement *deallocate_spare(struct session *s, struct text tail)
-{
-    char text[512], name[STATEMENT_NAME];
-    size_t old = strnlen(tail.at, tail.len);
-    statement_name(&s->home->pools->statements, STATEMENT_SPARE, name);
-    int len = snprintf(text, sizeof(text), "DEALLOCATE \"%s\"", name);
-    size_t rest = tail.len - old; /* its terminator and the parameter types */
-    if (len < 0 || (size_t)len + rest > sizeof(text))
-        return NULL;
-    memcpy(text + len, tail.at + old, rest);
-    return statement_new(&s->home->pools->statements, (struct text){text, (size_t)len + rest}, NULL, true);
-}
-
-/* A portal of the statement is about to run: its effects count now. False when the session has
- * ended. *gone: what it drops of the client's, by protocol. */
-static bool apply_effects(struct request_walk *w, struct named *n, struct named **gone)
+/* A DEALLOCATE of a name that this client has given to a statement by protocol: the server does
+ * not know it, and is given one of its own to drop, in its own order (psycopg drops statements so).
+ * *n becomes the statement that does it, *gone what the client loses. False when the session has
+ * ended. */
+static bool deallocate(struct request_walk *w, struct named **n, struct named **gone)
 {
     struct session *s = w->s;
-    struct sql_scan scan;
-    if (n->st->text->effects) {
-        struct text sql = statement_query(n->st);
-        sql_scan_begin(&scan, walk_standard_strings(s));
-        sql_scan_feed(&scan, sql.at, sql.len);
-        sql_scan_end(&scan);
-        variables_effects(s, &scan, sql);
+    if (!s->deallocator) {
+        char tail[64], name[STATEMENT_NAME];
+        statement_name(&s->home->pools->statements, STATEMENT_SPARE, name);
+        int len = snprintf(tail, sizeof(tail), "DEALLOCATE \"%s\"", name);
+        memset(tail + len, 0, 3);
+        struct statement *st = statement_new(&s->home->pools->statements, (struct text){tail, (size_t)len + 3}, NULL, false);
+        s->deallocator = st ? named_new(TEXT(""), &st) : NULL;
+        if (!s->deallocator) {
+            statement_drop(&st);
+            session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
+            return false;
+        }
+        statement_described(s->deallocator->st, TEXT("\0\0"), 0);
     }
-    if (!n->drops || !(*gone = names_unset(&s->names, text_of(n->drops))))
-        return true;
+    *gone = names_unset(&s->names, text_of((*n)->st->text->drops));
+    *n = s->deallocator;
     s->moves_names = true;
-    if (prepare_spare(w))
-        return true;
-    named_drop(gone);
-    return false;
+    return prepare_spare(w);
+}
+
+/* A portal of the statement is about to run: its effects count now. */
+static void apply_effects(struct session *s, const struct named *n)
+{
+    struct sql_scan scan;
+    if (!n || !n->st->text->effects)
+        return;
+    struct text sql = statement_query(n->st);
+    sql_scan_begin(&scan, walk_standard_strings(s));
+    sql_scan_feed(&scan, sql.at, sql.len);
+    sql_scan_end(&scan);
+    variables_effects(s, &scan, sql);
+    s->forgets = s->forgets || scan.effects & (SQL_DEALLOCATE_ALL | SQL_DISCARD_ALL);
 }
 
 /* A Parse under a name that is taken: the server is made to say so itself, in its own order. */
@@ -116,13 +107,7 @@ static enum step parse_unnamed(struct request_walk *w, struct named *fresh, stru
     b->unnamed = statement_ref(fresh->st);
     if (!walk_push(w, OWED_PARSE, 0, fresh, was))
         return STEP_STOP;
-    if (fresh->drops) { /* its text is another one */
-        walk_put_run(w);
-        put_parse(w, "", fresh->st);
-        walk_drop(w);
-    } else {
-        walk_pass(w);
-    }
+    walk_pass(w);
     return STEP_ON;
 }
 
@@ -169,15 +154,12 @@ enum step statements_parse(struct request_walk *w)
     wire_get_z(&r);
     if (r.bad || r.left < 2 || wire_u16(r.at) * 4u != r.left - 2)
         return walk_violation(w, "invalid Parse message");
-    if (name.len && (!walk_names_are_known(s) || !walk_outcome_is_known(s)))
+    if (name.len && (!walk_names_are_known(w) || !walk_outcome_is_known(s)))
         return STEP_STOP;
     struct named *taken = name.len ? names_get(&s->names, name) : NULL;
     if (taken)
         return parse_again(w, taken, tail);
-    struct sql_scan scan;
-    struct named *dropped = deallocated_by(s, tail, &scan);
-    struct statement *st = dropped ? deallocate_spare(s, tail)
-                                   : statement_new(&s->home->pools->statements, tail, varset_reading(s->vars), s->reads_otherwise);
+    struct statement *st = statement_new(&s->home->pools->statements, tail, varset_reading(s->vars), s->reads_otherwise);
     struct named *fresh = st ? named_new(name, &st) : NULL;
     if (!fresh) {
         statement_drop(&st);
@@ -185,7 +167,6 @@ enum step statements_parse(struct request_walk *w)
         return STEP_STOP;
     }
     look_at(s, fresh->st);
-    fresh->drops = dropped ? mem_dup(dropped->name) : NULL;
     struct named *was = names_set(&s->names, fresh);
     if (!name.len)
         return parse_unnamed(w, fresh, was);
@@ -217,13 +198,22 @@ enum step statements_bind(struct request_walk *w)
         walk_pass(w);
         return STEP_ON;
     }
-    if (!(name.len == 0 && s->parsed_unnamed) && !walk_names_are_known(s))
+    if (!(name.len == 0 && s->parsed_unnamed) && !walk_names_are_known(w))
         return STEP_STOP;
     struct named *n = names_get(&s->names, name), *gone = NULL;
     uint64_t number = STATEMENT_NONE;
-    enum readiness is = name.len ? n ? prepare(w, n, &number) : READY : prepare_unnamed(w, n, &number);
-    if (is == READY_LATER || is == READY_ENDED || (n && !apply_effects(w, n, &gone)))
+    enum readiness is = READY;
+    bool drops = n && n->st->text->drops;
+    if (drops && !walk_names_are_known(w))
         return STEP_STOP;
+    drops = drops && !inflight_is_skipped(&s->backend->owed) && names_get(&s->names, text_of(n->st->text->drops));
+    if (drops && (!deallocate(w, &n, &gone) || prepare(w, n, false, &number) != READY))
+        return STEP_STOP;
+    if (!drops && (n || !name.len))
+        is = name.len ? prepare(w, n, false, &number) : prepare_unnamed(w, n, false, &number);
+    if (is == READY_LATER || is == READY_ENDED)
+        return STEP_STOP;
+    apply_effects(s, n);
     if (!walk_push(w, OWED_BIND, is == READY_NEVER ? OWED_CHANGED : 0, n ? named_ref(n) : NULL, gone))
         return STEP_STOP;
     if (!n || (name.len == 0 && is == READY && number == STATEMENT_NONE)) {
@@ -260,14 +250,21 @@ enum step statements_describe(struct request_walk *w)
     struct text name = wire_get_z(&r);
     if (r.bad || r.left || (kind != 'S' && kind != 'P'))
         return walk_violation(w, "invalid Describe message");
-    if (s->is_transaction_mode && kind == 'S' && !(name.len == 0 && s->parsed_unnamed) && !walk_names_are_known(s))
+    if (s->is_transaction_mode && kind == 'S' && !(name.len == 0 && s->parsed_unnamed) && !walk_names_are_known(w))
         return STEP_STOP;
     bool renames = s->is_transaction_mode && kind == 'S';
     struct named *n = renames ? names_get(&s->names, name) : NULL;
     uint64_t number = STATEMENT_NONE;
-    enum readiness is = !renames ? READY : name.len ? n ? prepare(w, n, &number) : READY : prepare_unnamed(w, n, &number);
+    enum readiness is = !renames ? READY : name.len ? n ? prepare(w, n, true, &number) : READY : prepare_unnamed(w, n, true, &number);
     if (is == READY_LATER || is == READY_ENDED)
         return STEP_STOP;
+    if (is == READY_HERE) {
+        walk_drop(w);
+        if (!walk_push(w, OWED_DESCRIBE, OWED_LOCAL, named_ref(n), NULL))
+            return STEP_STOP;
+        reply_local(s);
+        return STEP_ON;
+    }
     if (!walk_push(w, OWED_DESCRIBE, is == READY_NEVER ? OWED_CHANGED : 0, n ? named_ref(n) : NULL, NULL))
         return STEP_STOP;
     if (!n || (name.len == 0 && is == READY && number == STATEMENT_NONE)) {
@@ -307,7 +304,7 @@ enum step statements_close(struct request_walk *w)
         walk_pass(w);
         return STEP_ON;
     }
-    if (!walk_names_are_known(s))
+    if (!walk_names_are_known(w))
         return STEP_STOP;
     s->moves_names = true;
     struct named *gone = names_unset(&s->names, name);
