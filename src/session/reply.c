@@ -57,6 +57,47 @@ static void hidden_settled(struct session *s, const struct owed *o, enum owed_ou
     statement_drop(&st);
 }
 
+/* The name is its holder's again, or that of the one before when its own Parse has come to nothing
+ * meanwhile. Takes the reference. */
+static void restore(struct session *s, struct named **holder)
+{
+    struct named *n = *holder;
+    *holder = NULL;
+    while (n && n->is_void) {
+        struct named *before = n->instead ? named_ref(n->instead) : NULL;
+        named_drop(&n);
+        n = before;
+    }
+    if (n && !names_get(&s->names, (struct text){n->name, n->len})) {
+        struct named *none = names_set(&s->names, n);
+        CHECK(!none);
+    }
+    named_drop(&n);
+}
+
+/* A Parse that failed or was skipped; a failed one has ended an unnamed statement all the same. */
+static void undo_parse(struct session *s, struct named *what, struct named **was, bool skipped)
+{
+    struct backend *b = s->backend;
+    struct text name = {what->name, what->len};
+    if (names_get(&s->names, name) == what) {
+        struct named *undone = names_unset(&s->names, name);
+        named_drop(&undone);
+        if (skipped)
+            restore(s, was);
+    } else {
+        what->is_void = true;
+        if (skipped && !what->instead) {
+            what->instead = *was;
+            *was = NULL;
+        }
+    }
+    if (what->len)
+        prepared_remove(&b->prepared, what->st);
+    else if (b->unnamed == what->st)
+        statement_drop(&b->unnamed);
+}
+
 static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
 {
     struct session *s = arg;
@@ -68,46 +109,15 @@ static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
     struct named *what = o->what, *was = o->was;
     bool unnamed = o->kind == OWED_QUERY || (o->kind == OWED_PARSE && what && !what->len);
     b->unnamed_unsure = b->unnamed_unsure || (unnamed && outcome == OWED_SKIPPED);
-    if (what && outcome != OWED_DONE && (o->kind == OWED_PARSE || o->kind == OWED_CLOSE || o->kind == OWED_QUERY)) {
-        struct text name = {what->name, what->len};
-        if (o->kind == OWED_PARSE) {
-            if (names_get(&s->names, name) == what) {
-                struct named *undone = names_unset(&s->names, name);
-                named_drop(&undone);
-                while (was && was->is_void) { /* its own Parse came to nothing meanwhile */
-                    struct named *before = was->instead ? named_ref(was->instead) : NULL;
-                    named_drop(&was);
-                    was = before;
-                }
-                if (was && outcome == OWED_SKIPPED) {
-                    struct named *none = names_set(&s->names, was);
-                    CHECK(!none);
-                }
-            } else {
-                what->is_void = true;
-                if (outcome == OWED_SKIPPED && !what->instead) {
-                    what->instead = was;
-                    was = NULL;
-                }
-            }
-            if (what->len)
-                prepared_remove(&b->prepared, what->st);
-            else if (b->unnamed == what->st)
-                statement_drop(&b->unnamed);
-        } else if (!names_get(&s->names, name)) {
-            struct named *none = names_set(&s->names, what);
-            CHECK(!none);
-        }
-    }
     if (o->kind == OWED_PARSE && what && outcome == OWED_DONE) {
         what->is_new = false;
         prepared_answered(&b->prepared, what->st);
-    }
-    if (o->kind == OWED_BIND && was && outcome != OWED_DONE) { /* what a DEALLOCATE was to drop */
-        if (!names_get(&s->names, (struct text){was->name, was->len})) {
-            struct named *none = names_set(&s->names, was);
-            CHECK(!none);
-        }
+    } else if (o->kind == OWED_PARSE && what) {
+        undo_parse(s, what, &was, outcome == OWED_SKIPPED);
+    } else if ((o->kind == OWED_CLOSE || o->kind == OWED_QUERY) && outcome != OWED_DONE) {
+        restore(s, &what);
+    } else if (o->kind == OWED_BIND && outcome != OWED_DONE) {
+        restore(s, &was); /* what a DEALLOCATE was to drop */
     }
     named_drop(&what);
     named_drop(&was);
