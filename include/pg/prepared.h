@@ -107,6 +107,7 @@ void named_drop(struct named **n);
 /* A session's names. "" is the unnamed statement. Zero-initialize. */
 struct names {
     struct map map;
+    size_t bytes; /* held by the named ones */
     struct named *unnamed;
 };
 struct named *names_get(const struct names *n, struct text name);
@@ -130,13 +131,16 @@ struct prepared {
     struct map by_statement;
     struct list lru, waste;
     uint32_t max;
+    size_t bytes; /* of the texts in lru */
 };
+enum { PREPARED_BYTES_MAX = 16 << 20 };
 void prepared_init(struct prepared *p, uint32_t max);
 void prepared_free(struct prepared *p);
 /* The number in its name when the backend has it (it becomes the most recently used), else
  * STATEMENT_NONE. */
 uint64_t prepared_number(struct prepared *p, const struct statement *st);
-/* A Parse of a statement that it lacks is sent. Makes room: what is too much goes to waste. */
+/* A Parse of a statement that it lacks is sent. Makes room: what is too much, by number or by
+ * bytes, goes to waste; whoever still needs it gets it prepared again. */
 void prepared_add(struct prepared *p, struct statement *st, uint64_t number);
 void prepared_answered(struct prepared *p, const struct statement *st);
 /* It is not on the server. */

@@ -296,11 +296,20 @@ struct named *names_get(const struct names *n, struct text name)
     return name.len ? map_get(&n->map, name) : n->unnamed;
 }
 
+/* What a name costs, about. */
+static size_t bytes_of(const struct named *n)
+{
+    return sizeof(*n) + sizeof(struct statement) + 4 * sizeof(struct map_slot) + n->len + n->st->text->tail_len;
+}
+
 struct named *names_set(struct names *n, struct named *named)
 {
     named_ref(named);
-    if (named->len)
-        return map_put(&n->map, key_of(named), named);
+    if (named->len) {
+        struct named *was = map_put(&n->map, key_of(named), named);
+        n->bytes += bytes_of(named) - (was ? bytes_of(was) : 0);
+        return was;
+    }
     struct named *old = n->unnamed;
     n->unnamed = named;
     return old;
@@ -308,8 +317,11 @@ struct named *names_set(struct names *n, struct named *named)
 
 struct named *names_unset(struct names *n, struct text name)
 {
-    if (name.len)
-        return map_remove(&n->map, name);
+    if (name.len) {
+        struct named *was = map_remove(&n->map, name);
+        n->bytes -= was ? bytes_of(was) : 0;
+        return was;
+    }
     struct named *old = n->unnamed;
     n->unnamed = NULL;
     return old;
@@ -321,10 +333,12 @@ void names_clear(struct names *n)
     n->map = (struct map){0};
     struct named *each;
     for (size_t i = 0; (each = map_each(&old, &i));) {
-        if (each->is_new)
+        if (each->is_new) {
             map_put(&n->map, key_of(each), each);
-        else
-            named_drop(&each);
+            continue;
+        }
+        n->bytes -= bytes_of(each);
+        named_drop(&each);
     }
     map_free(&old);
 }
@@ -367,6 +381,14 @@ void prepared_slot_free(struct prepared_slot **at)
     mem_free(slot);
 }
 
+/* It is not for use any more. */
+static void take_out(struct prepared *p, struct prepared_slot *slot)
+{
+    p->bytes -= slot->st->text->tail_len;
+    map_remove(&p->by_statement, slot_key(&slot->st));
+    list_remove(&p->lru, &slot->node);
+}
+
 static void slots_free(struct prepared *p, bool new_too)
 {
     LIST_EACH(&p->waste, struct prepared_slot, node, slot) {
@@ -378,8 +400,7 @@ static void slots_free(struct prepared *p, bool new_too)
     LIST_EACH(&p->lru, struct prepared_slot, node, slot) {
         if (slot->is_new && !new_too)
             continue;
-        list_remove(&p->lru, &slot->node);
-        map_remove(&p->by_statement, slot_key(&slot->st));
+        take_out(p, slot);
         prepared_slot_free(&slot);
     }
 }
@@ -414,8 +435,7 @@ uint64_t prepared_number(struct prepared *p, const struct statement *st)
 
 static void waste(struct prepared *p, struct prepared_slot *slot)
 {
-    map_remove(&p->by_statement, slot_key(&slot->st));
-    list_remove(&p->lru, &slot->node);
+    take_out(p, slot);
     statement_drop(&slot->st);
     list_push_back(&p->waste, &slot->node);
 }
@@ -423,7 +443,8 @@ static void waste(struct prepared *p, struct prepared_slot *slot)
 void prepared_add(struct prepared *p, struct statement *st, uint64_t number)
 {
     CHECK(!slot_of(p, st));
-    while (p->lru.count >= p->max)
+    p->bytes += st->text->tail_len;
+    while (p->lru.count && (p->lru.count >= p->max || p->bytes > PREPARED_BYTES_MAX))
         waste(p, LIST_FIRST(&p->lru, struct prepared_slot, node));
     struct prepared_slot *slot = NEW(struct prepared_slot);
     slot->st = statement_ref(st);
@@ -445,8 +466,7 @@ void prepared_remove(struct prepared *p, const struct statement *st)
     struct prepared_slot *slot = slot_of(p, st);
     if (!slot)
         return;
-    map_remove(&p->by_statement, slot_key(&slot->st));
-    list_remove(&p->lru, &slot->node);
+    take_out(p, slot);
     prepared_slot_free(&slot);
 }
 

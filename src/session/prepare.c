@@ -261,7 +261,7 @@ void learn_begin(struct session *s, char type)
     struct statement *st = o->flags & OWED_HIDDEN ? o->what : ((struct named *)o->what)->st;
     if (type == 't') {
         learn_forget(s);
-        if (st->is_known || st->same)
+        if (!st || st->is_known || st->same)
             return;
         s->learning = NEW(struct learning);
         s->learning->st = statement_ref(st);

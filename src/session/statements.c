@@ -168,12 +168,26 @@ enum step statements_parse(struct request_walk *w)
     }
     look_at(s, fresh->st);
     struct named *was = names_set(&s->names, fresh);
+    if (s->pool->row && s->names.bytes > s->pool->row->statement_memory) {
+        named_drop(&fresh);
+        named_drop(&was);
+        session_fail(s, REASON_TOO_LARGE, "too many prepared statements", "Close or DEALLOCATE those that are not needed any more (see statement_memory).");
+        return STEP_STOP;
+    }
     if (!name.len)
         return parse_unnamed(w, fresh, was);
     if (!prepare_parsed(w, fresh, was))
         return STEP_STOP;
     walk_drop(w);
     return STEP_ON;
+}
+
+/* A client may read our names in the server's views. They are not its statements: NULL for any
+ * other name that is not its. */
+static struct named *looked_up(struct session *s, struct text name)
+{
+    struct statement *none = NULL;
+    return text_starts(name, s->home->pools->statements.prefix) ? named_new(name, &none) : NULL;
 }
 
 enum step statements_bind(struct request_walk *w)
@@ -214,9 +228,10 @@ enum step statements_bind(struct request_walk *w)
     if (is == READY_LATER || is == READY_ENDED)
         return STEP_STOP;
     apply_effects(s, n);
-    if (!walk_push(w, OWED_BIND, is == READY_NEVER ? OWED_CHANGED : 0, n ? named_ref(n) : NULL, gone))
+    struct named *what = n ? named_ref(n) : looked_up(s, name);
+    if (!walk_push(w, OWED_BIND, is == READY_NEVER ? OWED_CHANGED : 0, what, gone))
         return STEP_STOP;
-    if (!n || (name.len == 0 && is == READY && number == STATEMENT_NONE)) {
+    if (!what || (name.len == 0 && is == READY && number == STATEMENT_NONE)) {
         walk_pass(w);
         return STEP_ON;
     }
@@ -265,9 +280,10 @@ enum step statements_describe(struct request_walk *w)
         reply_local(s);
         return STEP_ON;
     }
-    if (!walk_push(w, OWED_DESCRIBE, is == READY_NEVER ? OWED_CHANGED : 0, n ? named_ref(n) : NULL, NULL))
+    struct named *what = n ? named_ref(n) : renames ? looked_up(s, name) : NULL;
+    if (!walk_push(w, OWED_DESCRIBE, is == READY_NEVER ? OWED_CHANGED : 0, what, NULL))
         return STEP_STOP;
-    if (!n || (name.len == 0 && is == READY && number == STATEMENT_NONE)) {
+    if (!what || (name.len == 0 && is == READY && number == STATEMENT_NONE)) {
         walk_pass(w);
         return STEP_ON;
     }
