@@ -31,7 +31,8 @@ enum owed_kind {
 enum {
     OWED_HIDDEN = 1, /* our own request: the client must not see the reply */
     OWED_LOCAL = 2,  /* never sent: we answer when its turn comes */
-    OWED_CHANGED = 4 /* fails for want of its statement, whose result type has changed */
+    OWED_CHANGED = 4, /* fails for want of its statement, whose result type has changed */
+    OWED_RENAMED = 8  /* a Query that was given another name: what is its statement, which stays */
 };
 
 struct owed {

@@ -147,6 +147,7 @@ struct session {
     bool moves_names;         /* the batch under way prepares or closes, if it does not fail first */
     bool parsed_unnamed;      /* the batch under way has parsed the unnamed statement itself */
     bool reads_otherwise;     /* its transaction may have changed how texts are read */
+    bool executes;            /* its statement is being prepared for a Query: no batch of the client's */
     bool forgets;             /* a portal bound in this batch forgets all names */
     bool forgets_now;         /* and may be what was executed: names are not known till it is answered */
     bool names_in_doubt;      /* so did one whose end is not known yet */

@@ -72,6 +72,12 @@ static enum step on_query(struct request_walk *w)
             gone = names && scan.target[0] ? names_get(&s->names, text_of(scan.target)) : NULL;
         }
     }
+    if (scans && scan.effects & SQL_EXECUTE && scan.statements == 1) {
+        bool mine;
+        enum step step = statements_execute(w, sql, &mine);
+        if (mine)
+            return step;
+    }
     enum step step = walk_need(w, 'Q', &have);
     if (step != STEP_ON || !have)
         return step;

@@ -109,7 +109,7 @@ void relay_lost(struct session *s, enum reason why)
     touched_free(&s->touched);
     limit_ask_cancel(&s->limit);
     timer_stop(&s->timer);
-    s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->parsed_unnamed = s->reads_otherwise = s->forgets = s->forgets_now = false;
+    s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->parsed_unnamed = s->reads_otherwise = s->forgets = s->forgets_now = s->executes = false;
     learn_forget(s);
     prepare_forget(s);
     session_become(s, SESSION_IDLE);

@@ -114,7 +114,7 @@ static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
         prepared_answered(&b->prepared, what->st);
     } else if (o->kind == OWED_PARSE && what) {
         undo_parse(s, what, &was, outcome == OWED_SKIPPED);
-    } else if ((o->kind == OWED_CLOSE || o->kind == OWED_QUERY) && outcome != OWED_DONE) {
+    } else if ((o->kind == OWED_CLOSE || o->kind == OWED_QUERY) && !(o->flags & OWED_RENAMED) && outcome != OWED_DONE) {
         restore(s, &what);
     } else if (o->kind == OWED_BIND && outcome != OWED_DONE) {
         restore(s, &was); /* what a DEALLOCATE was to drop */
@@ -217,7 +217,7 @@ static bool is_fatal(struct text body)
 static const struct named *name_at_head(const struct backend *b)
 {
     const struct owed *o = inflight_head(&b->owed);
-    if (!o || (o->flags & OWED_HIDDEN) || o->kind == OWED_QUERY)
+    if (!o || (o->flags & OWED_HIDDEN) || (o->kind == OWED_QUERY && !(o->flags & OWED_RENAMED)))
         return NULL;
     return o->what ? o->what : o->was;
 }

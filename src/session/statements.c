@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "pg/execute.h"
 #include "session/prepare.h"
 #include "session/variables.h"
 
@@ -329,4 +330,81 @@ enum step statements_close(struct request_walk *w)
         return STEP_STOP;
     reply_local(s);
     return STEP_ON;
+}
+
+/* What was prepared for a Query has failed, and that was its answer: its end is that of a Sync. */
+static enum step execute_failed(struct request_walk *w)
+{
+    w->s->executes = false;
+    walk_drop(w);
+    stream_put(walk_backend(w), "S\0\0\0\4", 5);
+    return walk_push(w, OWED_SYNC, 0, NULL, NULL) ? STEP_ON : STEP_STOP;
+}
+
+static enum step execute(struct request_walk *w, struct named *n, struct text sql, struct text written)
+{
+    struct session *s = w->s;
+    struct inflight *q = &s->backend->owed;
+    uint64_t number;
+    walk_put_run(w);
+    if (s->executes && inflight_is_skipped(q))
+        return execute_failed(w);
+    enum readiness is = prepare(w, n, false, &number);
+    s->executes = s->executes || q->batch_open;
+    if (is == READY && q->batch_open && q->count) { /* it goes on when that has come to something */
+        stream_put(walk_backend(w), "H\0\0\0\4", 5);
+        s->stalled = true;
+        return STEP_STOP;
+    }
+    if (is == READY_LATER || is == READY_ENDED)
+        return STEP_STOP;
+    if (q->batch_open) {
+        stream_put(walk_backend(w), "S\0\0\0\4", 5);
+        if (!walk_push(w, OWED_SYNC, OWED_HIDDEN, NULL, NULL))
+            return STEP_STOP;
+    }
+    s->executes = false;
+    walk_end_unnamed(s);
+    apply_effects(s, n);
+    unsigned flags = OWED_RENAMED | (is == READY_NEVER ? OWED_CHANGED : 0);
+    if (!walk_push(w, OWED_QUERY, flags, named_ref(n), NULL))
+        return STEP_STOP;
+    walk_count_query(s);
+    char ours[STATEMENT_NAME], head[WIRE_HEADER] = {'Q'};
+    size_t before = (size_t)(written.at - sql.at), rest = sql.len - before - written.len;
+    statement_name(&s->home->pools->statements, number, ours);
+    wire_set_u32(head + 1, (uint32_t)(4 + before + strlen(ours) + rest + 1));
+    walk_put_run(w);
+    stream_put(walk_backend(w), head, WIRE_HEADER);
+    stream_put(walk_backend(w), sql.at, before);
+    stream_put(walk_backend(w), ours, strlen(ours));
+    stream_put(walk_backend(w), written.at + written.len, rest);
+    stream_put(walk_backend(w), "", 1);
+    walk_drop(w);
+    return STEP_ON;
+}
+
+enum step statements_execute(struct request_walk *w, struct text sql, bool *mine)
+{
+    struct session *s = w->s;
+    struct text written;
+    char name[SQL_EXECUTE_NAME];
+    bool have;
+    *mine = sql_execute_name(sql, &written, name) && names_get(&s->names, text_of(name)) &&
+            (s->executes || !s->backend || !s->backend->owed.batch_open);
+    if (!*mine)
+        return STEP_ON;
+    if (!walk_names_are_known(w) || !walk_outcome_is_known(s))
+        return STEP_STOP;
+    struct named *n = names_get(&s->names, text_of(name));
+    if (!n) {
+        *mine = false;
+        return STEP_ON;
+    }
+    enum step step = walk_need(w, 'Q', &have);
+    if (step != STEP_ON || !have)
+        return step;
+    if (!s->executes && !relay_may_run(s))
+        return STEP_STOP;
+    return execute(w, n, sql, written);
 }

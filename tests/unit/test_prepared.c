@@ -4,6 +4,7 @@
 #include "pg/prepared.h"
 
 #include "base/mem.h"
+#include "pg/execute.h"
 #include "tap.h"
 
 static struct statements all;
@@ -185,6 +186,38 @@ static void test_prepared(void)
     }
 }
 
+static void test_execute(void)
+{
+    static const struct {
+        const char *sql, *written, *name;
+    } rows[] = {
+        {"EXECUTE a", "a", "a"},
+        {" /* x /* y */ */ execute\n-- z\n My_1$ (1, 'x')", "My_1$", "my_1$"},
+        {"execute\"A b\"(1)", "\"A b\"", "A b"},
+        {"EXECUTE \"a\"\"b\"", "\"a\"\"b\"", "a\"b"},
+        {"EXECUTE a123456789b123456789c123456789d123456789e123456789f123456789xyz", "a123456789b123456789c123456789d123456789e123456789f123456789xyz",
+         "a123456789b123456789c123456789d123456789e123456789f123456789xyz"},
+        {"EXECUTE a123456789b123456789c123456789d123456789e123456789f123456789xyz1", NULL, NULL},
+        {"EXECUTE", NULL, NULL},
+        {"EXECUTE ", NULL, NULL},
+        {"EXECUTES a", NULL, NULL},
+        {"EXECUTE \"a", NULL, NULL},
+        {"EXECUTE \"a\"\"", NULL, NULL},
+        {"EXECUTE \"\"", NULL, NULL},
+        {"EXECUTE U&\"a\"", NULL, NULL},
+        {"EXPLAIN EXECUTE a", NULL, NULL},
+        {"/* EXECUTE a", NULL, NULL},
+        {"", NULL, NULL},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct text written;
+        char name[SQL_EXECUTE_NAME], *copy = mem_dup(rows[i].sql); /* a sanitizer sees its end */
+        bool found = sql_execute_name((struct text){copy, strlen(copy)}, &written, name);
+        ok(found == (rows[i].name != NULL) && (!found || (text_is(written, rows[i].written) && strcmp(name, rows[i].name) == 0)), "%s", rows[i].sql);
+        mem_free(copy);
+    }
+}
+
 int main(void)
 {
     statements_init(&all);
@@ -193,6 +226,7 @@ int main(void)
     test_shapes();
     test_names();
     test_prepared();
+    test_execute();
     statements_free(&all);
     return tap_done();
 }

@@ -265,6 +265,67 @@ def test_an_unnamed_statement_that_was_described(place, table):
     assert is_changed(c, "")
 
 
+# ---- EXECUTE of what was prepared by protocol ----
+
+def test_execute_by_sql(place, table):
+    c = place.log_in()
+    prepare(c, f"INSERT INTO {table} VALUES ($1, $2) RETURNING id", "Put It")
+    prepare(c, f"SELECT words FROM {table} WHERE id = $1", "get_it")
+    prepare(c, f"DELETE FROM {table}", "clear")
+    for n in range(3):
+        assert c.query(f"""EXECUTE "Put It" ({n}, 'a ' || {n})""") == [[str(n)]]
+        place.move()
+        assert c.query(f"/* x */ execute GET_IT({n})") == [[f"a {n}"]]
+        assert run(c, "get_it", n) == [[f"a {n}"]]
+    c.query("BEGIN")
+    assert c.query("EXECUTE get_it(1)") == [["a 1"]]
+    assert wire.kinds(c.ask(wire.query("EXECUTE clear"))) == "CZ" and c.status == "T"
+    c.query("ROLLBACK")
+    place.move()
+    assert wire.kinds(c.ask(wire.query("EXECUTE clear"))) == "CZ" and c.status == "I"
+    assert c.query("EXECUTE get_it(1)") == []
+
+
+def test_execute_by_sql_fails_as_on_the_server(place, table):
+    c = place.log_in()
+    prepare(c, f"SELECT words FROM {table} WHERE id = $1")
+    for sql, code, message in (
+            ("EXECUTE none", "26000", 'prepared statement "none" does not exist'),
+            ("EXECUTE s", "42601", 'wrong number of parameters for prepared statement "s"'),
+            ("EXECUTE s(1/0)", "22012", "division by zero"), ("EXECUTE s(", "42601", "syntax error at end of input")):
+        place.move()
+        got = c.ask(wire.query(sql))
+        assert wire.kinds(got) == "EZ" and c.status == "I"
+        assert [(e["C"], e["M"]) for e in wire.errors(got)] == [(code, message)]
+    place.sql(f"ALTER TABLE {table} ALTER words TYPE varchar")
+    for _ in range(2):
+        place.move()
+        got = c.ask(wire.query("EXECUTE s(1)"))
+        assert wire.kinds(got) == "EZ" and wire.errors(got)[0]["C"] == "0A000"
+    place.sql(f"DROP TABLE {table}")
+    for begun in (False, True):
+        place.move()
+        if begun:
+            c.query("BEGIN")
+        got = c.ask(wire.query("EXECUTE s(1)"))
+        assert wire.kinds(got) == "EZ" and wire.errors(got)[0]["C"] == "42P01"
+        assert c.status == ("E" if begun else "I")
+        if begun:
+            assert wire.errors(c.ask(wire.query("EXECUTE s(1)")))[0]["C"] == "25P02"
+            c.query("ROLLBACK")
+    assert c.query("SELECT 1") == [["1"]]
+
+
+def test_execute_by_sql_in_a_pipeline(place, table):
+    c = place.log_in()
+    prepare(c, f"INSERT INTO {table} VALUES ($1)", "put")
+    place.move()
+    c.send(wire.bind("put", values=[1]), wire.execute(), wire.sync(), wire.query("EXECUTE put(2)"),
+           wire.query("EXECUTE put(2)"), wire.query("EXECUTE put(3)"))
+    assert [wire.kinds(c.until("Z")) for _ in range(4)] == ["2CZ", "CZ", "EZ", "CZ"]
+    assert c.query(f"SELECT id FROM {table} ORDER BY 1") == [["1"], ["2"], ["3"]]
+
+
 # ---- search_path, settings ----
 
 @pytest.fixture

@@ -33,6 +33,7 @@ WRITES = ["INSERT INTO t VALUES ($1)", "INSERT INTO v VALUES ($1) RETURNING *",
 BAD = ["SELECT 1/0", "SELEKT", "SELECT * FROM there_is_none", "SELECT 1/a FROM v WHERE a = 6 AND 0 = 1/(a - 6)"]
 ENDS = ["COMMIT", "ROLLBACK", "ROLLBACK", "COMMIT"]
 MANAGES = ["DEALLOCATE one", "DEALLOCATE two", "DEALLOCATE ALL", "DEALLOCATE PREPARE three"]
+EXECUTES = ["EXECUTE one", "EXECUTE two(1)", "EXECUTE three"]
 SETS = ["SET search_path = random_b", "SET search_path = random_a", "SET LOCAL search_path = random_b",
         "RESET search_path"]
 CHANGES = ["ALTER TABLE t ADD c int", "ALTER TABLE t DROP COLUMN IF EXISTS c", "ALTER TABLE t DROP COLUMN IF EXISTS b",
@@ -127,8 +128,8 @@ class Script:
                 self.changer = i
             return i, [(f"query {text!r}", wire.query(text))]
         if kind < .3:
-            text = self.text(not others)
-            if any(w in text for w in ("INSERT", "UPDATE", "DELETE")) and clients[i].status == "T":
+            text = self.text(not others) if others or r.random() < .7 else r.choice(EXECUTES)
+            if any(w in text for w in ("INSERT", "UPDATE", "DELETE", "EXECUTE")) and clients[i].status == "T":
                 self.changer = i
             return i, [(f"query {text!r}", wire.query(text.replace("$1", "1")))]
         parts = []
