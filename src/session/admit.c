@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "pg/options.h"
 #include "pg/wire.h"
 #include "session/variables.h"
 
@@ -158,7 +159,7 @@ static void enter_pool(struct session *s)
         session_fail(s, REASON_STARTUP_PACKET, "too many variables in the startup packet", NULL);
         return;
     }
-    if (s->is_transaction_mode && pool_welcome(s->pool, s->startup_vars).at) {
+    if (s->is_transaction_mode && !s->ask.startup && pool_welcome(s->pool, s->startup_vars).at) {
         greet_welcome(s);
         return;
     }
@@ -206,23 +207,33 @@ static bool take_set(struct session *s, const struct var *list, size_t n, struct
 static bool make_variables(struct session *s)
 {
     struct greeting *g = s->greeting;
-    struct var list[VARSET_MAX_COUNT], startup[VARSET_MAX_COUNT];
+    struct var list[VARSET_MAX_COUNT], startup[VARSET_MAX_COUNT + 1];
     size_t n = 0, started = 0, pos = 0;
+    struct buf options;
+    buf_init(&options, VARSET_MAX_BYTES);
     while (pos < g->variables.len) {
-        if (n + started == COUNT_OF(list))
+        if (n + started == COUNT_OF(list)) {
+            buf_free(&options);
             return false;
+        }
         struct var v = {.name = text_of(g->variables.at + pos)};
         v.value = text_of(v.name.at + v.name.len + 1);
+        /* Both are taken by the server, one after the other: "-e" and then "datestyle". */
+        bool as_option = !s->is_transaction_mode && pos < g->options_len;
         pos += v.name.len + v.value.len + 2;
-        if (is_for_startup(s, v.name))
+        if (as_option)
+            (void)options_put(&options, v.name, v.value);
+        else if (is_for_startup(s, v.name))
             startup[started++] = v;
         else
             list[n++] = v;
     }
-    if (!take_set(s, startup, started, &s->ask.startup) || !take_set(s, list, n, &s->startup_vars))
-        return false;
+    if (options.len)
+        startup[started++] = (struct var){TEXT("options"), buf_text(&options)};
+    bool ok = take_set(s, startup, started, &s->ask.startup) && take_set(s, list, n, &s->startup_vars);
+    buf_free(&options);
     s->vars = varset_ref(s->startup_vars);
-    return true;
+    return ok;
 }
 
 static void make_key(struct session *s)
