@@ -146,6 +146,11 @@ void greet_arrived(struct session *s)
 
 static bool make_variables(struct session *s);
 
+static bool knows_welcome(struct session *s)
+{
+    return welcomes_find(&s->pool->welcomes, &s->home->pools->varsets, s->startup_vars, &s->greeting->welcome);
+}
+
 static void enter_pool(struct session *s)
 {
     struct greeting *g = s->greeting;
@@ -159,7 +164,7 @@ static void enter_pool(struct session *s)
         session_fail(s, REASON_STARTUP_PACKET, "too many variables in the startup packet", NULL);
         return;
     }
-    if (s->is_transaction_mode && !s->ask.startup && pool_welcome(s->pool, s->startup_vars).at) {
+    if (s->is_transaction_mode && !s->ask.startup && knows_welcome(s)) {
         greet_welcome(s);
         return;
     }
@@ -253,9 +258,7 @@ void greet_welcome(struct session *s)
     struct greeting *g = s->greeting;
     make_key(s);
     put_ok(s);
-    struct text parameters = !s->is_transaction_mode ? buf_text(&s->backend->parameters)
-                             : g->welcome.len        ? buf_text(&g->welcome)
-                                                     : pool_welcome(s->pool, s->startup_vars);
+    struct text parameters = buf_text(s->is_transaction_mode ? &g->welcome : &s->backend->parameters);
     stream_put(&s->client, parameters.at, parameters.len);
     struct buf m;
     buf_init(&m, 128);
@@ -298,7 +301,7 @@ static void learn_done(void *arg, struct backend *b, const struct server_error *
         session_fail_with(s, REASON_BACKEND_LOST, error);
         return;
     }
-    pool_learn_welcome(s->pool, s->startup_vars, buf_text(&s->greeting->welcome));
+    welcomes_learn(&s->pool->welcomes, &s->home->pools->varsets, s->startup_vars, buf_text(&s->greeting->welcome));
     greet_welcome(s);
 }
 
@@ -363,7 +366,7 @@ void admit_lent(struct session *s, struct backend *b)
         session_fail(s, REASON_STARTUP_PACKET, "startup packet too large", NULL);
     } else if (sql.len) {
         backend_run(b, buf_text(&sql), &ops, s);
-    } else if (s->startup_vars && !pool_welcome(s->pool, s->startup_vars).at) {
+    } else if (!knows_welcome(s)) {
         ask_parameters(s, b);
     } else {
         greet_welcome(s);

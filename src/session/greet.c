@@ -28,7 +28,7 @@ void greet_start(struct session *s, unsigned listener, bool is_unix, bool too_ma
     buf_init(&g->in, GREET_INPUT_MAX);
     buf_init(&g->variables, VARIABLES_MAX);
     buf_init(&g->unknown, VARIABLES_MAX);
-    buf_init(&g->welcome, VARIABLES_MAX);
+    buf_init(&g->welcome, WELCOME_MAX);
     s->greeting = g;
 }
 
