@@ -89,6 +89,7 @@ class Postgres:
 listen_addresses = '{addresses}'
 unix_socket_directories = ''
 max_connections = 300
+max_prepared_transactions = 20
 shared_buffers = 128MB
 fsync = off
 synchronous_commit = off
