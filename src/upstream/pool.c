@@ -457,10 +457,18 @@ static void lend(struct pool *p, struct backend *b, struct backend_user *user)
     p->lent++;
 }
 
+/* One with news in this turn has probably died: what is sent to it would be lost. */
+static struct backend *first_idle(struct pool *p)
+{
+    LIST_EACH(&p->idle, struct backend, in_pool, b)
+        if (!stream_has_news(&b->stream))
+            return b;
+    return NULL;
+}
+
 struct backend *pool_request(struct pool *p, struct pool_ask *ask)
 {
-    struct backend *b = list_is_empty(&p->waiting) && p->row && !p->paused
-                            ? LIST_FIRST(&p->idle, struct backend, in_pool) : NULL;
+    struct backend *b = list_is_empty(&p->waiting) && p->row && !p->paused ? first_idle(p) : NULL;
     if (b) {
         list_remove(&p->idle, &b->in_pool);
         lend(p, b, ask->user);
@@ -543,6 +551,15 @@ void pool_available(struct backend *b)
     counter_add(p->home->counters, COUNTER_WAITED_US, waited);
     lend(p, b, ask->user);
     ask->ops->lent(ask, b);
+}
+
+void pool_offer(struct backend *b)
+{
+    struct pool *p = b->pool;
+    if (b->state != BACKEND_IDLE || p->paused || list_is_empty(&p->waiting))
+        return;
+    list_remove(&p->idle, &b->in_pool);
+    pool_available(b);
 }
 
 void pool_return(struct pool *p, struct backend **lent)
