@@ -38,6 +38,12 @@ def reached(node):
     proc.wait_for("the request to leave the gate", 10, lambda: any(n for _, n in sockets(node.port)[0]))
 
 
+def thread_states(pid):
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/stat", encoding="ascii") as f:
+            yield f.read().rpartition(")")[2].split()[0]
+
+
 def noticed(gate, count=1):
     gate.await_log(f"(?s)(connection to the database was lost.*){{{count}}}")
 
@@ -242,11 +248,12 @@ def test_loss_between_two_requests_is_told_with_the_next(make_gate, login, stand
 def test_backend_that_dies_as_it_would_be_lent_is_passed_over(make_gate, nodes, login):
     """The gate is shown the client's query first and the end of the idle connection second, in
     one turn of its loop."""
-    gate = make_gate({"postern": {"workers": 1}, **own_cluster(nodes)})
+    gate = make_gate({"postern": {"workers": 1}, "redis": None, **own_cluster(nodes)})
     c = login(gate)
     node = node_of(c, nodes)
     gate.process.signal(signal.SIGSTOP)
     try:
+        proc.wait_for("all threads to stop", 10, lambda: set(thread_states(gate.pid)) == {"T"})
         c.send(wire.query("SELECT 'answered'"))
         node.kill()
         proc.wait_for("the end of the connection to arrive", 10,
