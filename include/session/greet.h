@@ -28,7 +28,7 @@ struct greeting {
     char user[STARTUP_TEXT], database[STARTUP_TEXT];
     struct buf variables; /* name NUL value NUL ... of the startup packet */
     struct buf unknown;   /* _pq_ options that we do not know */
-    bool wants_replication, bad_options;
+    bool wants_replication;
     bool mechanism_chosen; /* SASL: the client named it without data */
     enum prove_step step;
     const struct user *account; /* of the users file */

@@ -3,7 +3,9 @@
  *   pools (a worker's)  ->  pool (tenant, database, role)  ->  backends
  *
  * A connection that comes back is handed straight to the session that has waited longest; it
- * is lent on only when it is clean, otherwise it is cleaned first (recycle.c) or closed.
+ * is lent on only when it is clean, otherwise it is cleaned first (recycle.c) or closed. Those
+ * that were logged in with a client's own startup parameters go only to who asks for the same;
+ * where there is no room, an idle one of another kind makes way.
  * Thread: worker.  Owner: worker.  Outlives every session that asks.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef POSTERN_UPSTREAM_POOL_H
@@ -30,6 +32,8 @@ struct pool_ask_ops {
 struct pool_ask {
     const struct pool_ask_ops *ops;
     struct backend_user *user; /* gets the backend's events once it is lent */
+    struct varset *startup;    /* only a connection logged in with just these will do; or NULL.
+                                  The asker's reference, for as long as it asks */
     struct list_node node;
     struct pool *pool; /* not NULL while it waits */
     uint64_t asked;    /* monotonic us */

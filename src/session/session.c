@@ -198,6 +198,7 @@ void session_close(struct session *s, enum reason why)
     names_clear(&s->names, true);
     varset_drop(&s->vars);
     varset_drop(&s->startup_vars);
+    varset_drop(&s->ask.startup);
     touched_free(&s->touched);
     answer_free(s);
     mem_free(s->scan);
@@ -242,7 +243,9 @@ void session_fail_with(struct session *s, enum reason why, const struct server_e
 {
     fail(s, &(struct wire_fault){.severity = "FATAL", .why = why,
                                  .sqlstate = error ? error->sqlstate : NULL,
-                                 .message = error ? error->message : NULL});
+                                 .message = error ? error->message : NULL,
+                                 .detail = error && error->detail[0] ? error->detail : NULL,
+                                 .hint = error && error->hint[0] ? error->hint : NULL});
 }
 
 /* ---- what comes from outside ---- */

@@ -9,6 +9,8 @@
 #include "upstream/cancel.h"
 #include "upstream/pool.h"
 
+enum { PARAMETER_MAX = 8 * 1024 }; /* the longest ParameterStatus */
+
 struct recycle {
     struct timer deadline;
     struct backend *backend;
@@ -155,7 +157,11 @@ static bool walk(struct backend *b, const char *at, size_t len)
         if (len < WIRE_HEADER || (at[0] == 'Z' && len < WIRE_HEADER + 1))
             return buf_put(&b->in, at, len);
         uint32_t size = wire_u32(at + 1);
-        if (size < 4 || (at[0] == 'Z' && size != 5))
+        if (size < 4 || (at[0] == 'Z' && size != 5) || (at[0] == 'S' && size > PARAMETER_MAX))
+            return false;
+        if (at[0] == 'S' && len < (size_t)size + 1)
+            return buf_put(&b->in, at, len);
+        if (at[0] == 'S' && !backend_parameter(b, (struct text){at + WIRE_HEADER, size - 4}))
             return false;
         enum reply_verdict v = inflight_reply(&b->owed, at[0], at[0] == 'Z' ? at[5] : 0, NULL, NULL);
         if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
