@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 
+#include "base/buf.h"
 #include "base/text.h"
 
 enum { OPTIONS_FAULT = 160 };
@@ -18,5 +19,8 @@ enum { OPTIONS_FAULT = 160 };
  * about it. */
 bool options_each(struct text options, void (*visit)(void *, struct text name, struct text value),
                   void *arg, char *fault);
+
+/* Adds a setting to an `options` of our own. False when the buffer is full. */
+bool options_put(struct buf *to, struct text name, struct text value);
 
 #endif

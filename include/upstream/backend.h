@@ -89,6 +89,7 @@ struct backend {
     uint64_t transactions;
     unsigned cancels; /* requests on their way to it */
     enum backend_state state;
+    bool reported; /* a parameter has changed since the pool was last told */
     bool dirty;   /* must be reset before another session may have it */
     bool doomed;  /* not to be lent again */
     bool body_hidden;   /* what is left of the body is not for the client */

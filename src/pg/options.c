@@ -103,11 +103,11 @@ static bool setting(struct walk *w, char *at, size_t len, const char *dashes)
 {
     char *eq = memchr(at, '=', len);
     size_t name_len = eq ? (size_t)(eq - at) : len;
+    if (!eq || name_len == 0)
+        return is_wrong(w, dashes, at, " requires a value");
     for (size_t i = 0; i < name_len; i++)
         if (at[i] == '-')
             at[i] = '_';
-    if (!eq || name_len == 0)
-        return is_wrong(w, dashes, at, " requires a value");
     w->visit(w->arg, (struct text){at, name_len}, (struct text){eq + 1, len - name_len - 1});
     return true;
 }
@@ -188,6 +188,19 @@ static bool letters(struct walk *w)
             return false;
     }
     return true;
+}
+
+bool options_put(struct buf *to, struct text name, struct text value)
+{
+    const struct text parts[] = {name, TEXT("="), value};
+    bool ok = buf_put_text(to, to->len ? " -c " : "-c ");
+    for (size_t p = 0; p < COUNT_OF(parts); p++)
+        for (size_t i = 0; ok && i < parts[p].len; i++) {
+            if (is_space(parts[p].at[i]) || parts[p].at[i] == '\\')
+                ok = buf_put(to, "\\", 1);
+            ok = ok && buf_put(to, parts[p].at + i, 1);
+        }
+    return ok;
 }
 
 bool options_each(struct text options, void (*visit)(void *, struct text, struct text), void *arg, char *fault)

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "pg/options.h"
 #include "pg/wire.h"
 #include "session/variables.h"
 
@@ -145,6 +146,11 @@ void greet_arrived(struct session *s)
 
 static bool make_variables(struct session *s);
 
+static bool knows_welcome(struct session *s)
+{
+    return welcomes_find(&s->pool->welcomes, &s->home->pools->varsets, s->startup_vars, &s->greeting->welcome);
+}
+
 static void enter_pool(struct session *s)
 {
     struct greeting *g = s->greeting;
@@ -158,7 +164,7 @@ static void enter_pool(struct session *s)
         session_fail(s, REASON_STARTUP_PACKET, "too many variables in the startup packet", NULL);
         return;
     }
-    if (s->is_transaction_mode && pool_welcome(s->pool, s->startup_vars).at) {
+    if (s->is_transaction_mode && !s->ask.startup && knows_welcome(s)) {
         greet_welcome(s);
         return;
     }
@@ -206,23 +212,33 @@ static bool take_set(struct session *s, const struct var *list, size_t n, struct
 static bool make_variables(struct session *s)
 {
     struct greeting *g = s->greeting;
-    struct var list[VARSET_MAX_COUNT], startup[VARSET_MAX_COUNT];
+    struct var list[VARSET_MAX_COUNT], startup[VARSET_MAX_COUNT + 1];
     size_t n = 0, started = 0, pos = 0;
+    struct buf options;
+    buf_init(&options, VARSET_MAX_BYTES);
     while (pos < g->variables.len) {
-        if (n + started == COUNT_OF(list))
+        if (n + started == COUNT_OF(list)) {
+            buf_free(&options);
             return false;
+        }
         struct var v = {.name = text_of(g->variables.at + pos)};
         v.value = text_of(v.name.at + v.name.len + 1);
+        /* Both are taken by the server, one after the other: "-e" and then "datestyle". */
+        bool as_option = !s->is_transaction_mode && pos < g->options_len;
         pos += v.name.len + v.value.len + 2;
-        if (is_for_startup(s, v.name))
+        if (as_option)
+            (void)options_put(&options, v.name, v.value);
+        else if (is_for_startup(s, v.name))
             startup[started++] = v;
         else
             list[n++] = v;
     }
-    if (!take_set(s, startup, started, &s->ask.startup) || !take_set(s, list, n, &s->startup_vars))
-        return false;
+    if (options.len)
+        startup[started++] = (struct var){TEXT("options"), buf_text(&options)};
+    bool ok = take_set(s, startup, started, &s->ask.startup) && take_set(s, list, n, &s->startup_vars);
+    buf_free(&options);
     s->vars = varset_ref(s->startup_vars);
-    return true;
+    return ok;
 }
 
 static void make_key(struct session *s)
@@ -242,9 +258,7 @@ void greet_welcome(struct session *s)
     struct greeting *g = s->greeting;
     make_key(s);
     put_ok(s);
-    struct text parameters = !s->is_transaction_mode ? buf_text(&s->backend->parameters)
-                             : g->welcome.len        ? buf_text(&g->welcome)
-                                                     : pool_welcome(s->pool, s->startup_vars);
+    struct text parameters = buf_text(s->is_transaction_mode ? &g->welcome : &s->backend->parameters);
     stream_put(&s->client, parameters.at, parameters.len);
     struct buf m;
     buf_init(&m, 128);
@@ -287,7 +301,7 @@ static void learn_done(void *arg, struct backend *b, const struct server_error *
         session_fail_with(s, REASON_BACKEND_LOST, error);
         return;
     }
-    pool_learn_welcome(s->pool, s->startup_vars, buf_text(&s->greeting->welcome));
+    welcomes_learn(&s->pool->welcomes, &s->home->pools->varsets, s->startup_vars, buf_text(&s->greeting->welcome));
     greet_welcome(s);
 }
 
@@ -352,7 +366,7 @@ void admit_lent(struct session *s, struct backend *b)
         session_fail(s, REASON_STARTUP_PACKET, "startup packet too large", NULL);
     } else if (sql.len) {
         backend_run(b, buf_text(&sql), &ops, s);
-    } else if (s->startup_vars && !pool_welcome(s->pool, s->startup_vars).at) {
+    } else if (!knows_welcome(s)) {
         ask_parameters(s, b);
     } else {
         greet_welcome(s);

@@ -28,7 +28,7 @@ void greet_start(struct session *s, unsigned listener, bool is_unix, bool too_ma
     buf_init(&g->in, GREET_INPUT_MAX);
     buf_init(&g->variables, VARIABLES_MAX);
     buf_init(&g->unknown, VARIABLES_MAX);
-    buf_init(&g->welcome, VARIABLES_MAX);
+    buf_init(&g->welcome, WELCOME_MAX);
     s->greeting = g;
 }
 
@@ -180,7 +180,7 @@ static void copy_name(struct text value, char *out, bool *too_long)
 struct startup {
     struct greeting *g;
     bool too_long, full, bad_options, bad_replication;
-    char fault[OPTIONS_FAULT]; /* of the options */
+    char fault[OPTIONS_FAULT]; /* what is bad about them */
 };
 
 static void take_variable(void *arg, struct text name, struct text value)
@@ -219,6 +219,8 @@ static void take_replication(struct startup *st, struct text value)
             return;
         }
     st->bad_replication = true;
+    if (!st->bad_options)
+        snprintf(st->fault, sizeof(st->fault), "invalid value for parameter \"replication\": \"%.80s\"", value.at);
 }
 
 static void take_parameter(void *arg, struct text name, struct text value)
@@ -277,7 +279,9 @@ static void on_startup(struct session *s, uint32_t version, struct text params)
         session_fail(s, REASON_PROTOCOL_VERSION, text, NULL);
         return;
     }
-    if (!wire_startup_each(params, take_options, &st) || !wire_startup_each(params, take_parameter, &st)) {
+    bool whole = wire_startup_each(params, take_options, &st);
+    g->options_len = g->variables.len;
+    if (!whole || !wire_startup_each(params, take_parameter, &st)) {
         session_fail(s, REASON_STARTUP_PACKET, "invalid startup packet layout: expected terminator as last byte", NULL);
         return;
     }
@@ -289,7 +293,7 @@ static void on_startup(struct session *s, uint32_t version, struct text params)
         session_fail(s, REASON_OPTIONS, st.fault,
                      text_starts(text_of(st.fault), "invalid") ? "Try \"postgres --help\" for more information." : NULL);
     else if (st.bad_replication)
-        session_fail(s, REASON_STARTUP_VALUE, "invalid value for parameter \"replication\"", "Valid values are: \"false\", 0, \"true\", 1, \"database\".");
+        session_fail(s, REASON_STARTUP_VALUE, st.fault, "Valid values are: \"false\", 0, \"true\", 1, \"database\".");
     else if (g->listener->tls == CONF_TLS_REQUIRE && !s->client.ssl && !g->is_unix)
         session_fail(s, REASON_TLS_REQUIRED, NULL, NULL);
     else if (!g->user[0])

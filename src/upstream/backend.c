@@ -94,6 +94,7 @@ bool backend_parameter(struct backend *b, struct text body)
         old.len -= size;
     }
     ok = ok && wire_parameter(&all, name, value);
+    b->reported = true;
     buf_free(ok ? &b->parameters : &all);
     if (ok)
         b->parameters = all;
@@ -272,7 +273,11 @@ static bool idle_message(struct backend *b, char type, struct text body)
             pool_node_leaves(b);
         return false;
     }
-    return type == 'S' ? backend_parameter(b, body) : type == 'N' || type == 'A';
+    if (type == 'S' && backend_parameter(b, body)) {
+        pool_reported(b);
+        return true;
+    }
+    return type == 'N' || type == 'A';
 }
 
 static void on_readable(struct stream *s)

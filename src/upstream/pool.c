@@ -75,15 +75,7 @@ static void pool_free(struct pool *p)
 {
     map_remove(&p->home->pools, (struct text){p->key, p->key_len});
     timer_stop(&p->timer);
-    size_t i = 0;
-    for (struct buf *w; (w = map_each(&p->welcomes, &i));) {
-        struct varset *v;
-        memcpy(&v, w->at, sizeof(v));
-        varset_drop(&v);
-        buf_free(w);
-        mem_free(w);
-    }
-    map_free(&p->welcomes);
+    welcomes_free(&p->welcomes);
     char *const texts[] = {p->key, p->tenant, p->database, p->dbname, p->role};
     for (size_t k = 0; k < COUNT_OF(texts); k++)
         mem_free(texts[k]);
@@ -251,44 +243,6 @@ void pool_drop(struct pool **at)
     }
 }
 
-/* ---- what a login is told ---- */
-
-/* No variables and an empty set are one. */
-static struct varset *canonical(const struct varset *v)
-{
-    return v && v->count ? (struct varset *)v : NULL;
-}
-
-static struct text welcome_key(struct varset *const *v)
-{
-    return (struct text){(const char *)v, sizeof(*v)};
-}
-
-/* A welcome is kept as a buffer: the varset's pointer (which is the key), then the messages. */
-struct text pool_welcome(const struct pool *p, const struct varset *vars)
-{
-    struct varset *v = canonical(vars);
-    struct buf *w = map_get(&p->welcomes, welcome_key(&v));
-    return w ? (struct text){w->at + sizeof(v), w->len - sizeof(v)} : (struct text){NULL, 0};
-}
-
-void pool_learn_welcome(struct pool *p, struct varset *vars, struct text messages)
-{
-    enum { WELCOMES_MAX = 64 };
-    vars = canonical(vars);
-    if (pool_welcome(p, vars).at || p->welcomes.count >= WELCOMES_MAX)
-        return;
-    struct buf *w = NEW(struct buf);
-    buf_init(w, messages.len + sizeof(vars));
-    if (!buf_put(w, &vars, sizeof(vars)) || !buf_put(w, messages.at, messages.len)) {
-        buf_free(w);
-        mem_free(w);
-        return;
-    }
-    varset_ref(vars);
-    map_put(&p->welcomes, (struct text){w->at, sizeof(vars)}, w);
-}
-
 /* ---- opening ---- */
 
 /* What the opening of one connection has been through. */
@@ -405,8 +359,6 @@ static void opened(struct backend *b, enum reason why, const struct server_error
         p->retry_at = 0;
         b->born = now;
         counter_add(p->home->counters, COUNTER_BACKENDS_OPENED, 1);
-        if (!b->startup)
-            pool_learn_welcome(p, NULL, buf_text(&b->parameters));
         pool_available(b);
         return;
     }
@@ -499,7 +451,7 @@ static struct pool_ask *unserved(const struct pool *p)
 /* Room for one more: an idle connection that nobody of those who wait can use makes way. */
 static bool make_room(struct pool *p)
 {
-    if (total_of(p) >= p->size && !list_is_empty(&p->idle) && !p->paused) {
+    if (total_of(p) >= p->size && !list_is_empty(&p->idle)) {
         struct backend *oldest = LIST_LAST(&p->idle, struct backend, in_pool);
         list_remove(&p->idle, &oldest->in_pool);
         backend_become(oldest, BACKEND_CLOSED);
@@ -541,7 +493,7 @@ static struct backend *idle_of(const struct pool *p, const struct varset *startu
 
 struct backend *pool_request(struct pool *p, struct pool_ask *ask)
 {
-    struct backend *b = p->row && !p->paused ? idle_of(p, ask->startup) : NULL;
+    struct backend *b = p->row ? idle_of(p, ask->startup) : NULL;
     if (b) {
         list_remove(&p->idle, &b->in_pool);
         lend(p, b, ask->user);
@@ -600,7 +552,7 @@ static void on_pool_timer(struct timer *t)
  * could make way for the first: clients of one kind must not starve the others. */
 static struct pool_ask *taker_of(const struct pool *p, const struct backend *b, uint64_t now)
 {
-    struct pool_ask *first = p->paused ? NULL : LIST_FIRST(&p->waiting, struct pool_ask, node);
+    struct pool_ask *first = LIST_FIRST(&p->waiting, struct pool_ask, node);
     if (!first || first->startup == b->startup)
         return first;
     bool would_help = b->state != BACKEND_LOGIN && total_of(p) + 1 >= p->size && count_of(&p->opening, first->startup) == 0 &&
@@ -612,6 +564,7 @@ void pool_available(struct backend *b)
 {
     struct pool *p = b->pool;
     uint64_t now = loop_now(p->home->loop);
+    pool_reported(b);
     if (list_is_linked(&b->in_pool))
         list_remove(b->state == BACKEND_LOGIN ? &p->opening : b->state == BACKEND_BUSY ? &p->busy : &p->cleaning,
                     &b->in_pool);
@@ -680,6 +633,14 @@ void pool_lost(struct backend *b)
     log_debug(tag, "connection lost while %s", backend_state_name(b->state));
     b->doomed = true;
     pool_discard(b);
+}
+
+void pool_reported(struct backend *b)
+{
+    if (!b->reported || b->startup || (b->vars && b->vars->count))
+        return;
+    b->reported = false;
+    welcomes_base(&b->pool->welcomes, buf_text(&b->parameters));
 }
 
 void pool_node_leaves(struct backend *b)

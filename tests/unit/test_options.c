@@ -50,7 +50,7 @@ int main(void)
         {"-c", "", INVALID "-c"},
         {"-c a", "", "-c a requires a value"},
         {"-c =b", "", "-c =b requires a value"},
-        {"--a-b", "", "--a_b requires a value"},
+        {"--a-b", "", "--a-b requires a value"},
         {"--=b", "", "--=b requires a value"},
         {"--", "", INVALID "--"},
         {"-", "", INVALID "-"},
@@ -74,5 +74,13 @@ int main(void)
     memset(longer, 'x', sizeof(longer) - 1);
     longer[sizeof(longer) - 1] = '\0';
     ok(!options_each(text_of(longer), note, NULL, fault) && strlen(fault) < sizeof(fault), "a long word is cut in the sentence");
+    struct buf again;
+    buf_init(&again, 256);
+    ok(options_put(&again, TEXT("a"), TEXT("one \\ word")) && options_put(&again, TEXT("b"), TEXT("")) &&
+           text_is(buf_text(&again), "-c a=one\\ \\\\\\ word -c b="), "settings become options");
+    pairs[0] = '\0';
+    ok(options_each(buf_text(&again), note, NULL, fault), "which can be read");
+    is_text(pairs, "[a|one \\ word][b|]", "and are the same");
+    buf_free(&again);
     return tap_done();
 }
