@@ -65,5 +65,7 @@ void relay_settle_owed(struct session *s);
 void relay_fail_owed(struct session *s);
 /* Replies of our own whose turn has come. */
 void reply_local(struct session *s);
+/* The process id that a notification's sender has for this client. */
+uint32_t reply_sender(const struct session *s, uint32_t pid);
 
 #endif

@@ -453,12 +453,13 @@ static void on_backend_drained(struct backend_user *u, struct backend *b)
 static void on_notified(struct backend_user *u, struct backend *b, struct text body)
 {
     struct session *s = CONTAINER_OF(u, struct session, user);
-    char head[WIRE_HEADER] = {'A'};
-    if (s->greeting)
+    char head[WIRE_HEADER + 4] = {'A'};
+    if (s->greeting || body.len < 4)
         return;
     wire_set_u32(head + 1, (uint32_t)(body.len + 4));
+    wire_set_u32(head + WIRE_HEADER, reply_sender(s, wire_u32(body.at)));
     stream_put(&s->client, head, sizeof(head));
-    stream_put(&s->client, body.at, body.len);
+    stream_put(&s->client, body.at + 4, body.len - 4);
     stream_flush(&s->client);
 }
 

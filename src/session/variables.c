@@ -272,6 +272,15 @@ void variables_discarded(struct session *s)
     }
 }
 
+/* Another encoding: what else is set must be known in it. */
+static bool reencodes(const struct session *s)
+{
+    for (unsigned i = 0; i < s->touched->count; i++)
+        if (strcmp(s->touched->names[i], "client_encoding") == 0)
+            return !varset_is_ascii(s->vars);
+    return false;
+}
+
 static bool any_touched(const struct session *s)
 {
     return s->touched && (s->touched->all || s->touched->count);
@@ -392,12 +401,12 @@ static void ask_variables(struct session *s)
     struct var names[TOUCHED_MAX];
     struct buf sql;
     a->session = s;
-    a->whole = t->all;
     buf_init(&a->text, VARSET_MAX_BYTES);
     buf_init(&sql, VARSET_MAX_BYTES);
     for (unsigned i = 0; i < t->count; i++)
         names[i].name = text_of(t->names[i]);
     bool ok;
+    t->all = a->whole = t->all || reencodes(s);
     if (t->all) {
         /* What was known, what this transaction named, and all that the server calls set. */
         struct var more[TOUCHED_MAX];

@@ -118,7 +118,7 @@ void recycle_start(struct backend *b)
         timer_init(&b->recycle->deadline, b->stream.loop, on_deadline);
         timer_start(&b->recycle->deadline, b->pool->row ? b->pool->row->cancel_timeout : 0);
     }
-    if (b->doomed || b->stream.broken) {
+    if (b->doomed || b->owed.unsure || b->stream.broken) {
         give_up(b, "it is not to be used again");
         return;
     }

@@ -200,6 +200,18 @@ def test_listen_and_notify(two, login):
     assert body[4:] == b"news\0extra\0"
 
 
+def test_own_notifications_are_told_apart(two, login, database):
+    """Programs tell what they sent themselves by the process id that they were given."""
+    a, b = login(two, database), login(two, database)
+    a.query("LISTEN news")
+    said = a.ask(wire.query("NOTIFY news, 'own'"))
+    own = next(body for kind, body in said if kind == "A")
+    assert int.from_bytes(own[:4], "big") == a.key[0]
+    b.query("NOTIFY news, 'others'")
+    others = a.expect("A")
+    assert int.from_bytes(others[:4], "big") != a.key[0]
+
+
 def test_cursor_with_hold(two, login):
     a, b = login(two), login(two)
     a.query("DECLARE held CURSOR WITH HOLD FOR SELECT * FROM generate_series(1, 3)")
@@ -334,6 +346,32 @@ def test_encoding_of_one_client_is_not_the_others(one, login):
         a.send(wire.message("Q", b"SELECT '\xe9'\0"))
         assert a.until("Z")[1][1].endswith(b"\0\0\0\1\xe9")
         assert b.query("SELECT 'é'") == [["é"]]
+
+
+@pytest.mark.parametrize("encoding, value", [("UTF8", "é世"), ("LATIN1", "é")])
+def test_value_is_the_same_behind_a_client_of_another_encoding(one, login, encoding, value):
+    python = {"UTF8": "utf-8", "LATIN1": "latin-1"}
+    a, b = login(one, client_encoding=encoding), login(one, client_encoding="LATIN1")
+    c = login(one, client_encoding="UTF8")
+
+    def ask(client, sql, said):
+        got = client.ask(wire.message("Q", sql.encode(said) + b"\0"))
+        assert not wire.errors(got)
+        return next((wire_value(body) for kind, body in got if kind == "D"), None)
+
+    def wire_value(body):
+        return body[6:]
+
+    ask(a, f"SET my.v = '{value}'", python[encoding])
+    for _ in range(2):
+        for other in (b, c):
+            ask(other, "SELECT 1", "ascii")
+            assert ask(a, "SHOW my.v", "ascii") == value.encode(python[encoding])
+    # a value outlives the encoding in which it was set
+    a.query("SET client_encoding = 'UTF8'")
+    for other in (b, c):
+        ask(other, "SELECT 1", "ascii")
+        assert ask(a, "SHOW my.v", "ascii") == value.encode()
 
 
 def test_refused_set_of_one_client_is_not_undone_at_the_cost_of_the_next(one, login):
