@@ -76,7 +76,6 @@ static const struct rule rules[] = {
     {FIRST, "unlisten", SQL_UNLISTEN, ANY, NULL},
     {FIRST, "load", SQL_LOAD, ANY, NULL},
     {FIRST, "do", SQL_DO, ANY, NULL},
-    {FIRST, "call", SQL_DO, ANY, NULL},
     {FIRST, "copy", SQL_COPY, ANY, NULL},
     {FIRST, "start_replication", SQL_REPLICATION, ANY, NULL},
     {FIRST, "identify_system", SQL_REPLICATION, ANY, NULL},
@@ -148,7 +147,7 @@ static const struct rule rules[] = {
      "default_transaction_isolation,default_transaction_read_only,default_transaction_deferrable"},
 };
 
-enum { CALLS = SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE };
+enum { CALLS = SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE | SQL_CURRVAL | SQL_SEED };
 
 static struct text word_of(const struct sql_scan_state *st)
 {
@@ -384,9 +383,10 @@ static uint32_t call_effects(const struct sql_scan_state *st)
     } calls[] = {
         {"set_config", SQL_SET_CONFIG},
         {"setval", SQL_SEQUENCE},
+        {"setseed", SQL_SEED},
         {"nextval", SQL_SEQUENCE},
-        {"currval", SQL_SEQUENCE},
-        {"lastval", SQL_SEQUENCE},
+        {"currval", SQL_CURRVAL},
+        {"lastval", SQL_CURRVAL},
         {"pg_advisory_lock", SQL_ADVISORY_LOCK},
         {"pg_advisory_lock_shared", SQL_ADVISORY_LOCK},
         {"pg_try_advisory_lock", SQL_ADVISORY_LOCK},
