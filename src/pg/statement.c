@@ -76,6 +76,7 @@ static const struct rule rules[] = {
     {FIRST, "unlisten", SQL_UNLISTEN, ANY, NULL},
     {FIRST, "load", SQL_LOAD, ANY, NULL},
     {FIRST, "do", SQL_DO, ANY, NULL},
+    {FIRST, "call", SQL_DO, ANY, NULL},
     {FIRST, "copy", SQL_COPY, ANY, NULL},
     {FIRST, "start_replication", SQL_REPLICATION, ANY, NULL},
     {FIRST, "identify_system", SQL_REPLICATION, ANY, NULL},
@@ -147,7 +148,7 @@ static const struct rule rules[] = {
      "default_transaction_isolation,default_transaction_read_only,default_transaction_deferrable"},
 };
 
-enum { CALLS = SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE | SQL_CURRVAL | SQL_SEED };
+enum { CALLS = SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE | SQL_SEQUENCE_READ | SQL_SEED };
 
 static struct text word_of(const struct sql_scan_state *st)
 {
@@ -385,8 +386,8 @@ static uint32_t call_effects(const struct sql_scan_state *st)
         {"setval", SQL_SEQUENCE},
         {"setseed", SQL_SEED},
         {"nextval", SQL_SEQUENCE},
-        {"currval", SQL_CURRVAL},
-        {"lastval", SQL_CURRVAL},
+        {"currval", SQL_SEQUENCE_READ},
+        {"lastval", SQL_SEQUENCE_READ},
         {"pg_advisory_lock", SQL_ADVISORY_LOCK},
         {"pg_advisory_lock_shared", SQL_ADVISORY_LOCK},
         {"pg_try_advisory_lock", SQL_ADVISORY_LOCK},

@@ -17,7 +17,7 @@ bool sequences_lent(struct session *s)
 
 bool sequences_may_run(struct session *s, uint32_t effects)
 {
-    if (!(effects & SQL_CURRVAL) || !s->strange_numbers || s->backend->owed.status != 'I' || !backend_is_clean(s->backend))
+    if (!(effects & SQL_SEQUENCE_READ) || !s->strange_numbers || s->backend->owed.status != 'I' || !backend_is_clean(s->backend))
         return true;
     s->strange_numbers = false;
     relay_tune(s, TEXT("DISCARD SEQUENCES"));
@@ -28,7 +28,7 @@ void sequences_run(struct session *s, uint32_t effects)
 {
     if (effects & SQL_SEQUENCE)
         s->draws_numbers = true;
-    else if ((effects & SQL_CURRVAL) && !s->draws_numbers)
+    else if ((effects & SQL_SEQUENCE_READ) && !s->draws_numbers)
         s->pool->reads_sequences = s->reads_numbers = true;
 }
 

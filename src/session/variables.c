@@ -130,14 +130,16 @@ static bool was_reset(const struct touched *t, struct text name)
     return false;
 }
 
-/* A DO block does what a program may do: all that can be asked is asked for behind it, and its
- * text is searched for the variables that the server has no list of. The connection is reset
- * before another session has it. */
+/* A DO block or a procedure does what a program may do: all that can be asked is asked for
+ * behind it. A block's text is searched for the variables that the server has no list of, and its
+ * connection is reset before another session has it. */
 static void suspect(struct session *s, struct text sql)
 {
     touched_of(s)->all = true;
     for (size_t i = 0; i < COUNT_OF(askable); i++)
         s->suspects |= (uint16_t)askable[i];
+    if (sql.at && text_starts(sql, "CALL"))
+        return;
     s->backend->dirty = true;
     if (!sql.at || (memmem(sql.at, sql.len, "set_config", 10) && !sql_set_config_names(sql, touch_named, s)))
         pin(s, PIN_SET_CONFIG);
@@ -159,7 +161,7 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
         touched_of(s)->all = true;
     if (effects & SQL_DO)
         suspect(s, sql);
-    if (effects & (SQL_SEQUENCE | SQL_CURRVAL))
+    if (effects & (SQL_SEQUENCE | SQL_SEQUENCE_READ))
         sequences_run(s, effects);
     note_resets(s, scan);
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
