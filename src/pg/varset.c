@@ -244,7 +244,8 @@ bool varset_ask_all(const struct varset *known, struct buf *sql)
 bool var_is_settable(struct text name)
 {
     static const char *const fixed[] = {"is_superuser", "server_version", "server_encoding",
-                                        "integer_datetimes", "in_hot_standby", "server_version_num"};
+                                        "integer_datetimes", "in_hot_standby", "server_version_num",
+                                        "seed" /* cannot be read */};
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
         if (text_is_nocase(name, fixed[i]))
             return false;

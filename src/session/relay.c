@@ -71,11 +71,14 @@ static bool suits(struct session *s)
 {
     static const struct task_ops ops = {NULL, tuned};
     struct backend *b = s->backend;
-    if (b->vars == s->vars || !s->is_transaction_mode)
+    /* What another one's nextval() gave is not to be read as this one's. */
+    bool forgets = s->ask.wants_own && !s->ask.is_own;
+    s->ask.wants_own = false;
+    if ((b->vars == s->vars && !forgets) || !s->is_transaction_mode)
         return true;
     struct buf sql;
     buf_init(&sql, 8 * VARSET_MAX_BYTES);
-    bool ok = varset_replay(b->vars, s->vars, &sql);
+    bool ok = varset_replay(b->vars, s->vars, &sql) && (!forgets || buf_put_text(&sql, "DISCARD SEQUENCES"));
     if (ok && sql.len == 0) {
         varset_drop(&b->vars);
         b->vars = varset_ref(s->vars);

@@ -25,6 +25,8 @@ static const struct {
     {SQL_ADVISORY_LOCK, PIN_ADVISORY_LOCK, "advisory_lock"},
     {SQL_SET_CONFIG, PIN_SET_CONFIG, "set_config"},
     {SQL_LOAD, PIN_LOAD, "load"},
+    {SQL_SEQUENCE_READ, PIN_SEQUENCE, "sequence"},
+    {SQL_SEED, PIN_SEED, "seed"},
     {0, PIN_LARGE_STATEMENT, "large_statement"},
 };
 
@@ -98,6 +100,15 @@ static void pin(struct session *s, enum pin why)
     }
 }
 
+/* A DO block or a procedure may have done anything: the server is asked for all of it. */
+static void note_anything(struct session *s)
+{
+    touched_of(s)->all = true;
+    s->pin_effects = 1;
+    for (size_t i = 0; i < COUNT_OF(askable); i++)
+        s->pins |= (uint16_t)askable[i];
+}
+
 static void touch_named(void *arg, struct text name)
 {
     variables_touch(arg, name);
@@ -136,8 +147,10 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     /* set_config() with its name written out is as good as SET. */
     if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s))
         effects &= ~(uint32_t)SQL_SET_CONFIG;
-    for (unsigned i = 0; i < scan->name_count; i++)
+    for (unsigned i = 0; i < scan->name_count; i++) {
         variables_touch(s, text_of(scan->names[i]));
+        effects |= strcmp(scan->names[i], "seed") == 0 ? SQL_SEED : 0; /* it cannot be read back */
+    }
     if (effects & SQL_SETS_UNKNOWN)
         touched_of(s)->all = true;
     note_resets(s, scan);
@@ -148,6 +161,8 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
         }
     if ((effects & UNDO) && s->pins)
         s->pin_effects = 1;
+    if (effects & SQL_DO)
+        note_anything(s);
     if ((effects & (SQL_DISCARD | SQL_TEMPORARY)) && s->backend)
         s->backend->dirty = true;
 }
@@ -443,10 +458,12 @@ static void on_pin_row(void *arg, struct backend *b, const struct text *columns,
 static void on_pins(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     struct session *s = arg;
-    if (lost)
+    if (lost) {
         relay_lost(s, REASON_BACKEND_LOST);
-    else
-        relay_settle(s); /* an error leaves the pins as they are, which is safe */
+        return;
+    }
+    s->backend->dirty = s->backend->dirty || s->pins;
+    relay_settle(s); /* an error leaves the pins as they are, which is safe */
 }
 
 static void ask_pins(struct session *s)

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "session/variables.h"
+
 struct stream *walk_backend(struct request_walk *w)
 {
     return &w->s->backend->stream;
@@ -49,12 +51,32 @@ enum step walk_violation(struct request_walk *w, const char *what)
     return STEP_STOP;
 }
 
+/* A Parse of a text that reads what this session's nextval() gave. */
+static bool reads_sequences(const struct request_walk *w)
+{
+    struct sql_scan scan;
+    struct wire_reader r = wire_read(walk_body(w));
+    wire_get_z(&r);
+    struct text sql = wire_get_z(&r);
+    if (r.bad || !sql_may_have_effects(sql.at, sql.len))
+        return false;
+    sql_scan_begin(&scan, walk_standard_strings(w->s));
+    sql_scan_feed(&scan, sql.at, sql.len);
+    sql_scan_end(&scan);
+    return scan.effects & SQL_SEQUENCE_READ;
+}
+
 /* A backend, or the message was refused (dropped, on we go), or we wait. STEP_ON with *have
  * false: look at the input again. */
 enum step walk_need(struct request_walk *w, char type, bool *have)
 {
     struct session *s = w->s;
+    bool reads = type == 'P' && s->is_transaction_mode && walk_is_whole(w) && reads_sequences(w);
+    if (reads && !s->backend)
+        s->ask.wants_own = true;
     *have = relay_need_backend(s, type);
+    if (*have && reads) /* when it is bound, perhaps by a later batch, it must still be there */
+        variables_effects(s, &(struct sql_scan){.effects = SQL_SEQUENCE_READ}, (struct text){NULL, 0});
     if (*have)
         return STEP_ON;
     if (s->state == SESSION_CLOSED || relay_is_blocked(s))

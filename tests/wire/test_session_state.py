@@ -212,6 +212,81 @@ def test_own_notifications_are_told_apart(two, login, database):
     assert int.from_bytes(others[:4], "big") != a.key[0]
 
 
+@pytest.fixture
+def sequence(stand):
+    stand.postgres.sql("CREATE SEQUENCE numbers", "acme", "acme_rw")
+    yield "numbers"
+    stand.postgres.sql("DROP SEQUENCE numbers", "acme", "acme_rw")
+
+
+@pytest.mark.parametrize("how", ["query", "extended"])
+def test_currval_is_the_sessions_own(two, login, sequence, how):
+    a, b = login(two), login(two)
+    assert a.query(f"SELECT nextval('{sequence}')") == [["1"]]
+    for n in range(3):  # from its first use on the session keeps its connection
+        assert getattr(a, how)(f"SELECT currval('{sequence}'), lastval()") == [["1"] * 2]
+        assert getattr(b, how)(f"SELECT nextval('{sequence}')") == [[str(n + 2)]]
+
+
+@pytest.mark.parametrize("how", ["query", "extended"])
+def test_currval_is_never_anothers(one, login, sequence, how):
+    a, b = login(one), login(one)
+    a.query(f"SELECT nextval('{sequence}')")
+    b.query(f"SELECT nextval('{sequence}')")
+    with pytest.raises(wire.ServerError) as caught:
+        getattr(a, how)(f"SELECT currval('{sequence}')")
+    assert caught.value.code == "55000"
+
+
+def test_currval_that_was_prepared_before(two, login, sequence):
+    a, b = login(two), login(two)
+    a.query(f"SELECT nextval('{sequence}')")
+    a.ask(wire.parse(f"SELECT currval('{sequence}')", "s1"), wire.sync())
+    b.query(f"SELECT nextval('{sequence}')")
+    got = a.ask(wire.bind("s1"), wire.execute(), wire.sync())
+    assert wire.rows(got) == [["1"]]
+
+
+@pytest.mark.parametrize("seed", ["SELECT setseed(0.5)", "SET SEED TO 0.5", "SET seed = 0.5"])
+def test_seed_is_the_sessions_own(two, login, seed):
+    def numbers(between):
+        a, b = login(two), login(two)
+        a.query(seed)
+        out = []
+        for n in range(3):
+            if between:
+                b.query("SELECT setseed(0.1), random()")
+            out += a.query("SELECT random()")
+        a.close()
+        b.close()
+        return out
+    assert numbers(True) == numbers(False)
+
+
+def test_do_block_may_do_anything(two, login):
+    a, b = login(two), login(two)
+
+    def do(body):
+        a.query(f"DO $$ BEGIN {body} END $$")
+        b.query("BEGIN")  # whatever connection a gave back is b's now
+        b.query("SELECT 1")
+
+    do("PERFORM set_config('work_mem', '5MB', false);")
+    assert show(a, "work_mem") == "5MB"
+    b.query("COMMIT")
+    assert show(b, "work_mem") != "5MB"
+    do("CREATE TEMP TABLE t_do AS SELECT 5 AS five;")
+    assert a.query("SELECT five FROM t_do") == [["5"]]
+    a.query("DROP TABLE t_do")
+    b.query("COMMIT")
+    do("LISTEN done;")
+    assert a.query("SELECT pg_listening_channels()") == [["done"]]
+    b.query("NOTIFY done")
+    b.query("COMMIT")
+    assert a.expect("A")
+    a.query("UNLISTEN *")
+
+
 def test_cursor_with_hold(two, login):
     a, b = login(two), login(two)
     a.query("DECLARE held CURSOR WITH HOLD FOR SELECT * FROM generate_series(1, 3)")
