@@ -392,6 +392,13 @@ def test_encoding_of_one_client_is_not_the_others(one, login):
         assert b.query("SELECT 'é'") == [["é"]]
 
 
+def test_datestyle_in_part_does_not_add_to_anothers(one, login):
+    a, b = login(one, DateStyle="ISO"), login(one)
+    for _ in range(2):
+        b.query("SET DateStyle = 'German, DMY'")
+        assert show(a, "DateStyle") == "ISO, MDY"
+
+
 @pytest.mark.parametrize("encoding, value", [("UTF8", "é世"), ("LATIN1", "é")])
 def test_value_is_the_same_behind_a_client_of_another_encoding(one, login, encoding, value):
     python = {"UTF8": "utf-8", "LATIN1": "latin-1"}
