@@ -484,11 +484,12 @@ static void lend(struct pool *p, struct backend *b, struct pool_ask *ask)
     ask->lending = b->lending = ++p->lent;
 }
 
+/* One with news in this turn has probably died: what is sent to it would be lost. */
 static struct backend *idle_of(const struct pool *p, const struct pool_ask *ask)
 {
     struct backend *first = NULL;
     LIST_EACH(&p->idle, struct backend, in_pool, b) {
-        if (b->startup != ask->startup)
+        if (b->startup != ask->startup || stream_has_news(&b->stream))
             continue;
         if (!ask->wants_own || (ask->lending && b->lending == ask->lending))
             return b;
@@ -597,6 +598,15 @@ void pool_available(struct backend *b)
     counter_add(p->home->counters, COUNTER_WAITED_US, waited);
     lend(p, b, ask);
     ask->ops->lent(ask, b);
+}
+
+void pool_offer(struct backend *b)
+{
+    struct pool *p = b->pool;
+    if (b->state != BACKEND_IDLE || !taker_of(p, b, loop_now(p->home->loop)))
+        return;
+    list_remove(&p->idle, &b->in_pool);
+    pool_available(b);
 }
 
 void pool_return(struct pool *p, struct backend **lent)

@@ -100,6 +100,14 @@ static void drain(struct backend *b)
     }
 }
 
+/* DISCARD ALL leaves traces that a program can see: libraries stay loaded, a temporary schema
+ * stays, and a variable of no module is empty instead of unknown. */
+static bool is_for_one(const struct backend *b)
+{
+    const struct conf_database *row = b->pool->row;
+    return row && row->pool_mode == CONF_POOL_SESSION && !row->session_reuse;
+}
+
 void recycle_start(struct backend *b)
 {
     if (b->state == BACKEND_BUSY || b->state == BACKEND_HELD)
@@ -121,6 +129,10 @@ void recycle_start(struct backend *b)
     }
     if (b->cancels) { /* at rest, and it must stay so: what the cancel hits must be nobody's */
         backend_become(b, BACKEND_HELD);
+        return;
+    }
+    if (is_for_one(b)) {
+        give_up(b, "a client in session mode has a server process of its own");
         return;
     }
     if (b->owed.status != 'I') {

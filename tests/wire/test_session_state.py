@@ -353,7 +353,7 @@ def test_session_mode_keeps_one_backend_and_everything_in_it(gate, login):
 
 
 def test_session_mode_resets_before_the_next_client(make_gate, login):
-    gate = make_gate({"database acme_session": {"pool_size": 1}})
+    gate = make_gate({"database acme_session": {"pool_size": 1, "session_reuse": "on"}})
     a = login(gate, "acme_session")
     a.query("SET work_mem = '13MB'")
     a.query("CREATE TEMP TABLE secret AS SELECT 1")
@@ -364,6 +364,37 @@ def test_session_mode_resets_before_the_next_client(make_gate, login):
     for sql in ("SELECT * FROM secret", "EXECUTE p"):
         with pytest.raises(wire.ServerError):
             b.query(sql)
+
+
+def leave_traces(gate, login):
+    """What a client leaves behind that DISCARD ALL does not undo; its server process."""
+    a = login(gate, "acme_session")
+    a.query("SET trace.mark = 'x'")
+    a.query("CREATE TEMP TABLE passing (n int)")
+    pid = a.query("SELECT pg_backend_pid()")
+    a.send(wire.terminate())
+    return pid
+
+
+def test_session_mode_gives_each_client_a_server_process_of_its_own(make_gate, login):
+    gate = make_gate({"database acme_session": {"pool_size": 1}})
+    for _ in range(3):
+        pid = leave_traces(gate, login)
+        b = login(gate, "acme_session")
+        assert b.query("SELECT pg_backend_pid()") != pid
+        assert b.query("SELECT pg_my_temp_schema()") == [["0"]]
+        with pytest.raises(wire.ServerError) as caught:
+            show(b, "trace.mark")
+        assert caught.value.code == "42704"
+        b.send(wire.terminate())
+
+
+def test_session_mode_uses_a_server_connection_again_when_so_set(make_gate, login):
+    gate = make_gate({"database acme_session": {"pool_size": 1, "session_reuse": "on"}})
+    pid = leave_traces(gate, login)
+    b = login(gate, "acme_session")
+    assert b.query("SELECT pg_backend_pid()") == pid
+    assert show(b, "trace.mark") == ""
 
 
 def test_tenants_never_share_a_server_connection(one, login):
