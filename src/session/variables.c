@@ -327,6 +327,9 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
     /* Variables that no module has defined are in no list; they are reset to nothing. */
     if (count > 2 && !columns[2].at && columns[1].at && columns[1].len == 0)
         is_reset = a->session->resets;
+    /* Nor is the role. */
+    if (count > 2 && !columns[2].at && text_is(columns[0], "role") && text_is(columns[1], "none"))
+        is_reset = was_reset(a->touched, columns[0]);
     char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
     (void)(buf_put(&a->text, &kind, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
            buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));

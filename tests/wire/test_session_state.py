@@ -148,9 +148,24 @@ def test_set_that_fails_is_not_kept(one, login):
     assert show(a, "work_mem") == show(b, "work_mem")
 
 
-def test_set_role_stays_with_its_session(one, login, stand):
+@pytest.fixture
+def team(stand):
     stand.postgres.sql("DO $$ BEGIN CREATE ROLE acme_team; EXCEPTION WHEN duplicate_object THEN END $$;"
                        " GRANT acme_team TO acme_rw")
+    return "acme_team"
+
+
+def test_reset_role_goes_back_to_the_startup_packets(one, login, team):
+    a, b = login(one, role=team), login(one)
+    for back, role in (("RESET ROLE", team), ("SET ROLE NONE", "acme_rw"), ("RESET ALL", "acme_rw"),
+                       ("DISCARD ALL", team)):
+        a.query("SET ROLE acme_rw")
+        a.query(back)
+        b.query("SELECT 1")
+        assert a.query("SELECT current_user") == [[role]], back
+
+
+def test_set_role_stays_with_its_session(one, login, team):
     a, b = login(one), login(one)
     a.query("SET ROLE acme_team")
     assert b.query("SELECT current_user") == [["acme_rw"]]
