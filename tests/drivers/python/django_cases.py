@@ -270,7 +270,7 @@ def bulk():
                 list(Thing.objects.filter(data__k__i__in=[3, 4]).annotate(u=Upper("name"), n=Length("name")).values_list("u", "n").order_by("u")),
                 Thing.objects.update(price=Case(When(price__gt=100, then=Value(0)), default=F("price") * 2, output_field=models.DecimalField())),
                 str(Thing.objects.aggregate(s=models.Sum("price"), a=models.Avg("price"))),
-                Thing.objects.filter(name__regex=r"^n\\d{2}$").delete()[0], Thing.objects.count(),
+                Thing.objects.filter(name__regex=r"^n\d{2}$").delete()[0], Thing.objects.count(),
                 list(Thing.objects.filter(name="n1").union(Thing.objects.filter(name="n2")).values_list("name", flat=True).order_by("name"))]
     return out
 
