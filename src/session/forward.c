@@ -131,6 +131,8 @@ static enum step on_query(struct request_walk *w)
                 return s->state == SESSION_CLOSED ? STEP_STOP : STEP_ON;
         }
     }
+    if ((scan.effects & SQL_SEQUENCE_READ) && !s->backend)
+        s->ask.wants_own = true;
     enum step step = walk_need(w, 'Q', &have);
     if (step != STEP_ON || !have)
         return step;

@@ -164,7 +164,7 @@ void relay_lost(struct session *s, enum reason why)
     struct wire_fault f = fault_of(s, why, fate_of(s));
     if (cut || !s->is_transaction_mode || s->pins) {
         f.severity = "FATAL";
-        if (s->lost && f.why != REASON_COMMIT_LOST)
+        if (s->lost && (!s->is_transaction_mode || f.why != REASON_COMMIT_LOST))
             f.hint = NULL; /* to the letter what a client without a gateway reads */
         session_fail_fault(s, &f);
         return;

@@ -70,12 +70,13 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
 static bool borrow(struct session *s);
 
 /* The lent backend is brought to the session's variables. True when it suits already. */
-static bool suits(struct session *s)
+static bool suits(struct session *s, bool lent)
 {
     struct backend *b = s->backend;
     if (!s->is_transaction_mode)
         return true;
-    bool forgets = sequences_lent(s);
+    bool forgets = lent && sequences_lent(s);
+    s->ask.wants_own = false;
     if (b->vars == s->vars && !forgets)
         return true;
     struct buf sql;
@@ -157,7 +158,7 @@ static void on_lent(struct pool_ask *ask, struct backend *b)
         return;
     }
     s->backend = b;
-    if (!suits(s))
+    if (!suits(s, true))
         return;
     session_become(s, SESSION_ACTIVE);
     relay_resume(s);
@@ -187,7 +188,7 @@ static bool borrow(struct session *s)
         session_become(s, SESSION_QUEUED);
         return false;
     }
-    if (!suits(s))
+    if (!suits(s, true))
         return false;
     session_become(s, SESSION_ACTIVE);
     return true;
@@ -295,7 +296,7 @@ void relay_settle(struct session *s)
     s->bound = 0;
     touched_free(&s->touched);
     if (keep) {
-        if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s))
+        if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s, false))
             return; /* it went back to the server's defaults and is brought to the client's own */
         if (s->state == SESSION_ASKING)
             session_become(s, SESSION_ACTIVE);
