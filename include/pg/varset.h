@@ -52,6 +52,8 @@ bool varset_ask_all(const struct varset *known, struct buf *sql);
 
 /* Can a client set it at all (server_version, is_superuser and the like cannot)? */
 bool var_is_settable(struct text name);
+/* Does the server take it in the startup packet only (backend and superuser-backend variables)? */
+bool var_is_startup_only(struct text name);
 /* Quotes a literal: doubles quotes, E'' with doubled backslashes when there are any. */
 bool sql_put_literal(struct buf *sql, struct text value);
 

@@ -222,3 +222,15 @@ bool var_is_settable(struct text name)
             return false;
     return true;
 }
+
+bool var_is_startup_only(struct text name)
+{
+    /* The last two can be set later, to no effect. */
+    static const char *const names[] = {"ignore_system_indexes", "post_auth_delay", "log_connections", "log_disconnections",
+                                        "jit_debugging_support", "jit_profiling_support", "local_preload_libraries",
+                                        "session_preload_libraries"};
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        if (text_is_nocase(name, names[i]))
+            return true;
+    return false;
+}

@@ -326,8 +326,9 @@ void relay_release(struct session *s)
     b->sent_part = s->frame_left > 0 && s->frame_mode != FRAME_DROP;
     /* Replies to a client that has gone: the queue's entries belong to its names. */
     relay_settle_owed(s);
-    if (stream_held(&s->client) > 0)
-        stream_start_reading(&b->stream);
+    /* It may have stopped for a client that took nothing. A write that failed has emptied what was
+     * held since, so that does not tell. */
+    stream_start_reading(&b->stream);
     pool_return(s->pool, &s->backend);
 }
 

@@ -268,6 +268,8 @@ static enum take take_message(struct walk *w, char type, size_t size)
     if (type == 'S') {
         struct wire_reader r = wire_read(body);
         struct text name = wire_get_z(&r), value = wire_get_z(&r);
+        if (there == size && !backend_parameter(w->b, body))
+            return TAKE_LOST;
         put_run(w);
         if (variables_report(w->s, name, r.bad ? (struct text){"", 0} : value))
             return TAKE_DONE;

@@ -198,6 +198,7 @@ void session_close(struct session *s, enum reason why)
     names_clear(&s->names, true);
     varset_drop(&s->vars);
     varset_drop(&s->startup_vars);
+    varset_drop(&s->ask.startup);
     touched_free(&s->touched);
     answer_free(s);
     mem_free(s->scan);
@@ -242,7 +243,9 @@ void session_fail_with(struct session *s, enum reason why, const struct server_e
 {
     session_fail_fault(s, &(struct wire_fault){.severity = "FATAL", .why = why,
                                                .sqlstate = error ? error->sqlstate : NULL,
-                                               .message = error ? error->message : NULL});
+                                               .message = error ? error->message : NULL,
+                                               .detail = error && error->detail[0] ? error->detail : NULL,
+                                               .hint = error && error->hint[0] ? error->hint : NULL});
 }
 
 /* ---- what comes from outside ---- */
@@ -254,18 +257,26 @@ static bool is_between_transactions(const struct session *s)
     return s->state == SESSION_ACTIVE && s->backend && backend_is_clean(s->backend) && s->frame_left == 0;
 }
 
+/* A replication stream has no end of its own: any message is as good as another. */
+static bool is_streaming(const struct session *s)
+{
+    return s->state == SESSION_ACTIVE && s->backend && s->backend->owed.copy_both && s->backend->body_left == 0 &&
+           s->frame_left == 0;
+}
+
 static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
 {
     const struct conf_postern *conf = &s->home->generation->conf->postern;
     if (s->greeting || s->state == SESSION_CANCELING)
         return;
     bool between = is_between_transactions(s);
+    bool may_end = between || is_streaming(s);
     uint64_t idle = now - s->since;
-    if (s->expires && wall >= s->expires && between)
+    if (s->expires && wall >= s->expires && may_end)
         session_fail(s, REASON_TOKEN_EXPIRED, NULL, NULL);
-    else if (between && s->pool && !s->pool->row)
+    else if (may_end && s->pool && !s->pool->row)
         session_fail(s, REASON_CONFIG_CHANGED, NULL, NULL);
-    else if (between && s->ending)
+    else if (may_end && s->ending)
         session_fail(s, REASON_SHUTDOWN, NULL, NULL);
     else if (between && conf->client_idle_timeout && idle > conf->client_idle_timeout)
         session_fail(s, REASON_IDLE_TIMEOUT, NULL, NULL);
@@ -288,7 +299,7 @@ void sessions_drain(struct home *home)
         s->ending = true;
         if (s->greeting)
             session_fail(s, REASON_SHUTDOWN, NULL, NULL);
-        else if (s->state == SESSION_CONSOLE || is_between_transactions(s))
+        else if (s->state == SESSION_CONSOLE || is_between_transactions(s) || is_streaming(s))
             session_fail(s, REASON_SHUTDOWN, NULL, NULL);
     }
 }

@@ -103,19 +103,20 @@ static void touch_named(void *arg, struct text name)
     variables_touch(arg, name);
 }
 
-/* What goes back to its default; in doubt everything that is named. */
+/* What goes back to its default. */
 static void note_resets(struct session *s, const struct sql_scan *scan)
 {
-    bool all = (scan->effects & (SQL_SETS_UNKNOWN | SQL_DISCARD_ALL)) || ((scan->effects & SQL_RESETS) && scan->statements != 1);
-    if (!s->startup_vars || (!all && !(scan->effects & SQL_RESETS)))
+    bool all = scan->effects & (SQL_SETS_UNKNOWN | SQL_DISCARD_ALL), any = all || (scan->effects & SQL_RESETS);
+    if (!s->startup_vars || (!any && !s->touched))
         return;
     struct touched *t = touched_of(s);
-    s->resets = s->resets_now = true;
+    if (any)
+        s->resets = s->resets_now = true;
     t->resets_all = t->resets_all || all;
     for (unsigned i = 0; i < t->count; i++)
         for (unsigned k = 0; k < scan->name_count; k++)
             if (strcmp(t->names[i], scan->names[k]) == 0)
-                t->resets[i] = true;
+                t->resets[i] = scan->reset_names & (1u << k);
 }
 
 static bool was_reset(const struct touched *t, struct text name)
@@ -157,7 +158,7 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
 /* The server's own default of a variable that it reports, and how it writes the name. */
 static bool reported_default(const struct session *s, struct text name, struct text *written, struct text *value)
 {
-    struct text all = pool_welcome(s->pool, NULL);
+    struct text all = buf_text(&s->pool->welcomes.base);
     while (all.len > WIRE_HEADER) {
         size_t size = (size_t)wire_u32(all.at + 1) + 1;
         if (size > all.len)
@@ -197,7 +198,10 @@ static bool own_default(const struct session *s, struct text name, struct text *
 bool variables_report(struct session *s, struct text name, struct text value)
 {
     struct text own, written, server;
+    unsigned seen = s->touched ? s->touched->count : 0;
     variables_touch(s, name);
+    if (s->touched && s->touched->count > seen)
+        s->touched->reported = true;
     if (!s->resets || !was_reset(s->touched, name) || !own_default(s, name, &own) || !reported_default(s, name, &written, &server) ||
         !text_eq(value, server) || text_eq(value, own))
         return false;
@@ -404,7 +408,7 @@ static void ask_variables(struct session *s)
         ok = varset_ask_all(known, &sql);
         varset_drop(&known);
     } else {
-        bool own_default = t->failed; /* only then does it matter whether a value was set or reset */
+        bool own_default = t->failed || t->reported; /* only then does it matter whether a value was set or reset */
         struct text value;
         for (unsigned i = 0; i < t->count; i++)
             own_default = own_default || varset_get(s->startup_vars, names[i].name, &value);
