@@ -225,7 +225,7 @@ void variables_were_reset(struct session *s)
     struct text written, server, present, own;
     for (unsigned i = 0; s->touched && s->backend->owed.status == 'I' && i < s->touched->count; i++) {
         struct text name = text_of(s->touched->names[i]);
-        if (own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
+        if (was_reset(s->touched, name) && own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
             varset_get(s->vars, name, &present) && text_eq(present, server) && !text_eq(own, server))
             tell(s, written, own);
     }
