@@ -11,6 +11,7 @@ enum { TOUCHED_MAX = 32 };
 
 struct touched {
     unsigned count;
+    uint8_t tries; /* of asking: the client's own statement_timeout may end a question */
     bool failed; /* an error went by: a SET may not have taken effect */
     bool reported; /* by the server, of a variable that nobody was seen to set: a function, or its configuration */
     bool all; /* more than fit, or names that cannot be known */

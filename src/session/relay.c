@@ -304,11 +304,15 @@ void relay_settle(struct session *s)
 
 void relay_transaction_over(struct session *s)
 {
+    bool asks = s->is_transaction_mode && variables_must_ask(s);
+    if (asks && s->backend->cancels)
+        return; /* it must not hit our question: on_cancel_over() comes back here */
+    s->unsettled = false;
     counter_add(s->home->counters, COUNTER_TRANSACTIONS, 1);
     s->backend->transactions++;
     if (s->state == SESSION_METERING)
         return; /* the next request is at hand already: it keeps the backend */
-    if (s->is_transaction_mode && variables_must_ask(s))
+    if (asks)
         variables_ask(s);
     else
         relay_settle(s);
@@ -466,7 +470,11 @@ static void on_notified(struct backend_user *u, struct backend *b, struct text b
 static void on_cancel_over(struct backend_user *u, struct backend *b)
 {
     struct session *s = CONTAINER_OF(u, struct session, user);
-    if (!s->greeting)
+    if (s->greeting)
+        return;
+    if (s->unsettled && s->state == SESSION_ACTIVE && backend_is_clean(b))
+        relay_transaction_over(s);
+    else
         relay_resume(s);
 }
 

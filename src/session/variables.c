@@ -361,17 +361,34 @@ static bool adopt(struct answer *a)
     return true;
 }
 
+static void ask_variables(struct session *s);
+static bool a_second_try(struct session *s, struct touched *t, const struct server_error *error)
+{
+    enum { TRIES_MAX = 5 };
+    if (strcmp(error->sqlstate, "57014") != 0 || t->tries++ == TRIES_MAX)
+        return false;
+    s->touched = t;
+    ask_variables(s);
+    return true;
+}
+
 static void on_variables(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     struct answer *a = arg;
     struct session *s = a->session;
     bool ok = !lost && !error && adopt(a);
+    struct touched *again = a->touched;
+    a->touched = NULL;
     answer_free(s);
     if (lost) {
         /* What the client has set cannot be known any more: going on would be a lie. */
+        touched_free(&again);
         session_fail(s, REASON_BACKEND_LOST, NULL, NULL);
         return;
     }
+    if (error && a_second_try(s, again, error))
+        return;
+    touched_free(&again);
     if (!ok) {
         /* What is set is not known: nobody else may have this connection as it is. */
         s->backend->dirty = true;

@@ -1,6 +1,6 @@
 /* Options, the loop, and the end.
  *
- *     torture --port P --user U --db D --token-file F [--user U2 --db D2 --token-file F2]
+ *     torture --port P --user U --db D --token-file F [--session] [--user U2 --db D2 --token-file F2]
  *
  * Prints one line of statistics and exits with 0 when no client saw a fault.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -271,7 +271,7 @@ int main(int argc, char **argv)
     static const struct option long_options[] = {
         {"host", 1, 0, 'h'}, {"port", 1, 0, 'p'}, {"db", 1, 0, 'd'}, {"user", 1, 0, 'u'}, {"token-file", 1, 0, 't'},
         {"clients", 1, 0, 'c'}, {"seconds", 1, 0, 's'}, {"seed", 1, 0, 'r'}, {"stuck", 1, 0, 'w'}, {"chaos", 0, 0, 'x'},
-        {"trust", 0, 0, 'T'}, {"tls-every", 1, 0, 'e'}, {"failures", 1, 0, 'f'}, {0, 0, 0, 0}};
+        {"trust", 0, 0, 'T'}, {"session", 0, 0, 'S'}, {"tls-every", 1, 0, 'e'}, {"failures", 1, 0, 'f'}, {0, 0, 0, 0}};
     int o, users = 0, databases = 0, secrets = 0;
     options.seed = (uint64_t)time(NULL);
     while ((o = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -289,6 +289,7 @@ int main(int argc, char **argv)
         case 'w': options.stuck = atof(optarg); break;
         case 'x': options.chaos = true; break;
         case 'T': options.trust = true; break;
+        case 'S': logins[users ? users - 1 : 0].session = true; break;
         case 'e': options.tls_every = atoi(optarg); break;
         case 'f': options.max_failures = (unsigned)atoi(optarg); break;
         default: return 2;
