@@ -483,18 +483,24 @@ static void lend(struct pool *p, struct backend *b, struct backend_user *user)
     p->lent++;
 }
 
-/* One with news in this turn has probably died: what is sent to it would be lost. */
-static struct backend *idle_of(const struct pool *p, const struct varset *startup)
+/* One with news in this turn has probably died: what is sent to it would be lost. When that is
+ * all there is, pool_offer() or pool_discard() follows in the same turn. */
+static struct backend *idle_of(const struct pool *p, const struct varset *startup, bool *have_news)
 {
-    LIST_EACH(&p->idle, struct backend, in_pool, b)
-        if (b->startup == startup && !stream_has_news(&b->stream))
+    LIST_EACH(&p->idle, struct backend, in_pool, b) {
+        if (b->startup != startup)
+            continue;
+        if (!stream_has_news(&b->stream))
             return b;
+        *have_news = true;
+    }
     return NULL;
 }
 
 struct backend *pool_request(struct pool *p, struct pool_ask *ask)
 {
-    struct backend *b = p->row ? idle_of(p, ask->startup) : NULL;
+    bool have_news = false;
+    struct backend *b = p->row ? idle_of(p, ask->startup, &have_news) : NULL;
     if (b) {
         list_remove(&p->idle, &b->in_pool);
         lend(p, b, ask->user);
@@ -509,7 +515,8 @@ struct backend *pool_request(struct pool *p, struct pool_ask *ask)
         timer_start(&p->timer, 0);
     else if (!timer_is_running(&p->timer))
         timer_start(&p->timer, p->row->wait_limit ? p->row->wait_limit : 60 * US_PER_S);
-    open_more(p);
+    if (!have_news)
+        open_more(p);
     return NULL;
 }
 
@@ -601,6 +608,7 @@ void pool_offer(struct backend *b)
         return;
     list_remove(&p->idle, &b->in_pool);
     pool_available(b);
+    open_more(p);
 }
 
 void pool_return(struct pool *p, struct backend **lent)
