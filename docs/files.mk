@@ -1,7 +1,7 @@
 # Manual pages and documentation, and what is shipped for deployment.
 dist_man_MANS = man/postern.1 man/postern.ini.5
 dist_doc_DATA = README.md CHANGELOG.md CONTRIBUTING.md docs/ARCHITECTURE.md docs/clients.md docs/configuration.md \
-	docs/kubernetes.md docs/operations.md docs/security.md
+	docs/kubernetes.md docs/operations.md docs/peers-bugs.md docs/security.md
 EXTRA_DIST += docker/Dockerfile docker/Dockerfile.dockerignore docker/README.md \
 	docker/app.sh docker/compose.yaml docker/cluster-init.sh docker/postern.ini docker/setup.sh
 EXTRA_DIST += deploy/kubernetes/README.md \
@@ -21,7 +21,7 @@ EXTRA_DIST += deploy/kubernetes/README.md \
 	deploy/kubernetes/redis/redis.yaml
 
 dist_check_SCRIPTS += tests/tools/check-examples.py
-# The benchmark and the drivers' matrix, which the pages above point to.
+# The benchmark, the drivers' matrix and PostgreSQL's own tests, which the pages above point to.
 EXTRA_DIST += \
 	bench/README.md \
 	bench/__init__.py \
@@ -64,4 +64,7 @@ EXTRA_DIST += \
 	tests/drivers/rust/Cargo.toml \
 	tests/drivers/rust/cases.rs \
 	tests/drivers/table.py \
+	tests/regress/README.md \
+	tests/regress/documented.txt \
+	tests/regress/run \
 	tests/torture/run.py

@@ -32,7 +32,11 @@ enum {
     OWED_HIDDEN = 1, /* our own request: the client must not see the reply */
     OWED_LOCAL = 2,  /* never sent: we answer when its turn comes */
     OWED_CHANGED = 4, /* fails for want of its statement, whose result type has changed */
-    OWED_RENAMED = 8  /* a Query that was given another name: what is its statement, which stays */
+    /* What it does to its transaction, for the day its reply does not come: */
+    OWED_BEGINS = 8,
+    OWED_COMMITS = 16, /* among other things, perhaps */
+    OWED_UNREAD = 32,  /* nobody has looked */
+    OWED_RENAMED = 64  /* a Query that was given another name: what is its statement, which stays */
 };
 
 struct owed {
@@ -79,6 +83,8 @@ void inflight_init(struct inflight *q);
 void inflight_free(struct inflight *q, inflight_settled *settled, void *arg);
 /* False when the queue is at its maximum or memory is out: stop reading the client. */
 bool inflight_push(struct inflight *q, enum owed_kind kind, unsigned flags, void *what, void *was) MUST_USE;
+/* What the request pushed last, OWED_UNREAD until now, does to its transaction. */
+void inflight_was_read(struct inflight *q, unsigned flags);
 /* Room for n more pushes, so that a compound request is all or nothing. */
 bool inflight_has_room(const struct inflight *q, uint32_t n);
 

@@ -102,10 +102,5 @@ bool wire_error_field(struct text body, char field, struct text *out);
  * terminators, trailing bytes, an empty name). */
 bool wire_startup_each(struct text params, void (*visit)(void *, struct text name, struct text value),
                        void *arg);
-/* The startup parameter `options`: words with backslash escapes; -c name=value, --name=value.
- * False when there is anything else in it. Values are handed over unescaped, valid during the
- * call. Dashes in names become underscores, as in the server. */
-bool wire_options_each(struct text options,
-                       void (*visit)(void *, struct text name, struct text value), void *arg);
 
 #endif

@@ -27,8 +27,9 @@ struct greeting {
     bool is_unix, direct_tls, no_more_requests, too_many;
     char user[STARTUP_TEXT], database[STARTUP_TEXT];
     struct buf variables; /* name NUL value NUL ... of the startup packet */
+    size_t options_len;   /* the first of them are those of its `options` */
     struct buf unknown;   /* _pq_ options that we do not know */
-    bool wants_replication, bad_options;
+    bool wants_replication;
     bool mechanism_chosen; /* SASL: the client named it without data */
     enum prove_step step;
     const struct user *account; /* of the users file */

@@ -51,10 +51,16 @@ void relay_refuse(struct session *s, char type, const struct wire_fault *fault);
 void relay_transaction_over(struct session *s);
 /* After asking: return the backend or keep it, and go on. */
 void relay_settle(struct session *s);
+/* A query of our own on the session's backend, at rest, before the session's next request
+ * (session state TUNING). */
+void relay_tune(struct session *s, struct text sql);
 /* Events of the backend. */
 void reply_input(struct backend_user *u, struct backend *b);
 /* The backend has died (its connection ended or it broke the protocol). */
 void relay_lost(struct session *s, enum reason why);
+/* A loss between two requests is told with the next, which begins with a message of this type.
+ * False when there is none to tell of. */
+bool relay_tell_lost(struct session *s, char type);
 static inline bool relay_is_blocked(const struct session *s)
 {
     return s->state != SESSION_ACTIVE && s->state != SESSION_IDLE;
@@ -65,5 +71,7 @@ void relay_settle_owed(struct session *s);
 void relay_fail_owed(struct session *s);
 /* Replies of our own whose turn has come. */
 void reply_local(struct session *s);
+/* The process id that a notification's sender has for this client. */
+uint32_t reply_sender(const struct session *s, uint32_t pid);
 
 #endif

@@ -62,7 +62,8 @@ enum pin {
     PIN_ADVISORY_LOCK = 1 << 4,
     PIN_SET_CONFIG = 1 << 5,
     PIN_LOAD = 1 << 6,
-    PIN_LARGE_STATEMENT = 1 << 7
+    PIN_LARGE_STATEMENT = 1 << 7,
+    PIN_SEED = 1 << 8
 };
 
 /* Shared by all workers of the process. */
@@ -135,9 +136,14 @@ struct session {
     uint32_t frame_left;      /* bytes of the client's message under way */
     uint16_t pins;
     uint16_t pin_effects;     /* effects seen that pins depend on since the last look */
+    uint16_t suspects;        /* pins that what ran may have given cause for, unseen */
     uint8_t state;            /* enum session_state */
     uint8_t frame_mode;       /* what happens to frame_left */
     bool is_transaction_mode;
+    bool strange_numbers;     /* what currval() says on this connection may be another session's */
+    bool draws_numbers;       /* the present transaction has drawn from a sequence */
+    bool reads_numbers;       /* ... has asked for what an earlier one drew */
+    bool keeps_numbers;       /* the last one has done either: the backend stays for currval() */
     bool connected;           /* counts at the meter */
     bool paid;                /* the request at hand was metered */
     bool skipping;            /* we refused a batch: drop messages up to its Sync */
@@ -154,6 +160,8 @@ struct session {
     bool resets_now;          /* ... and the present batch is why */
     bool settles_first;       /* nothing more is sent before what has been sent is settled */
     bool unsettled;           /* a ReadyForQuery went by and was not acted on yet */
+    uint8_t bound;            /* what the portals bound last do (OWED_BEGINS, OWED_COMMITS, OWED_UNREAD) */
+    uint8_t tunings;          /* connections lost, one after another, before anything of the client's went out */
 };
 
 /* A new connection on this worker. listener: index in generation->conf->listeners. */
@@ -187,6 +195,8 @@ void session_fail(struct session *s, enum reason why, const char *message, const
 void session_fail_detail(struct session *s, enum reason why, const char *detail);
 /* FATAL with what a server said. */
 void session_fail_with(struct session *s, enum reason why, const struct server_error *error);
+struct wire_fault;
+void session_fail_fault(struct session *s, const struct wire_fault *f);
 /* Ends it without a word (the client is gone or was told). */
 void session_close(struct session *s, enum reason why);
 void session_audit(struct session *s, const char *event, const char *reason);

@@ -61,6 +61,7 @@ struct backend_user {
 struct server_error {
     char sqlstate[6];
     char message[256];
+    char detail[256], hint[256]; /* "" when there is none */
 };
 
 struct backend {
@@ -77,15 +78,19 @@ struct backend {
     struct prepared prepared;
     struct statement *unnamed;
     bool unnamed_unsure; /* there may be one that nobody knows of */ /* what its unnamed statement is, or NULL */
+    struct varset *startup;    /* of its startup packet: its own defaults, and reasons to lend it only
+                                  to who asked for the same; NULL: none */
     struct varset *vars;       /* what we have set, beyond its own defaults */
     struct buf in;             /* the start of a message that is not complete yet */
-    struct buf parameters;     /* ParameterStatus messages as received at login */
+    struct buf parameters;     /* ParameterStatus messages, the present value of each */
     char *key;                 /* of a cancel request */
     uint32_t key_len, pid;
+    uint64_t lending;          /* number of its last lending in its pool; 0: none since it was reset */
     uint64_t born, since; /* monotonic us: login done; last change of state */
     uint64_t transactions;
     unsigned cancels; /* requests on their way to it */
     enum backend_state state;
+    bool reported; /* a parameter has changed since the pool was last told */
     bool dirty;   /* must be reset before another session may have it */
     bool doomed;  /* not to be lent again */
     bool body_hidden;   /* what is left of the body is not for the client */
@@ -103,6 +108,9 @@ void backend_become(struct backend *b, enum backend_state next);
 /* Closes the connection, says goodbye when it can, and buries the object. Its pool must have
  * let go of it (pool.c calls this). */
 void backend_close(struct backend *b);
+/* The server has reported a parameter: the body of a ParameterStatus, in place of the one before.
+ * False when it is none, or too much. */
+bool backend_parameter(struct backend *b, struct text body);
 /* For logs: "node a:5433 pid 4711". */
 void backend_tag(const struct backend *b, char *out, size_t size);
 /* Nothing of the last borrower is left but perhaps variables: it may be lent on at once. */
@@ -119,9 +127,9 @@ struct task_ops {
      * lost is true and the backend is already on its way out. */
     void (*done)(void *arg, struct backend *b, const struct server_error *error, bool lost);
 };
-/* Sends one simple Query on a quiet backend and reads its answer; input goes to the task until
- * done(). ops->row may be NULL. ParameterStatus and notices on the way are not shown to the
- * borrower. */
+/* Sends one simple Query (several where NULs separate them) on a quiet backend and reads the
+ * answer; input goes to the task until done(), whose error is the first. ops->row may be NULL.
+ * ParameterStatus and notices on the way are not shown to the borrower. */
 void backend_run(struct backend *b, struct text sql, const struct task_ops *ops, void *arg);
 /* done() will not be called any more; the backend must be closed. */
 void backend_forget_task(struct backend *b);

@@ -3,7 +3,9 @@
  *   pools (a worker's)  ->  pool (tenant, database, role)  ->  backends
  *
  * A connection that comes back is handed straight to the session that has waited longest; it
- * is lent on only when it is clean, otherwise it is cleaned first (recycle.c) or closed.
+ * is lent on only when it is clean, otherwise it is cleaned first (recycle.c) or closed. Those
+ * that were logged in with a client's own startup parameters go only to who asks for the same;
+ * where there is no room, an idle one of another kind makes way.
  * Thread: worker.  Owner: worker.  Outlives every session that asks.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef POSTERN_UPSTREAM_POOL_H
@@ -19,6 +21,7 @@
 #include "upstream/access.h"
 #include "upstream/backend.h"
 #include "upstream/topology.h"
+#include "upstream/welcome.h"
 
 struct pool_ask;
 struct pool_ask_ops {
@@ -30,6 +33,11 @@ struct pool_ask_ops {
 struct pool_ask {
     const struct pool_ask_ops *ops;
     struct backend_user *user; /* gets the backend's events once it is lent */
+    struct varset *startup;    /* only a connection logged in with just these will do; or NULL.
+                                  The asker's reference, for as long as it asks */
+    uint64_t lending;          /* the last one's number; of this pool */
+    bool wants_own;            /* the connection it had last, if nobody has had it since */
+    bool is_own;               /* it got that one, or one that nobody has had */
     struct list_node node;
     struct pool *pool; /* not NULL while it waits */
     uint64_t asked;    /* monotonic us */
@@ -63,12 +71,12 @@ struct pool {
     struct list opening;   /* dialling to login */
     struct list cleaning;  /* resetting or held */
     struct list waiting;   /* asks, oldest first */
-    struct map welcomes;   /* varset -> struct welcome: what a login with these variables is told */
+    struct welcomes welcomes; /* what logins in transaction mode are told */
     struct timer timer;    /* the oldest ask's deadline, or the next try to open */
     uint64_t retry_at, backoff;
     uint32_t size; /* this worker's share of pool_size */
     uint32_t sessions;
-    bool paused;
+    bool reads_sequences; /* its programs use currval() or lastval() behind the transaction that draws */
     uint64_t waited_us, lent; /* for SHOW POOLS */
 };
 
@@ -98,19 +106,18 @@ void pool_forget(struct pool_ask *ask);
  * owed is drained, a transaction rolled back, a dirty one reset, a hopeless one closed. */
 void pool_return(struct pool *pool, struct backend **lent);
 
-/* What a new session is told: the ParameterStatus messages for these variables, once a login
- * has learned them; NULL before. */
-struct text pool_welcome(const struct pool *pool, const struct varset *vars);
-void pool_learn_welcome(struct pool *pool, struct varset *vars, struct text messages);
-
 /* ---- for backend.c and recycle.c ---- */
 
 /* An idle, lent-for-a-task or resetting backend has lost its connection. */
 void pool_lost(struct backend *b);
+/* Has it reported a parameter, with nobody's variables set? Then logins are told. */
+void pool_reported(struct backend *b);
 /* The node said that it is going away. */
 void pool_node_leaves(struct backend *b);
 /* A clean backend: to the first in the queue, or idle. */
 void pool_available(struct backend *b);
+/* An idle one had news and lives: somebody may have begun to wait meanwhile. */
+void pool_offer(struct backend *b);
 /* Unlinks from whatever list, closes, and looks whether another one is needed. */
 void pool_discard(struct backend *b);
 

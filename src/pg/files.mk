@@ -4,6 +4,7 @@ libpg_a_SOURCES = \
 	src/pg/glance.c \
 	src/pg/inflight.c include/pg/inflight.h \
 	src/pg/lexer.c include/pg/lexer.h \
+	src/pg/options.c include/pg/options.h \
 	src/pg/prepared.c include/pg/prepared.h \
 	src/pg/setconfig.c include/pg/setconfig.h \
 	src/pg/scram.c include/pg/scram.h \

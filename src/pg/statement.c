@@ -60,8 +60,8 @@ static const struct rule rules[] = {
     {FIRST, "reset", SQL_RESETS, SET, NULL},
     {FIRST, "begin", SQL_BEGIN, ANY, NULL},
     {FIRST, "start", SQL_BEGIN, ANY, NULL},
-    {FIRST, "commit", SQL_END, ENDING, NULL},
-    {FIRST, "end", SQL_END, ENDING, NULL},
+    {FIRST, "commit", SQL_END | SQL_COMMITS, ENDING, NULL},
+    {FIRST, "end", SQL_END | SQL_COMMITS, ENDING, NULL},
     {FIRST, "abort", SQL_END, ENDING, NULL},
     {FIRST, "rollback", 0, ROLLBACK, NULL},
     {FIRST, "explain", 0, EXPLAIN, NULL},
@@ -163,7 +163,7 @@ static const struct rule rules[] = {
      "default_transaction_isolation,default_transaction_read_only,default_transaction_deferrable"},
 };
 
-enum { CALLS = SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE };
+enum { CALLS = SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE | SQL_SEQUENCE_READ | SQL_SEED };
 
 static struct text word_of(const struct sql_scan_state *st)
 {
@@ -187,9 +187,13 @@ static const struct rule *rule_for(const struct sql_scan_state *st, enum step at
 
 static void name_add(struct sql_scan *s, struct text name)
 {
-    for (unsigned i = 0; i < s->name_count; i++)
-        if (text_is(name, s->names[i]))
-            return;
+    unsigned i = 0;
+    while (i < s->name_count && !text_is(name, s->names[i]))
+        i++;
+    uint8_t bit = (uint8_t)(i < SQL_NAMES ? 1u << i : 0);
+    s->reset_names = (uint8_t)(s->state.is_reset ? s->reset_names | bit : s->reset_names & ~bit);
+    if (i < s->name_count)
+        return;
     if (s->name_count == SQL_NAMES ||
         !text_to_array(name, s->names[s->name_count], SQL_NAME_BYTES)) {
         s->effects |= SQL_SETS_UNKNOWN;
@@ -362,6 +366,7 @@ static void step_word(struct sql_scan *s)
         return;
     }
     s->effects |= rule->effects;
+    st->is_reset = st->is_reset || (rule->effects & SQL_RESETS);
     names_add(s, rule->names);
     if (rule->then == SET_CHARACTERISTICS) {
         st->name_len = 0;
@@ -375,7 +380,7 @@ static void step_other(struct sql_scan *s, bool literal)
 {
     struct sql_scan_state *st = &s->state;
     if (st->step == PREPARE_TX)
-        s->effects |= literal ? SQL_END : SQL_PREPARE;
+        s->effects |= literal ? SQL_END | SQL_COMMITS : SQL_PREPARE;
     settle(s);
     st->step = (uint8_t)otherwise((enum step)st->step);
 }
@@ -403,9 +408,10 @@ static uint32_t call_effects(const struct sql_scan_state *st)
     } calls[] = {
         {"set_config", SQL_SET_CONFIG},
         {"setval", SQL_SEQUENCE},
+        {"setseed", SQL_SEED},
         {"nextval", SQL_SEQUENCE},
-        {"currval", SQL_SEQUENCE},
-        {"lastval", SQL_SEQUENCE},
+        {"currval", SQL_SEQUENCE_READ},
+        {"lastval", SQL_SEQUENCE_READ},
         {"pg_advisory_lock", SQL_ADVISORY_LOCK},
         {"pg_advisory_lock_shared", SQL_ADVISORY_LOCK},
         {"pg_try_advisory_lock", SQL_ADVISORY_LOCK},
@@ -442,6 +448,7 @@ void statement_start(struct sql_scan *s)
 {
     struct sql_scan_state *st = &s->state;
     st->step = FIRST;
+    st->is_reset = false;
     st->parens = 0;
     st->empty |= !st->atomic;
     forget(st);

@@ -197,6 +197,38 @@ static bool put_set(struct buf *sql, struct var v)
            buf_put_text(sql, ",") && sql_put_literal(sql, v.value) && buf_put_text(sql, ",false);");
 }
 
+static bool is_ascii(struct text t)
+{
+    for (size_t i = 0; i < t.len; i++)
+        if ((unsigned char)t.at[i] > 127)
+            return false;
+    return true;
+}
+
+bool varset_is_ascii(const struct varset *v)
+{
+    return !v || is_ascii((struct text){v->pairs, v->len});
+}
+
+/* The server reads a text as its connection's encoding says: values are in the session's, so
+ * that must be there before a text with them comes. */
+static bool put_encoding_first(const struct varset *from, const struct varset *to, struct buf *sql)
+{
+    const struct text name = TEXT("client_encoding");
+    struct text has = {NULL, 0}, wants = {NULL, 0};
+    bool had = varset_get(from, name, &has), wanted = varset_get(to, name, &wants);
+    if (varset_is_ascii(to) || (had == wanted && text_eq(has, wants)))
+        return true;
+    bool ok = wanted ? put_set(sql, (struct var){name, wants}) : put_reset(sql, name);
+    return ok && buf_put(sql, "", 1);
+}
+
+/* "ISO" as a DateStyle leaves the order of day and month as it is. */
+static bool adds_to_present(struct text name)
+{
+    return text_is(name, "datestyle");
+}
+
 bool varset_replay(const struct varset *from, const struct varset *to, struct buf *sql)
 {
     struct var each;
@@ -204,12 +236,15 @@ bool varset_replay(const struct varset *from, const struct varset *to, struct bu
     bool ok = true;
     if (from == to)
         return true;
+    if (!put_encoding_first(from, to, sql))
+        return false;
     /* Out of a changed identity first: everything else is then done as the pool's own role. */
     for (size_t pos = 0; ok && varset_each(from, &pos, &each);)
         if (is_identity(each.name))
             ok = put_reset(sql, each.name);
     for (size_t pos = 0; ok && varset_each(from, &pos, &each);)
-        if (!is_identity(each.name) && !varset_get(to, each.name, &value))
+        if (!is_identity(each.name) && (!varset_get(to, each.name, &value) ||
+                                        (adds_to_present(each.name) && !text_eq(value, each.value))))
             ok = put_reset(sql, each.name);
     for (size_t pos = 0; ok && varset_each(to, &pos, &each);)
         if (!is_identity(each.name) &&
@@ -250,9 +285,22 @@ bool varset_ask_all(const struct varset *known, struct buf *sql)
 bool var_is_settable(struct text name)
 {
     static const char *const fixed[] = {"is_superuser", "server_version", "server_encoding",
-                                        "integer_datetimes", "in_hot_standby", "server_version_num"};
+                                        "integer_datetimes", "in_hot_standby", "server_version_num",
+                                        "seed" /* cannot be read */};
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
         if (text_is_nocase(name, fixed[i]))
             return false;
     return true;
+}
+
+bool var_is_startup_only(struct text name)
+{
+    /* The last two can be set later, to no effect. */
+    static const char *const names[] = {"ignore_system_indexes", "post_auth_delay", "log_connections", "log_disconnections",
+                                        "jit_debugging_support", "jit_profiling_support", "local_preload_libraries",
+                                        "session_preload_libraries"};
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        if (text_is_nocase(name, names[i]))
+            return true;
+    return false;
 }

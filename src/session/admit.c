@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "pg/options.h"
 #include "pg/wire.h"
 #include "session/variables.h"
 
@@ -112,12 +113,12 @@ void admit_start(struct session *s)
         greet_deny(s, why, detail[0] ? detail : NULL);
         return;
     }
-    if (g->wants_replication) {
-        greet_deny(s, REASON_NOT_SUPPORTED, "replication connections do not go through this gateway");
-        return;
-    }
     s->expires = expiry_of(g);
     s->is_transaction_mode = g->grant.database_row->pool_mode == CONF_POOL_TRANSACTION;
+    if (g->wants_replication && s->is_transaction_mode) {
+        greet_deny(s, REASON_REPLICATION, NULL);
+        return;
+    }
     s->who = mem_format("%s", g->who.subject[0] ? g->who.subject : g->user);
     struct pool_key key = {g->grant.tenant, g->grant.database, g->grant.dbname, g->grant.role};
     struct home *home = s->home;
@@ -145,6 +146,11 @@ void greet_arrived(struct session *s)
 
 static bool make_variables(struct session *s);
 
+static bool knows_welcome(struct session *s)
+{
+    return welcomes_find(&s->pool->welcomes, &s->home->pools->varsets, s->startup_vars, &s->greeting->welcome);
+}
+
 static void enter_pool(struct session *s)
 {
     struct greeting *g = s->greeting;
@@ -158,7 +164,7 @@ static void enter_pool(struct session *s)
         session_fail(s, REASON_STARTUP_PACKET, "too many variables in the startup packet", NULL);
         return;
     }
-    if (s->is_transaction_mode && pool_welcome(s->pool, s->startup_vars).at) {
+    if (s->is_transaction_mode && !s->ask.startup && knows_welcome(s)) {
         greet_welcome(s);
         return;
     }
@@ -189,24 +195,50 @@ void admit_limited(struct session *s, enum limit_verdict v, uint64_t retry_after
 
 /* ---- variables and welcome ---- */
 
+static bool is_for_startup(const struct session *s, struct text name)
+{
+    return !s->is_transaction_mode || var_is_startup_only(name);
+}
+
+static bool take_set(struct session *s, const struct var *list, size_t n, struct varset **out)
+{
+    if (n)
+        *out = varset_make(&s->home->pools->varsets, NULL, list, n);
+    return n == 0 || *out;
+}
+
+/* In session mode the server gets the startup packet as it is, so that RESET goes back to it. In
+ * transaction mode it gets only what cannot be set later; the rest are the session's variables. */
 static bool make_variables(struct session *s)
 {
     struct greeting *g = s->greeting;
-    struct var list[VARSET_MAX_COUNT];
-    size_t n = 0, pos = 0;
+    struct var list[VARSET_MAX_COUNT], startup[VARSET_MAX_COUNT + 1];
+    size_t n = 0, started = 0, pos = 0;
+    struct buf options;
+    buf_init(&options, VARSET_MAX_BYTES);
     while (pos < g->variables.len) {
-        if (n == COUNT_OF(list))
+        if (n + started == COUNT_OF(list)) {
+            buf_free(&options);
             return false;
-        list[n].name = text_of(g->variables.at + pos);
-        list[n].value = text_of(list[n].name.at + list[n].name.len + 1);
-        pos += list[n].name.len + list[n].value.len + 2;
-        n++;
+        }
+        struct var v = {.name = text_of(g->variables.at + pos)};
+        v.value = text_of(v.name.at + v.name.len + 1);
+        /* Both are taken by the server, one after the other: "-e" and then "datestyle". */
+        bool as_option = !s->is_transaction_mode && pos < g->options_len;
+        pos += v.name.len + v.value.len + 2;
+        if (as_option)
+            (void)options_put(&options, v.name, v.value);
+        else if (is_for_startup(s, v.name))
+            startup[started++] = v;
+        else
+            list[n++] = v;
     }
-    if (n == 0)
-        return true;
-    s->startup_vars = varset_make(&s->home->pools->varsets, NULL, list, n);
+    if (options.len)
+        startup[started++] = (struct var){TEXT("options"), buf_text(&options)};
+    bool ok = take_set(s, startup, started, &s->ask.startup) && take_set(s, list, n, &s->startup_vars);
+    buf_free(&options);
     s->vars = varset_ref(s->startup_vars);
-    return s->vars != NULL;
+    return ok;
 }
 
 static void make_key(struct session *s)
@@ -226,7 +258,7 @@ void greet_welcome(struct session *s)
     struct greeting *g = s->greeting;
     make_key(s);
     put_ok(s);
-    struct text parameters = g->welcome.len ? buf_text(&g->welcome) : pool_welcome(s->pool, s->startup_vars);
+    struct text parameters = buf_text(s->is_transaction_mode ? &g->welcome : &s->backend->parameters);
     stream_put(&s->client, parameters.at, parameters.len);
     struct buf m;
     buf_init(&m, 128);
@@ -269,7 +301,7 @@ static void learn_done(void *arg, struct backend *b, const struct server_error *
         session_fail_with(s, REASON_BACKEND_LOST, error);
         return;
     }
-    pool_learn_welcome(s->pool, s->startup_vars, buf_text(&s->greeting->welcome));
+    welcomes_learn(&s->pool->welcomes, &s->home->pools->varsets, s->startup_vars, buf_text(&s->greeting->welcome));
     greet_welcome(s);
 }
 
@@ -309,7 +341,9 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
         b->dirty = true;
         counter_add(s->home->counters, COUNTER_LOGINS_FAILED, 1);
         session_audit(s, "login_refused", error ? error->message : "backend lost");
-        session_fail_with(s, error ? REASON_STARTUP_PACKET : REASON_BACKEND_LOST, error);
+        if (error)
+            put_ok(s); /* as below */
+        session_fail_with(s, error ? REASON_STARTUP_VALUE : REASON_BACKEND_LOST, error);
         return;
     }
     varset_drop(&b->vars);
@@ -321,8 +355,12 @@ void admit_lent(struct session *s, struct backend *b)
 {
     static const struct task_ops ops = {NULL, tuned};
     s->backend = b;
-    if (!s->is_transaction_mode)
+    if (!s->is_transaction_mode) {
         b->dirty = true;
+        b->doomed = s->greeting->wants_replication; /* a walsender cannot be reset */
+        greet_welcome(s);
+        return;
+    }
     struct buf sql;
     buf_init(&sql, 4 * VARSET_MAX_BYTES);
     bool ok = varset_replay(b->vars, s->vars, &sql);
@@ -330,7 +368,7 @@ void admit_lent(struct session *s, struct backend *b)
         session_fail(s, REASON_STARTUP_PACKET, "startup packet too large", NULL);
     } else if (sql.len) {
         backend_run(b, buf_text(&sql), &ops, s);
-    } else if (s->startup_vars && !pool_welcome(s->pool, s->startup_vars).at) {
+    } else if (!knows_welcome(s)) {
         ask_parameters(s, b);
     } else {
         greet_welcome(s);
@@ -343,7 +381,11 @@ void admit_refused(struct session *s, enum reason why, const struct server_error
     counter_add(s->home->counters, COUNTER_LOGINS_FAILED, 1);
     session_audit(s, "login_refused", reason_row(why)->name);
     /* What the server said may name our own role and address: the operator's to read. A missing
-     * database is worth telling. */
-    bool tell = error && strcmp(error->sqlstate, "3D000") == 0;
-    session_fail_with(s, tell ? REASON_DATABASE_UNKNOWN : why, tell ? error : NULL);
+     * database is worth telling, and what is wrong with the client's own parameters. */
+    bool tell = error && (why == REASON_STARTUP_VALUE || strcmp(error->sqlstate, "3D000") == 0);
+    /* The server, too, has let a client in when it finds fault with its parameters: libpq tries
+     * again without its application_name then, and only then. */
+    if (why == REASON_STARTUP_VALUE)
+        put_ok(s);
+    session_fail_with(s, why == REASON_STARTUP_VALUE || !tell ? why : REASON_DATABASE_UNKNOWN, tell ? error : NULL);
 }

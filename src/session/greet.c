@@ -6,9 +6,11 @@
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "pg/options.h"
 #include "pg/wire.h"
 
 enum { TLS_RECORD_HANDSHAKE = 0x16, VARIABLES_MAX = 16 * 1024 };
@@ -26,7 +28,7 @@ void greet_start(struct session *s, unsigned listener, bool is_unix, bool too_ma
     buf_init(&g->in, GREET_INPUT_MAX);
     buf_init(&g->variables, VARIABLES_MAX);
     buf_init(&g->unknown, VARIABLES_MAX);
-    buf_init(&g->welcome, VARIABLES_MAX);
+    buf_init(&g->welcome, WELCOME_MAX);
     s->greeting = g;
 }
 
@@ -177,7 +179,8 @@ static void copy_name(struct text value, char *out, bool *too_long)
 
 struct startup {
     struct greeting *g;
-    bool too_long, full;
+    bool too_long, full, bad_options, bad_replication;
+    char fault[OPTIONS_FAULT]; /* what is bad about them */
 };
 
 static void take_variable(void *arg, struct text name, struct text value)
@@ -198,6 +201,28 @@ static void take_variable(void *arg, struct text name, struct text value)
         st->full = true;
 }
 
+/* A boolean as the server reads them (any prefix that is no other's), or "database". */
+static void take_replication(struct startup *st, struct text value)
+{
+    static const struct {
+        const char *word;
+        size_t least;
+        bool on;
+    } words[] = {{"database", 8, true}, {"true", 1, true}, {"yes", 1, true}, {"on", 2, true}, {"1", 1, true},
+                 {"false", 1, false}, {"no", 1, false}, {"off", 2, false}, {"0", 1, false}};
+    for (size_t i = 0; i < COUNT_OF(words); i++)
+        if (value.len >= words[i].least && value.len <= strlen(words[i].word) &&
+            strncasecmp(value.at, words[i].word, value.len) == 0) {
+            st->g->wants_replication = words[i].on;
+            if (words[i].on)
+                take_variable(st, TEXT("replication"), i ? TEXT("true") : TEXT("database"));
+            return;
+        }
+    st->bad_replication = true;
+    if (!st->bad_options)
+        snprintf(st->fault, sizeof(st->fault), "invalid value for parameter \"replication\": \"%.80s\"", value.at);
+}
+
 static void take_parameter(void *arg, struct text name, struct text value)
 {
     struct startup *st = arg;
@@ -206,14 +231,21 @@ static void take_parameter(void *arg, struct text name, struct text value)
         copy_name(value, g->user, &st->too_long);
     else if (text_is(name, "database"))
         copy_name(value, g->database, &st->too_long);
-    else if (text_is(name, "replication"))
-        g->wants_replication = !text_is(value, "false") && !text_is(value, "off") && !text_is(value, "0") && !text_is(value, "no");
-    else if (text_is(name, "options"))
-        g->bad_options = !wire_options_each(value, take_variable, st);
+    else if (text_is(name, "replication")) {
+        take_replication(st, value);
+    } else if (text_is(name, "options"))
+        ; /* taken before the others, which win */
     else if (text_starts(name, "_pq_."))
         st->full = st->full || !buf_put(&g->unknown, name.at, name.len) || !buf_put(&g->unknown, "", 1);
     else
         take_variable(st, name, value);
+}
+
+static void take_options(void *arg, struct text name, struct text value)
+{
+    struct startup *st = arg;
+    if (text_is(name, "options") && !options_each(value, take_variable, st, st->fault))
+        st->bad_options = true;
 }
 
 static void negotiate(struct session *s, uint32_t asked)
@@ -247,7 +279,9 @@ static void on_startup(struct session *s, uint32_t version, struct text params)
         session_fail(s, REASON_PROTOCOL_VERSION, text, NULL);
         return;
     }
-    if (!wire_startup_each(params, take_parameter, &st)) {
+    bool whole = wire_startup_each(params, take_options, &st);
+    g->options_len = g->variables.len;
+    if (!whole || !wire_startup_each(params, take_parameter, &st)) {
         session_fail(s, REASON_STARTUP_PACKET, "invalid startup packet layout: expected terminator as last byte", NULL);
         return;
     }
@@ -255,8 +289,11 @@ static void on_startup(struct session *s, uint32_t version, struct text params)
         memcpy(g->database, g->user, sizeof(g->database));
     if (st.too_long || st.full)
         session_fail(s, REASON_STARTUP_PACKET, st.too_long ? "a name or value in the startup packet is too long" : "startup packet too large", NULL);
-    else if (g->bad_options)
-        session_fail(s, REASON_STARTUP_PACKET, "invalid startup option: only -c name=value and --name=value are accepted", NULL);
+    else if (st.bad_options)
+        session_fail(s, REASON_OPTIONS, st.fault,
+                     text_starts(text_of(st.fault), "invalid") ? "Try \"postgres --help\" for more information." : NULL);
+    else if (st.bad_replication)
+        session_fail(s, REASON_STARTUP_VALUE, st.fault, "Valid values are: \"false\", 0, \"true\", 1, \"database\".");
     else if (g->listener->tls == CONF_TLS_REQUIRE && !s->client.ssl && !g->is_unix)
         session_fail(s, REASON_TLS_REQUIRED, NULL, NULL);
     else if (!g->user[0])

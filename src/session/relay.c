@@ -11,8 +11,11 @@
 #include "base/mem.h"
 #include "session/greet.h"
 #include "session/prepare.h"
+#include "session/sequences.h"
 #include "session/variables.h"
 #include "upstream/cancel.h"
+
+enum { TUNINGS_MAX = 3 };
 
 void limit_hint(uint64_t retry_after, char *out, size_t size)
 {
@@ -41,7 +44,7 @@ void relay_refuse(struct session *s, char type, const struct wire_fault *fault)
 {
     struct buf m;
     buf_init(&m, 4096);
-    bool single = type == 'Q' || type == 'F';
+    bool single = type == 'Q' || type == 'F' || type == 'S';
     CHECK(wire_error(&m, fault));
     if (single)
         CHECK(wire_ready(&m, 'I'));
@@ -68,15 +71,18 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
 static bool borrow(struct session *s);
 
 /* The lent backend is brought to the session's variables. True when it suits already. */
-static bool suits(struct session *s)
+static bool suits(struct session *s, bool lent)
 {
-    static const struct task_ops ops = {NULL, tuned};
     struct backend *b = s->backend;
-    if (b->vars == s->vars || !s->is_transaction_mode)
+    if (!s->is_transaction_mode)
+        return true;
+    bool forgets = lent && sequences_lent(s);
+    s->ask.wants_own = false;
+    if (b->vars == s->vars && !forgets)
         return true;
     struct buf sql;
     buf_init(&sql, 8 * VARSET_MAX_BYTES);
-    bool ok = varset_replay(b->vars, s->vars, &sql);
+    bool ok = varset_replay(b->vars, s->vars, &sql) && (!forgets || buf_put_text(&sql, "DISCARD SEQUENCES"));
     if (ok && sql.len == 0) {
         varset_drop(&b->vars);
         b->vars = varset_ref(s->vars);
@@ -84,11 +90,17 @@ static bool suits(struct session *s)
         return true;
     }
     CHECK(ok);
-    session_become(s, SESSION_TUNING);
     counter_add(s->home->counters, COUNTER_VARIABLE_REPLAYS, 1);
-    backend_run(b, buf_text(&sql), &ops, s);
+    relay_tune(s, buf_text(&sql));
     buf_free(&sql);
     return false;
+}
+
+void relay_tune(struct session *s, struct text sql)
+{
+    static const struct task_ops ops = {NULL, tuned};
+    session_become(s, SESSION_TUNING);
+    backend_run(s->backend, sql, &ops, s);
 }
 
 /* Refuses the request whose first message waits in session.in. */
@@ -114,6 +126,7 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     if (!lost && !error) {
         varset_drop(&b->vars);
         b->vars = varset_ref(s->vars);
+        s->tunings = 0;
         session_become(s, SESSION_ACTIVE);
         relay_resume(s);
         return;
@@ -125,9 +138,10 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     /* Nothing of the client's was sent; its variables cannot be had here. */
     struct server_error copy = error ? *error : (struct server_error){0};
     bool was_used = b->vars && b->vars->count;
+    bool again = was_used || (lost && s->tunings++ < TUNINGS_MAX);
     b->doomed = true;
     pool_return(s->pool, &s->backend);
-    if (was_used) { /* it may have been the last one's variables that could not be undone */
+    if (again) { /* it may have been the last one's variables that could not be undone */
         if (borrow(s))
             relay_resume(s);
         return;
@@ -145,7 +159,7 @@ static void on_lent(struct pool_ask *ask, struct backend *b)
         return;
     }
     s->backend = b;
-    if (!suits(s))
+    if (!suits(s, true))
         return;
     session_become(s, SESSION_ACTIVE);
     relay_resume(s);
@@ -175,7 +189,7 @@ static bool borrow(struct session *s)
         session_become(s, SESSION_QUEUED);
         return false;
     }
-    if (!suits(s))
+    if (!suits(s, true))
         return false;
     session_become(s, SESSION_ACTIVE);
     return true;
@@ -201,13 +215,8 @@ bool relay_need_backend(struct session *s, char type)
         return true;
     if (must_end(s))
         return false;
-    if (s->lost) {
-        struct server_error e = *s->lost;
-        mem_free(s->lost);
-        s->lost = NULL;
-        relay_refuse(s, type, &(struct wire_fault){.severity = "ERROR", .why = REASON_BACKEND_LOST, .sqlstate = e.sqlstate, .message = e.message});
+    if (relay_tell_lost(s, type))
         return false;
-    }
     if (!s->paid) {
         enum limit_verdict v = meter_query(s->meter, &s->limit, &retry_after);
         if (v == LIMIT_WAIT) {
@@ -280,13 +289,15 @@ void relay_unthrottle(struct session *s)
 
 void relay_settle(struct session *s)
 {
-    bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins;
+    bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins || s->keeps_numbers;
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
     s->resets = s->resets_now = s->settles_first = s->reads_otherwise = false;
+    s->suspects = 0;
+    s->bound = 0;
     touched_free(&s->touched);
     if (keep) {
-        if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s))
+        if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s, false))
             return; /* it went back to the server's defaults and is brought to the client's own */
         if (s->state == SESSION_ASKING)
             session_become(s, SESSION_ACTIVE);
@@ -305,11 +316,16 @@ void relay_settle(struct session *s)
 
 void relay_transaction_over(struct session *s)
 {
+    bool asks = s->is_transaction_mode && variables_must_ask(s);
+    if (asks && s->backend->cancels)
+        return; /* it must not hit our question: on_cancel_over() comes back here */
+    s->unsettled = false;
     counter_add(s->home->counters, COUNTER_TRANSACTIONS, 1);
     s->backend->transactions++;
+    sequences_transaction_over(s);
     if (s->state == SESSION_METERING)
         return; /* the next request is at hand already: it keeps the backend */
-    if (s->is_transaction_mode && variables_must_ask(s))
+    if (asks)
         variables_ask(s);
     else
         relay_settle(s);
@@ -329,8 +345,9 @@ void relay_release(struct session *s)
     b->sent_part = s->frame_left > 0 && s->frame_mode != FRAME_DROP;
     /* Replies to a client that has gone: the queue's entries belong to its names. */
     relay_settle_owed(s);
-    if (stream_held(&s->client) > 0)
-        stream_start_reading(&b->stream);
+    /* It may have stopped for a client that took nothing. A write that failed has emptied what was
+     * held since, so that does not tell. */
+    stream_start_reading(&b->stream);
     pool_return(s->pool, &s->backend);
 }
 
@@ -456,19 +473,24 @@ static void on_backend_drained(struct backend_user *u, struct backend *b)
 static void on_notified(struct backend_user *u, struct backend *b, struct text body)
 {
     struct session *s = CONTAINER_OF(u, struct session, user);
-    char head[WIRE_HEADER] = {'A'};
-    if (s->greeting)
+    char head[WIRE_HEADER + 4] = {'A'};
+    if (s->greeting || body.len < 4)
         return;
     wire_set_u32(head + 1, (uint32_t)(body.len + 4));
+    wire_set_u32(head + WIRE_HEADER, reply_sender(s, wire_u32(body.at)));
     stream_put(&s->client, head, sizeof(head));
-    stream_put(&s->client, body.at, body.len);
+    stream_put(&s->client, body.at + 4, body.len - 4);
     stream_flush(&s->client);
 }
 
 static void on_cancel_over(struct backend_user *u, struct backend *b)
 {
     struct session *s = CONTAINER_OF(u, struct session, user);
-    if (!s->greeting)
+    if (s->greeting)
+        return;
+    if (s->unsettled && s->state == SESSION_ACTIVE && backend_is_clean(b))
+        relay_transaction_over(s);
+    else
         relay_resume(s);
 }
 

@@ -28,7 +28,7 @@ static const struct {
     [SESSION_METERING] = {"metering", TO(IDLE) | TO(QUEUED) | TO(TUNING) | TO(ACTIVE) | TO(ASKING) | TO(CLOSED)},
     [SESSION_QUEUED] = {"queued", TO(IDLE) | TO(TUNING) | TO(ACTIVE) | TO(CLOSED)},
     [SESSION_TUNING] = {"tuning", TO(QUEUED) | TO(TUNING) | TO(IDLE) | TO(ACTIVE) | TO(CLOSED)},
-    [SESSION_ACTIVE] = {"active", TO(METERING) | TO(ASKING) | TO(IDLE) | TO(CLOSED)},
+    [SESSION_ACTIVE] = {"active", TO(METERING) | TO(TUNING) | TO(ASKING) | TO(IDLE) | TO(CLOSED)},
     [SESSION_ASKING] = {"asking", TO(IDLE) | TO(ACTIVE) | TO(ASKING) | TO(TUNING) | TO(CLOSED)},
     [SESSION_CONSOLE] = {"console", TO(CLOSED)},
     [SESSION_CANCELING] = {"canceling", TO(CLOSED)},
@@ -199,6 +199,7 @@ void session_close(struct session *s, enum reason why)
     named_drop(&s->deallocator);
     varset_drop(&s->vars);
     varset_drop(&s->startup_vars);
+    varset_drop(&s->ask.startup);
     touched_free(&s->touched);
     answer_free(s);
     mem_free(s->scan);
@@ -213,7 +214,7 @@ void session_close(struct session *s, enum reason why)
     loop_bury(home->loop, &s->funeral, release);
 }
 
-static void fail(struct session *s, const struct wire_fault *f)
+void session_fail_fault(struct session *s, const struct wire_fault *f)
 {
     if (s->state == SESSION_CLOSED)
         return;
@@ -231,19 +232,21 @@ static void fail(struct session *s, const struct wire_fault *f)
 
 void session_fail(struct session *s, enum reason why, const char *message, const char *hint)
 {
-    fail(s, &(struct wire_fault){.severity = "FATAL", .why = why, .message = message, .hint = hint});
+    session_fail_fault(s, &(struct wire_fault){.severity = "FATAL", .why = why, .message = message, .hint = hint});
 }
 
 void session_fail_detail(struct session *s, enum reason why, const char *detail)
 {
-    fail(s, &(struct wire_fault){.severity = "FATAL", .why = why, .detail = detail});
+    session_fail_fault(s, &(struct wire_fault){.severity = "FATAL", .why = why, .detail = detail});
 }
 
 void session_fail_with(struct session *s, enum reason why, const struct server_error *error)
 {
-    fail(s, &(struct wire_fault){.severity = "FATAL", .why = why,
-                                 .sqlstate = error ? error->sqlstate : NULL,
-                                 .message = error ? error->message : NULL});
+    session_fail_fault(s, &(struct wire_fault){.severity = "FATAL", .why = why,
+                                               .sqlstate = error ? error->sqlstate : NULL,
+                                               .message = error ? error->message : NULL,
+                                               .detail = error && error->detail[0] ? error->detail : NULL,
+                                               .hint = error && error->hint[0] ? error->hint : NULL});
 }
 
 /* ---- what comes from outside ---- */
@@ -255,18 +258,37 @@ static bool is_between_transactions(const struct session *s)
     return s->state == SESSION_ACTIVE && s->backend && backend_is_clean(s->backend) && s->frame_left == 0;
 }
 
+/* A replication stream has no end of its own: any message is as good as another. */
+static bool is_streaming(const struct session *s)
+{
+    return s->state == SESSION_ACTIVE && s->backend && s->backend->owed.copy_both && s->backend->body_left == 0 &&
+           s->frame_left == 0;
+}
+
+/* It keeps its backend for a currval() that may not come, and others wait. */
+static bool is_in_the_way(const struct session *s)
+{
+    return s->keeps_numbers && !s->pins && s->pool && !list_is_empty(&s->pool->waiting) && is_between_transactions(s);
+}
+
 static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
 {
     const struct conf_postern *conf = &s->home->generation->conf->postern;
     if (s->greeting || s->state == SESSION_CANCELING)
         return;
+    if (is_in_the_way(s) && s->state == SESSION_ACTIVE) {
+        s->keeps_numbers = false;
+        relay_settle(s);
+        return;
+    }
     bool between = is_between_transactions(s);
+    bool may_end = between || is_streaming(s);
     uint64_t idle = now - s->since;
-    if (s->expires && wall >= s->expires && between)
+    if (s->expires && wall >= s->expires && may_end)
         session_fail(s, REASON_TOKEN_EXPIRED, NULL, NULL);
-    else if (between && s->pool && !s->pool->row)
+    else if (may_end && s->pool && !s->pool->row)
         session_fail(s, REASON_CONFIG_CHANGED, NULL, NULL);
-    else if (between && s->ending)
+    else if (may_end && s->ending)
         session_fail(s, REASON_SHUTDOWN, NULL, NULL);
     else if (between && conf->client_idle_timeout && idle > conf->client_idle_timeout)
         session_fail(s, REASON_IDLE_TIMEOUT, NULL, NULL);
@@ -289,7 +311,7 @@ void sessions_drain(struct home *home)
         s->ending = true;
         if (s->greeting)
             session_fail(s, REASON_SHUTDOWN, NULL, NULL);
-        else if (s->state == SESSION_CONSOLE || is_between_transactions(s))
+        else if (s->state == SESSION_CONSOLE || is_between_transactions(s) || is_streaming(s))
             session_fail(s, REASON_SHUTDOWN, NULL, NULL);
     }
 }

@@ -112,16 +112,23 @@ static enum step parse_unnamed(struct request_walk *w, struct named *fresh, stru
     return STEP_ON;
 }
 
+/* A named statement that cannot be kept: an ERROR outside of a transaction, and in one, which only
+ * the server could fail, the end of the session. */
+static enum step refuse_named(struct request_walk *w, const char *message)
+{
+    struct session *s = w->s;
+    if (s->backend && !(inflight_is_quiet(&s->backend->owed) && s->backend->owed.status == 'I')) {
+        session_fail(s, REASON_TOO_LARGE, message, NULL);
+        return STEP_STOP;
+    }
+    relay_refuse(s, 'P', &(struct wire_fault){.severity = "ERROR", .why = REASON_TOO_LARGE, .message = message});
+    return STEP_ON; /* and it is skipped with the rest of its batch */
+}
+
 /* An unnamed statement too long to be kept: it lives on this backend, so the session does too. */
 static enum step parse_large(struct request_walk *w)
 {
     struct session *s = w->s;
-    if (w->len - w->p < WIRE_HEADER + 1)
-        return STEP_WAIT;
-    if (w->at[w->p + WIRE_HEADER] != 0) {
-        session_fail(s, REASON_TOO_LARGE, "a named prepared statement is longer than max_message", NULL);
-        return STEP_STOP;
-    }
     walk_end_unnamed(s);
     s->pins |= PIN_LARGE_STATEMENT;
     s->backend->dirty = true;
@@ -138,6 +145,13 @@ enum step statements_parse(struct request_walk *w)
     bool large = w->size > s->home->generation->conf->postern.max_message;
     if (s->is_transaction_mode && !large && !walk_is_whole(w))
         return STEP_WAIT;
+    if (s->is_transaction_mode && large && w->len - w->p < WIRE_HEADER + 1)
+        return STEP_WAIT;
+    bool refusable = s->is_transaction_mode && !s->lost && w->len - w->p > WIRE_HEADER && w->at[w->p + WIRE_HEADER] != 0;
+    if (refusable && large)
+        return refuse_named(w, "a named prepared statement is longer than max_message");
+    if (refusable && s->pool->row && s->names.bytes > s->pool->row->statement_memory)
+        return refuse_named(w, "too many prepared statements: close some, or see statement_memory");
     enum step step = walk_need(w, 'P', &have);
     if (step != STEP_ON || !have)
         return step;
@@ -169,12 +183,6 @@ enum step statements_parse(struct request_walk *w)
     }
     look_at(s, fresh->st);
     struct named *was = names_set(&s->names, fresh);
-    if (s->pool->row && s->names.bytes > s->pool->row->statement_memory) {
-        named_drop(&fresh);
-        named_drop(&was);
-        session_fail(s, REASON_TOO_LARGE, "too many prepared statements", "Close or DEALLOCATE those that are not needed any more (see statement_memory).");
-        return STEP_STOP;
-    }
     if (!name.len)
         return parse_unnamed(w, fresh, was);
     if (!prepare_parsed(w, fresh, was))
@@ -208,6 +216,7 @@ enum step statements_bind(struct request_walk *w)
     if (step != STEP_ON || !have)
         return step;
     if (!s->is_transaction_mode) {
+        s->bound = OWED_UNREAD;
         if (!walk_push(w, OWED_BIND, 0, NULL, NULL))
             return STEP_STOP;
         walk_pass(w);
@@ -229,6 +238,8 @@ enum step statements_bind(struct request_walk *w)
     if (is == READY_LATER || is == READY_ENDED)
         return STEP_STOP;
     apply_effects(s, n);
+    /* A portal with a name may run later than others that are bound after it. */
+    s->bound = (uint8_t)((n ? walk_fate(n->st->text->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));
     struct named *what = n ? named_ref(n) : looked_up(s, name);
     if (!walk_push(w, OWED_BIND, is == READY_NEVER ? OWED_CHANGED : 0, what, gone))
         return STEP_STOP;
@@ -307,6 +318,8 @@ enum step statements_close(struct request_walk *w)
     struct text name = wire_get_z(&r);
     if (r.bad || r.left || (kind != 'S' && kind != 'P'))
         return walk_violation(w, "invalid Close message");
+    if (!s->backend && relay_tell_lost(s, 'C'))
+        return STEP_ON; /* and the message is skipped with the rest of its batch */
     if (!s->backend) { /* portals end with their transaction: there is none to close */
         struct named *gone = kind == 'S' ? names_unset(&s->names, name) : NULL;
         named_drop(&gone);
@@ -366,7 +379,7 @@ static enum step execute(struct request_walk *w, struct named *n, struct text sq
     s->executes = false;
     walk_end_unnamed(s);
     apply_effects(s, n);
-    unsigned flags = OWED_RENAMED | (is == READY_NEVER ? OWED_CHANGED : 0);
+    unsigned flags = OWED_RENAMED | (is == READY_NEVER ? OWED_CHANGED : 0) | walk_fate(n->st->text->effects, 1);
     if (!walk_push(w, OWED_QUERY, flags, named_ref(n), NULL))
         return STEP_STOP;
     walk_count_query(s);

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "pg/setconfig.h"
 #include "session/relay.h"
+#include "session/sequences.h"
 
 static const struct {
     uint32_t effect;
@@ -25,6 +26,7 @@ static const struct {
     {SQL_ADVISORY_LOCK, PIN_ADVISORY_LOCK, "advisory_lock"},
     {SQL_SET_CONFIG, PIN_SET_CONFIG, "set_config"},
     {SQL_LOAD, PIN_LOAD, "load"},
+    {SQL_SEED, PIN_SEED, "seed"},
     {0, PIN_LARGE_STATEMENT, "large_statement"},
 };
 
@@ -104,19 +106,20 @@ static void touch_named(void *arg, struct text name)
     variables_touch(arg, name);
 }
 
-/* What goes back to its default; in doubt everything that is named. */
+/* What goes back to its default. */
 static void note_resets(struct session *s, const struct sql_scan *scan)
 {
-    bool all = (scan->effects & (SQL_SETS_UNKNOWN | SQL_DISCARD_ALL)) || ((scan->effects & SQL_RESETS) && scan->statements != 1);
-    if (!s->startup_vars || (!all && !(scan->effects & SQL_RESETS)))
+    bool all = scan->effects & (SQL_SETS_UNKNOWN | SQL_DISCARD_ALL), any = all || (scan->effects & SQL_RESETS);
+    if (!s->startup_vars || (!any && !s->touched))
         return;
     struct touched *t = touched_of(s);
-    s->resets = s->resets_now = true;
+    if (any)
+        s->resets = s->resets_now = true;
     t->resets_all = t->resets_all || all;
     for (unsigned i = 0; i < t->count; i++)
         for (unsigned k = 0; k < scan->name_count; k++)
             if (strcmp(t->names[i], scan->names[k]) == 0)
-                t->resets[i] = true;
+                t->resets[i] = scan->reset_names & (1u << k);
 }
 
 static bool was_reset(const struct touched *t, struct text name)
@@ -129,6 +132,23 @@ static bool was_reset(const struct touched *t, struct text name)
     return false;
 }
 
+/* A DO block or a procedure does what a program may do: all that can be asked is asked for
+ * behind it. A block's text is searched for the variables that the server has no list of, and its
+ * connection is reset before another session has it. */
+static void suspect(struct session *s, struct text sql)
+{
+    touched_of(s)->all = true;
+    for (size_t i = 0; i < COUNT_OF(askable); i++)
+        s->suspects |= (uint16_t)askable[i];
+    if (sql.at && sql.len > 4 && strncasecmp(sql.at, "call", 4) == 0)
+        return;
+    s->backend->dirty = true;
+    if (!sql.at || (memmem(sql.at, sql.len, "set_config", 10) && !sql_set_config_names(sql, touch_named, s)))
+        pin(s, PIN_SET_CONFIG);
+    if (sql.at)
+        sql_set_names(sql, touch_named, s);
+}
+
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql)
 {
     uint32_t effects = scan->effects;
@@ -137,12 +157,18 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     /* set_config() with its name written out is as good as SET. */
     if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s))
         effects &= ~(uint32_t)SQL_SET_CONFIG;
-    for (unsigned i = 0; i < scan->name_count; i++)
+    for (unsigned i = 0; i < scan->name_count; i++) {
         variables_touch(s, text_of(scan->names[i]));
+        effects |= strcmp(scan->names[i], "seed") == 0 ? SQL_SEED : 0; /* it cannot be read back */
+    }
     if (effects & SQL_SETS_UNKNOWN)
         touched_of(s)->all = true;
     if (effects & (SQL_SETS_UNKNOWN | SQL_SET_CONFIG | SQL_READS_OTHERWISE | SQL_DISCARD_ALL))
         s->reads_otherwise = true;
+    if (effects & SQL_DO)
+        suspect(s, sql);
+    if (effects & (SQL_SEQUENCE | SQL_SEQUENCE_READ))
+        sequences_run(s, effects);
     note_resets(s, scan);
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
         if (effects & pin_rows[i].effect) {
@@ -160,7 +186,7 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
 /* The server's own default of a variable that it reports, and how it writes the name. */
 static bool reported_default(const struct session *s, struct text name, struct text *written, struct text *value)
 {
-    struct text all = pool_welcome(s->pool, NULL);
+    struct text all = buf_text(&s->pool->welcomes.base);
     while (all.len > WIRE_HEADER) {
         size_t size = (size_t)wire_u32(all.at + 1) + 1;
         if (size > all.len)
@@ -200,7 +226,10 @@ static bool own_default(const struct session *s, struct text name, struct text *
 bool variables_report(struct session *s, struct text name, struct text value)
 {
     struct text own, written, server;
+    unsigned seen = s->touched ? s->touched->count : 0;
     variables_touch(s, name);
+    if (s->touched && s->touched->count > seen)
+        s->touched->reported = true;
     if (!s->resets || !was_reset(s->touched, name) || !own_default(s, name, &own) || !reported_default(s, name, &written, &server) ||
         !text_eq(value, server) || text_eq(value, own))
         return false;
@@ -224,7 +253,7 @@ void variables_were_reset(struct session *s)
     struct text written, server, present, own;
     for (unsigned i = 0; s->touched && s->backend->owed.status == 'I' && i < s->touched->count; i++) {
         struct text name = text_of(s->touched->names[i]);
-        if (own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
+        if (was_reset(s->touched, name) && own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
             varset_get(s->vars, name, &present) && text_eq(present, server) && !text_eq(own, server))
             tell(s, written, own);
     }
@@ -271,6 +300,15 @@ void variables_discarded(struct session *s)
     }
 }
 
+/* Another encoding: what else is set must be known in it. */
+static bool reencodes(const struct session *s)
+{
+    for (unsigned i = 0; i < s->touched->count; i++)
+        if (strcmp(s->touched->names[i], "client_encoding") == 0)
+            return !varset_is_ascii(s->vars);
+    return false;
+}
+
 static bool any_touched(const struct session *s)
 {
     return s->touched && (s->touched->all || s->touched->count);
@@ -278,7 +316,7 @@ static bool any_touched(const struct session *s)
 
 bool variables_must_ask(const struct session *s)
 {
-    return any_touched(s) || (s->pins && s->pin_effects);
+    return any_touched(s) || (s->pins && s->pin_effects) || s->suspects;
 }
 
 /* ---- asking ---- */
@@ -302,6 +340,9 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
     /* Variables that no module has defined are in no list; they are reset to nothing. */
     if (count > 2 && !columns[2].at && columns[1].at && columns[1].len == 0)
         is_reset = a->session->resets;
+    /* Nor is the role. */
+    if (count > 2 && !columns[2].at && text_is(columns[0], "role") && text_is(columns[1], "none"))
+        is_reset = was_reset(a->touched, columns[0]);
     char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
     (void)(buf_put(&a->text, &kind, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
            buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));
@@ -359,17 +400,34 @@ static bool adopt(struct answer *a)
     return true;
 }
 
+static void ask_variables(struct session *s);
+static bool a_second_try(struct session *s, struct touched *t, const struct server_error *error)
+{
+    enum { TRIES_MAX = 5 };
+    if (strcmp(error->sqlstate, "57014") != 0 || t->tries++ == TRIES_MAX)
+        return false;
+    s->touched = t;
+    ask_variables(s);
+    return true;
+}
+
 static void on_variables(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     struct answer *a = arg;
     struct session *s = a->session;
     bool ok = !lost && !error && adopt(a);
+    struct touched *again = a->touched;
+    a->touched = NULL;
     answer_free(s);
     if (lost) {
         /* What the client has set cannot be known any more: going on would be a lie. */
+        touched_free(&again);
         session_fail(s, REASON_BACKEND_LOST, NULL, NULL);
         return;
     }
+    if (error && a_second_try(s, again, error))
+        return;
+    touched_free(&again);
     if (!ok) {
         /* What is set is not known: nobody else may have this connection as it is. */
         s->backend->dirty = true;
@@ -377,7 +435,7 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
         session_tag(s, tag, sizeof(tag));
         log_warning(tag, "the session's variables could not be read: %s %s", error ? error->sqlstate : "54000", error ? error->message : "too many");
     }
-    if (s->pins && s->pin_effects)
+    if ((s->pins && s->pin_effects) || s->suspects)
         ask_pins(s);
     else
         relay_settle(s);
@@ -391,12 +449,12 @@ static void ask_variables(struct session *s)
     struct var names[TOUCHED_MAX];
     struct buf sql;
     a->session = s;
-    a->whole = t->all;
     buf_init(&a->text, VARSET_MAX_BYTES);
     buf_init(&sql, VARSET_MAX_BYTES);
     for (unsigned i = 0; i < t->count; i++)
         names[i].name = text_of(t->names[i]);
     bool ok;
+    t->all = a->whole = t->all || reencodes(s);
     if (t->all) {
         /* What was known, what this transaction named, and all that the server calls set. */
         struct var more[TOUCHED_MAX];
@@ -406,7 +464,7 @@ static void ask_variables(struct session *s)
         ok = varset_ask_all(known, &sql);
         varset_drop(&known);
     } else {
-        bool own_default = t->failed; /* only then does it matter whether a value was set or reset */
+        bool own_default = t->failed || t->reported; /* only then does it matter whether a value was set or reset */
         struct text value;
         for (unsigned i = 0; i < t->count; i++)
             own_default = own_default || varset_get(s->startup_vars, names[i].name, &value);
@@ -428,15 +486,19 @@ static void on_pin_row(void *arg, struct backend *b, const struct text *columns,
     for (unsigned i = 0; i < count; i++)
         if (text_is(columns[i], "f"))
             s->pins &= (uint16_t)~askable[i];
+        else if (s->suspects & askable[i])
+            pin(s, askable[i]);
 }
 
 static void on_pins(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     struct session *s = arg;
-    if (lost)
+    if (lost) {
         relay_lost(s, REASON_BACKEND_LOST);
-    else
-        relay_settle(s); /* an error leaves the pins as they are, which is safe */
+        return;
+    }
+    s->backend->dirty = s->backend->dirty || s->pins || error;
+    relay_settle(s); /* an error leaves the pins as they are, which is safe */
 }
 
 static void ask_pins(struct session *s)

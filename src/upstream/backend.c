@@ -14,7 +14,7 @@
 #include "upstream/pool.h"
 #include "upstream/recycle.h"
 
-enum { COLUMNS_MAX = 16 };
+enum { COLUMNS_MAX = 16, PARAMETERS_MAX = 32 * 1024 };
 
 #define TO(state) (1u << BACKEND_##state)
 static const struct {
@@ -54,17 +54,51 @@ bool backend_is_clean(const struct backend *b)
            buf_size(&b->in) == 0 && stream_held(&b->stream) == 0 && !b->task;
 }
 
+static void take_field(struct text body, char field, char *out, size_t size)
+{
+    struct text t;
+    if (!wire_error_field(body, field, &t))
+        return;
+    if (t.len > size - 1)
+        t.len = size - 1;
+    (void)text_to_array(t, out, size);
+}
+
 void server_error_from(struct text body, struct server_error *out)
 {
     struct text t;
     *out = (struct server_error){.sqlstate = "XX000", .message = "no message"};
     if (wire_error_field(body, 'C', &t) && t.len == 5)
         (void)text_to_array(t, out->sqlstate, sizeof(out->sqlstate));
-    if (wire_error_field(body, 'M', &t)) {
-        if (t.len > sizeof(out->message) - 1)
-            t.len = sizeof(out->message) - 1;
-        (void)text_to_array(t, out->message, sizeof(out->message));
+    take_field(body, 'M', out->message, sizeof(out->message));
+    take_field(body, 'D', out->detail, sizeof(out->detail));
+    take_field(body, 'H', out->hint, sizeof(out->hint));
+}
+
+bool backend_parameter(struct backend *b, struct text body)
+{
+    struct wire_reader r = wire_read(body);
+    struct text name = wire_get_z(&r), value = wire_get_z(&r);
+    if (r.bad || r.left)
+        return false;
+    struct buf all;
+    buf_init(&all, PARAMETERS_MAX);
+    struct text old = buf_text(&b->parameters);
+    bool ok = true;
+    while (old.len) {
+        size_t size = (size_t)wire_u32(old.at + 1) + 1;
+        struct wire_reader each = wire_read((struct text){old.at + WIRE_HEADER, size - WIRE_HEADER});
+        if (!text_eq(wire_get_z(&each), name))
+            ok = ok && buf_put(&all, old.at, size);
+        old.at += size;
+        old.len -= size;
     }
+    ok = ok && wire_parameter(&all, name, value);
+    b->reported = true;
+    buf_free(ok ? &b->parameters : &all);
+    if (ok)
+        b->parameters = all;
+    return ok;
 }
 
 static void release(struct funeral *f)
@@ -90,6 +124,7 @@ void backend_close(struct backend *b)
     prepared_free(&b->prepared);
     statement_drop(&b->unnamed);
     varset_drop(&b->vars);
+    varset_drop(&b->startup);
     buf_free(&b->in);
     buf_free(&b->parameters);
     if (b->key)
@@ -113,22 +148,30 @@ struct task {
     bool failed;
 };
 
-void backend_run(struct backend *b, struct text sql, const struct task_ops *ops, void *arg)
+static void put_query(struct backend *b, struct text sql)
 {
-    CHECK(!b->task && inflight_is_quiet(&b->owed));
     struct buf message;
     buf_init(&message, sql.len + 16);
+    CHECK(wire_query(&message, sql) && inflight_push(&b->owed, OWED_QUERY, OWED_HIDDEN, NULL, NULL));
+    stream_put(&b->stream, message.at, message.len);
+    mem_wipe(message.at, message.len);
+    buf_free(&message);
+}
+
+void backend_run(struct backend *b, struct text sql, const struct task_ops *ops, void *arg)
+{
+    CHECK(!b->task && inflight_is_quiet(&b->owed) && sql.len);
     struct task *t = NEW(struct task);
     t->ops = ops;
     t->arg = arg;
     b->task = t;
     statement_drop(&b->unnamed); /* a simple Query ends the unnamed statement */
-    bool ok = wire_query(&message, sql) && inflight_push(&b->owed, OWED_QUERY, OWED_HIDDEN, NULL, NULL);
-    CHECK(ok);
-    stream_put(&b->stream, message.at, message.len);
+    for (size_t n; sql.len; sql.at += n, sql.len -= n) {
+        n = strnlen(sql.at, sql.len);
+        put_query(b, (struct text){sql.at, n});
+        n += n < sql.len;
+    }
     stream_flush(&b->stream);
-    mem_wipe(message.at, message.len);
-    buf_free(&message);
 }
 
 void backend_forget_task(struct backend *b)
@@ -173,10 +216,12 @@ static bool task_message(struct backend *b, char type, struct text body)
     enum reply_verdict v = inflight_reply(&b->owed, type, type == 'Z' ? body.at[0] : 0, NULL, NULL);
     if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
         return false;
-    if (type == 'E') {
+    if (type == 'E' && !t->failed) {
         server_error_from(body, &t->error);
         t->failed = true;
     }
+    if (type == 'S' && !backend_parameter(b, body))
+        return false;
     if (type == 'A' && b->state == BACKEND_BUSY)
         b->user->ops->notified(b->user, b, body);
     return type != 'D' || task_row(t, b, body);
@@ -236,7 +281,11 @@ static bool idle_message(struct backend *b, char type, struct text body)
             pool_node_leaves(b);
         return false;
     }
-    return type == 'S' || type == 'N' || type == 'A';
+    if (type == 'S' && backend_parameter(b, body)) {
+        pool_reported(b);
+        return true;
+    }
+    return type == 'N' || type == 'A';
 }
 
 static void on_readable(struct stream *s)
@@ -252,8 +301,11 @@ static void on_readable(struct stream *s)
         recycle_input(b);
     else if (!read_messages(b, idle_message))
         pool_lost(b);
-    else if (buf_size(&b->in) == 0)
-        buf_free(&b->in);
+    else {
+        if (buf_size(&b->in) == 0)
+            buf_free(&b->in);
+        pool_offer(b);
+    }
 }
 
 static void on_drained(struct stream *s)

@@ -12,5 +12,6 @@ libupstream_a_SOURCES = \
 	src/upstream/probe.c include/upstream/probe.h \
 	src/upstream/resolve.c include/upstream/resolve.h \
 	src/upstream/topology.c include/upstream/topology.h \
+	src/upstream/welcome.c include/upstream/welcome.h \
 	src/upstream/watch.c include/upstream/watch.h \
 	src/upstream/watcher.c include/upstream/watcher.h

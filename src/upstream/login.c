@@ -12,7 +12,7 @@
 #include "pg/wire.h"
 
 /* A server's whole greeting; far more than any sends. */
-enum { LOGIN_INPUT_MAX = 64 * 1024, KEY_MAX = 256, PARAMETERS_MAX = 32 * 1024 };
+enum { LOGIN_INPUT_MAX = 64 * 1024, KEY_MAX = 256 };
 
 enum { AUTH_OK = 0, AUTH_CLEARTEXT = 3, AUTH_MD5 = 5, AUTH_SASL = 10, AUTH_SASL_CONTINUE = 11, AUTH_SASL_FINAL = 12 };
 
@@ -24,6 +24,7 @@ struct login {
     struct scram_client scram;
     struct server_error said;
     bool wants_tls_answer, authenticated, scram_started, scram_finished;
+    bool ready; /* what came behind ReadyForQuery is still to be looked at: it may be the end */
     bool answered_secret; /* the server has asked for one kind of proof already */
 };
 
@@ -77,7 +78,6 @@ void login_start(struct backend *b, const struct login_plan *plan, login_done *d
     b->login = l;
     timer_init(&l->timer, plan->loop, on_timeout);
     buf_init(&b->in, LOGIN_INPUT_MAX);
-    buf_init(&b->parameters, PARAMETERS_MAX);
     if (stream_connect(&b->stream, plan->loop, (struct sockaddr *)&b->node->addr, b->node->addr_len,
                        plan->held_max, backend_stream_ops()))
         timer_start(&l->timer, plan->timeout);
@@ -88,12 +88,17 @@ void login_start(struct backend *b, const struct login_plan *plan, login_done *d
 static void send_startup(struct login *l)
 {
     struct buf m;
-    buf_init(&m, 1024);
+    buf_init(&m, 2 * VARSET_MAX_BYTES);
     struct wire w = wire_begin(&m, 0);
     wire_put_u32(&w, WIRE_VERSION_3_0);
     const char *const pairs[] = {"user", l->plan.user, "database", l->plan.database};
     for (size_t i = 0; i < COUNT_OF(pairs); i++)
         wire_put_z(&w, pairs[i]);
+    struct var v;
+    for (size_t pos = 0; varset_each(l->backend->startup, &pos, &v);) {
+        wire_put_text_z(&w, v.name);
+        wire_put_text_z(&w, v.value);
+    }
     wire_put_u8(&w, 0);
     CHECK(wire_end(&w));
     backend_become(l->backend, BACKEND_LOGIN);
@@ -289,31 +294,17 @@ static bool take_message(struct login *l, char type, struct text body)
         return true;
     case 'N':
         break;
-    case 'S': {
-        struct wire w = wire_begin(&b->parameters, 'S');
-        wire_put(&w, body.at, body.len);
-        struct wire_reader r = wire_read(body);
-        wire_get_z(&r);
-        wire_get_z(&r);
-        if (!l->authenticated || !wire_end(&w) || r.bad || r.left)
+    case 'S':
+        if (!l->authenticated || !backend_parameter(b, body))
             bad = say(l, "08P01", "invalid ParameterStatus");
         break;
-    }
     case 'K':
         bad = l->authenticated ? on_key(l, body) : say(l, "08P01", "cancel key before authentication");
         break;
     case 'Z':
-        /* Ended in the very moment: what follows says why. */
-        if (buf_size(&b->in) > WIRE_HEADER + 1 && body.len == 1 && body.at[1] == 'E')
-            break;
-        if (!l->authenticated || body.len != 1 || body.at[0] != 'I' || !b->key ||
-            buf_size(&b->in) != WIRE_HEADER + 1)
+        if (!l->authenticated || body.len != 1 || body.at[0] != 'I' || !b->key || l->ready)
             bad = say(l, "08P01", "not ready after the login");
-        else {
-            b->owed.status = 'I';
-            finish(l, REASON_OK, NULL);
-            return true;
-        }
+        l->ready = true;
         break;
     default:
         bad = say(l, "08P01", "unexpected message during the login");
@@ -351,5 +342,9 @@ void login_readable(struct backend *b)
         if (take_message(l, at[0], (struct text){at + WIRE_HEADER, len - 4}))
             return;
         buf_take(&b->in, (size_t)len + 1);
+    }
+    if (l->ready && buf_size(&b->in) == 0) {
+        b->owed.status = 'I';
+        finish(l, REASON_OK, NULL);
     }
 }

@@ -75,15 +75,7 @@ static void pool_free(struct pool *p)
 {
     map_remove(&p->home->pools, (struct text){p->key, p->key_len});
     timer_stop(&p->timer);
-    size_t i = 0;
-    for (struct buf *w; (w = map_each(&p->welcomes, &i));) {
-        struct varset *v;
-        memcpy(&v, w->at, sizeof(v));
-        varset_drop(&v);
-        buf_free(w);
-        mem_free(w);
-    }
-    map_free(&p->welcomes);
+    welcomes_free(&p->welcomes);
     char *const texts[] = {p->key, p->tenant, p->database, p->dbname, p->role};
     for (size_t k = 0; k < COUNT_OF(texts); k++)
         mem_free(texts[k]);
@@ -251,44 +243,6 @@ void pool_drop(struct pool **at)
     }
 }
 
-/* ---- what a login is told ---- */
-
-/* No variables and an empty set are one. */
-static struct varset *canonical(const struct varset *v)
-{
-    return v && v->count ? (struct varset *)v : NULL;
-}
-
-static struct text welcome_key(struct varset *const *v)
-{
-    return (struct text){(const char *)v, sizeof(*v)};
-}
-
-/* A welcome is kept as a buffer: the varset's pointer (which is the key), then the messages. */
-struct text pool_welcome(const struct pool *p, const struct varset *vars)
-{
-    struct varset *v = canonical(vars);
-    struct buf *w = map_get(&p->welcomes, welcome_key(&v));
-    return w ? (struct text){w->at + sizeof(v), w->len - sizeof(v)} : (struct text){NULL, 0};
-}
-
-void pool_learn_welcome(struct pool *p, struct varset *vars, struct text messages)
-{
-    enum { WELCOMES_MAX = 64 };
-    vars = canonical(vars);
-    if (pool_welcome(p, vars).at || p->welcomes.count >= WELCOMES_MAX)
-        return;
-    struct buf *w = NEW(struct buf);
-    buf_init(w, messages.len + sizeof(vars));
-    if (!buf_put(w, &vars, sizeof(vars)) || !buf_put(w, messages.at, messages.len)) {
-        buf_free(w);
-        mem_free(w);
-        return;
-    }
-    varset_ref(vars);
-    map_put(&p->welcomes, (struct text){w->at, sizeof(vars)}, w);
-}
-
 /* ---- opening ---- */
 
 /* What the opening of one connection has been through. */
@@ -347,9 +301,32 @@ static void refuse_waiting(struct pool *p, uint64_t asked_before, enum reason wh
     }
 }
 
-static void opening_failed(struct pool *p, enum reason why, const struct server_error *error)
+static struct pool_ask *first_ask_of(const struct pool *p, const struct varset *startup)
+{
+    LIST_EACH(&p->waiting, struct pool_ask, node, ask)
+        if (ask->startup == startup)
+            return ask;
+    return NULL;
+}
+
+/* The server does not like these parameters: nobody else is concerned. */
+static void refuse_startup(struct pool *p, const struct varset *startup, const struct server_error *error)
+{
+    for (struct pool_ask *ask; (ask = first_ask_of(p, startup));) {
+        pool_forget(ask);
+        ask->ops->refused(ask, REASON_STARTUP_VALUE, error);
+    }
+}
+
+static void opening_failed(struct pool *p, const struct varset *startup, enum reason why,
+                           const struct server_error *error)
 {
     uint64_t now = loop_now(p->home->loop);
+    if (why == REASON_BACKEND_REFUSED && startup) {
+        refuse_startup(p, startup, error);
+        open_more(p);
+        return;
+    }
     counter_add(p->home->counters, COUNTER_BACKENDS_FAILED, 1);
     p->backoff = p->backoff ? p->backoff * 2 : BACKOFF_FIRST;
     if (p->backoff > BACKOFF_MAX)
@@ -382,7 +359,6 @@ static void opened(struct backend *b, enum reason why, const struct server_error
         p->retry_at = 0;
         b->born = now;
         counter_add(p->home->counters, COUNTER_BACKENDS_OPENED, 1);
-        pool_learn_welcome(p, NULL, buf_text(&b->parameters));
         pool_available(b);
         return;
     }
@@ -406,17 +382,20 @@ static void opened(struct backend *b, enum reason why, const struct server_error
     struct server_error said = {0};
     if (error)
         said = *error;
+    struct varset *startup = varset_ref(b->startup);
     list_remove(&p->opening, &b->in_pool);
     end_opening(b);
     backend_become(b, BACKEND_CLOSED);
     backend_close(b);
-    opening_failed(p, why, error ? &said : NULL);
+    opening_failed(p, startup, why, error ? &said : NULL);
+    varset_drop(&startup);
 }
 
-static bool open_one(struct pool *p)
+static bool open_one(struct pool *p, struct varset *startup)
 {
     struct backend *b = NEW(struct backend);
     b->pool = p;
+    b->startup = varset_ref(startup);
     b->stream.loop = p->home->loop;
     b->stream.fd = -1;
     b->state = BACKEND_DIALING;
@@ -431,39 +410,106 @@ static bool open_one(struct pool *p)
     end_opening(b);
     backend_become(b, BACKEND_CLOSED);
     backend_close(b);
-    opening_failed(p, REASON_NO_NODE, NULL);
+    opening_failed(p, startup, REASON_NO_NODE, NULL);
     return false;
+}
+
+static size_t count_of(const struct list *list, const struct varset *startup)
+{
+    size_t n = 0;
+    LIST_EACH(list, struct backend, in_pool, b)
+        n += b->startup == startup;
+    return n;
+}
+
+/* The first who waits and for whom nothing is being opened or cleaned. Behind waiters of more
+ * kinds than KINDS nobody is looked for: those come first. */
+static struct pool_ask *unserved(const struct pool *p)
+{
+    enum { KINDS = 16 };
+    struct {
+        const struct varset *startup;
+        size_t coming;
+    } kinds[KINDS];
+    size_t n = 0;
+    LIST_EACH(&p->waiting, struct pool_ask, node, ask) {
+        size_t k = 0;
+        while (k < n && kinds[k].startup != ask->startup)
+            k++;
+        if (k == n) {
+            if (n == KINDS)
+                return NULL;
+            kinds[n].startup = ask->startup;
+            kinds[n++].coming = count_of(&p->opening, ask->startup) + count_of(&p->cleaning, ask->startup);
+        }
+        if (kinds[k].coming-- == 0)
+            return ask;
+    }
+    return NULL;
+}
+
+/* Room for one more: an idle connection that nobody of those who wait can use makes way. */
+static bool make_room(struct pool *p)
+{
+    if (total_of(p) >= p->size && !list_is_empty(&p->idle)) {
+        struct backend *oldest = LIST_LAST(&p->idle, struct backend, in_pool);
+        list_remove(&p->idle, &oldest->in_pool);
+        backend_become(oldest, BACKEND_CLOSED);
+        backend_close(oldest);
+    }
+    return total_of(p) < p->size;
 }
 
 /* Opens as many as the queue (or pool_min) wants, within the size and a bounded number at once. */
 static void open_more(struct pool *p)
 {
     uint64_t now = loop_now(p->home->loop);
-    while (p->row && now >= p->retry_at && total_of(p) < p->size && p->opening.count < OPENING_MAX) {
-        bool wanted = p->waiting.count > p->opening.count + p->cleaning.count ||
-                      total_of(p) < p->row->pool_min;
-        if (!wanted || !open_one(p))
+    while (p->row && now >= p->retry_at && p->opening.count < OPENING_MAX &&
+           (total_of(p) < p->size || !list_is_empty(&p->idle))) {
+        struct pool_ask *ask = unserved(p);
+        bool wanted = ask ? make_room(p) : total_of(p) < p->row->pool_min && total_of(p) < p->size;
+        if (!wanted || !open_one(p, ask ? ask->startup : NULL))
             break;
     }
 }
 
 /* ---- lending ---- */
 
-static void lend(struct pool *p, struct backend *b, struct backend_user *user)
+static void lend(struct pool *p, struct backend *b, struct pool_ask *ask)
 {
     backend_become(b, BACKEND_BUSY);
-    b->user = user;
+    b->user = ask->user;
     list_push_back(&p->busy, &b->in_pool);
-    p->lent++;
+    ask->is_own = b->lending == 0 || ask->lending == b->lending;
+    ask->lending = b->lending = ++p->lent;
+}
+
+/* One with news in this turn has probably died: what is sent to it would be lost. When that is
+ * all there is, pool_offer() or pool_discard() follows in the same turn. */
+static struct backend *idle_of(const struct pool *p, const struct pool_ask *ask, bool *have_news)
+{
+    struct backend *first = NULL;
+    LIST_EACH(&p->idle, struct backend, in_pool, b) {
+        if (b->startup != ask->startup)
+            continue;
+        if (stream_has_news(&b->stream)) {
+            *have_news = true;
+            continue;
+        }
+        if (!ask->wants_own || (ask->lending && b->lending == ask->lending))
+            return b;
+        first = first ? first : b;
+    }
+    return first;
 }
 
 struct backend *pool_request(struct pool *p, struct pool_ask *ask)
 {
-    struct backend *b = list_is_empty(&p->waiting) && p->row && !p->paused
-                            ? LIST_FIRST(&p->idle, struct backend, in_pool) : NULL;
+    bool have_news = false;
+    struct backend *b = p->row ? idle_of(p, ask, &have_news) : NULL;
     if (b) {
         list_remove(&p->idle, &b->in_pool);
-        lend(p, b, ask->user);
+        lend(p, b, ask);
         return b;
     }
     ask->pool = p;
@@ -475,7 +521,8 @@ struct backend *pool_request(struct pool *p, struct pool_ask *ask)
         timer_start(&p->timer, 0);
     else if (!timer_is_running(&p->timer))
         timer_start(&p->timer, p->row->wait_limit ? p->row->wait_limit : 60 * US_PER_S);
-    open_more(p);
+    if (!have_news)
+        open_more(p);
     return NULL;
 }
 
@@ -515,10 +562,23 @@ static void on_pool_timer(struct timer *t)
     timer_start(&p->timer, next + US_PER_MS);
 }
 
+/* Who gets b: the first in the queue; when that one cannot use it, a later one who can, unless b
+ * could make way for the first: clients of one kind must not starve the others. */
+static struct pool_ask *taker_of(const struct pool *p, const struct backend *b, uint64_t now)
+{
+    struct pool_ask *first = LIST_FIRST(&p->waiting, struct pool_ask, node);
+    if (!first || first->startup == b->startup)
+        return first;
+    bool would_help = b->state != BACKEND_LOGIN && total_of(p) + 1 >= p->size && count_of(&p->opening, first->startup) == 0 &&
+                      now >= p->retry_at && p->opening.count < OPENING_MAX;
+    return would_help ? NULL : first_ask_of(p, b->startup);
+}
+
 void pool_available(struct backend *b)
 {
     struct pool *p = b->pool;
     uint64_t now = loop_now(p->home->loop);
+    pool_reported(b);
     if (list_is_linked(&b->in_pool))
         list_remove(b->state == BACKEND_LOGIN ? &p->opening : b->state == BACKEND_BUSY ? &p->busy : &p->cleaning,
                     &b->in_pool);
@@ -530,19 +590,31 @@ void pool_available(struct backend *b)
         open_more(p);
         return;
     }
-    struct pool_ask *ask = p->paused ? NULL : LIST_FIRST(&p->waiting, struct pool_ask, node);
+    struct pool_ask *ask = taker_of(p, b, now);
     if (!ask) {
         backend_become(b, BACKEND_IDLE);
         b->user = NULL;
         list_push_front(&p->idle, &b->in_pool);
+        if (!list_is_empty(&p->waiting))
+            open_more(p);
         return;
     }
     pool_forget(ask);
     uint64_t waited = now - ask->asked;
     p->waited_us += waited;
     counter_add(p->home->counters, COUNTER_WAITED_US, waited);
-    lend(p, b, ask->user);
+    lend(p, b, ask);
     ask->ops->lent(ask, b);
+}
+
+void pool_offer(struct backend *b)
+{
+    struct pool *p = b->pool;
+    if (b->state != BACKEND_IDLE || !p->row || !taker_of(p, b, loop_now(p->home->loop)))
+        return;
+    list_remove(&p->idle, &b->in_pool);
+    pool_available(b);
+    open_more(p);
 }
 
 void pool_return(struct pool *p, struct backend **lent)
@@ -553,7 +625,7 @@ void pool_return(struct pool *p, struct backend **lent)
     b->user = NULL;
     if (b->task)
         backend_forget_task(b);
-    if (b->cancels == 0 && !b->dirty && !b->doomed && backend_is_clean(b)) {
+    if (b->cancels == 0 && !b->dirty && !b->doomed && !b->owed.unsure && backend_is_clean(b)) {
         pool_available(b);
         return;
     }
@@ -585,6 +657,14 @@ void pool_lost(struct backend *b)
     log_debug(tag, "connection lost while %s", backend_state_name(b->state));
     b->doomed = true;
     pool_discard(b);
+}
+
+void pool_reported(struct backend *b)
+{
+    if (!b->reported || b->startup || (b->vars && b->vars->count))
+        return;
+    b->reported = false;
+    welcomes_base(&b->pool->welcomes, buf_text(&b->parameters));
 }
 
 void pool_node_leaves(struct backend *b)

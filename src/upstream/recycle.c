@@ -3,17 +3,23 @@
 #include "config.h"
 #include "upstream/recycle.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "pg/wire.h"
 #include "upstream/cancel.h"
 #include "upstream/pool.h"
 
+enum { PARAMETER_MAX = 8 * 1024 }; /* the longest ParameterStatus */
+
+/* A cancel ends one statement, and a pipeline may hold many: the next one is canceled when this
+ * time has passed and it still runs. Most have ended by themselves until then. */
+#define CANCEL_PACE (100 * US_PER_MS)
+
 struct recycle {
-    struct timer deadline;
+    struct timer deadline, pace;
     struct backend *backend;
-    bool ended;    /* CopyFail and Sync were sent where they were due */
-    bool canceled; /* a cancel request was sent */
+    bool ended; /* CopyFail and Sync were sent where they were due */
 };
 
 static void give_up(struct backend *b, const char *why)
@@ -31,11 +37,19 @@ static void on_deadline(struct timer *t)
     give_up(r->backend, "it did not come to rest in time");
 }
 
+static void on_pace(struct timer *t)
+{
+    struct recycle *r = CONTAINER_OF(t, struct recycle, pace);
+    if (r->backend->state == BACKEND_RESETTING && !r->backend->task)
+        recycle_start(r->backend);
+}
+
 void recycle_abort(struct backend *b)
 {
     if (!b->recycle)
         return;
     timer_stop(&b->recycle->deadline);
+    timer_stop(&b->recycle->pace);
     mem_free(b->recycle);
     b->recycle = NULL;
 }
@@ -74,6 +88,7 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
     if (b->dirty && b->owed.status == 'I' && arg) {
         /* DISCARD ALL has run. */
         b->dirty = false;
+        b->lending = 0;
         prepared_forget(&b->prepared);
         varset_drop(&b->vars);
     }
@@ -92,10 +107,18 @@ static void drain(struct backend *b)
             return;
         }
     }
-    if (!r->canceled && b->owed.count > 0) {
-        r->canceled = true;
+    if (b->owed.count > 0 && !timer_is_running(&r->pace)) {
         (void)cancel_deliver(b, NULL);
+        timer_start(&r->pace, CANCEL_PACE);
     }
+}
+
+/* DISCARD ALL leaves traces that a program can see: libraries stay loaded, a temporary schema
+ * stays, and a variable of no module is empty instead of unknown. */
+static bool is_for_one(const struct backend *b)
+{
+    const struct conf_database *row = b->pool->row;
+    return row && row->pool_mode == CONF_POOL_SESSION && !row->session_reuse;
 }
 
 void recycle_start(struct backend *b)
@@ -106,9 +129,10 @@ void recycle_start(struct backend *b)
         b->recycle = NEW(struct recycle);
         b->recycle->backend = b;
         timer_init(&b->recycle->deadline, b->stream.loop, on_deadline);
+        timer_init(&b->recycle->pace, b->stream.loop, on_pace);
         timer_start(&b->recycle->deadline, b->pool->row ? b->pool->row->cancel_timeout : 0);
     }
-    if (b->doomed || b->stream.broken) {
+    if (b->doomed || b->owed.unsure || b->stream.broken) {
         give_up(b, "it is not to be used again");
         return;
     }
@@ -119,6 +143,10 @@ void recycle_start(struct backend *b)
     }
     if (b->cancels) { /* at rest, and it must stay so: what the cancel hits must be nobody's */
         backend_become(b, BACKEND_HELD);
+        return;
+    }
+    if (is_for_one(b)) {
+        give_up(b, "a client in session mode has a server process of its own");
         return;
     }
     if (b->owed.status != 'I') {
@@ -155,7 +183,11 @@ static bool walk(struct backend *b, const char *at, size_t len)
         if (len < WIRE_HEADER || (at[0] == 'Z' && len < WIRE_HEADER + 1))
             return buf_put(&b->in, at, len);
         uint32_t size = wire_u32(at + 1);
-        if (size < 4 || (at[0] == 'Z' && size != 5))
+        if (size < 4 || (at[0] == 'Z' && size != 5) || (at[0] == 'S' && size > PARAMETER_MAX))
+            return false;
+        if (at[0] == 'S' && len < (size_t)size + 1)
+            return buf_put(&b->in, at, len);
+        if (at[0] == 'S' && !backend_parameter(b, (struct text){at + WIRE_HEADER, size - 4}))
             return false;
         enum reply_verdict v = inflight_reply(&b->owed, at[0], at[0] == 'Z' ? at[5] : 0, NULL, NULL);
         if (v == REPLY_BAD || v == REPLY_UNSOLICITED)

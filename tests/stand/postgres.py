@@ -22,6 +22,7 @@ hostssl   all      acme_md5            127.0.0.1/32   md5
 hostssl   all      acme_password       127.0.0.1/32   password
 hostssl   all      acme_cert           127.0.0.1/32   cert map=gate
 hostssl   all      all                 127.0.0.1/32   scram-sha-256
+hostssl   replication all              127.0.0.1/32   scram-sha-256
 hostssl   all      all                 ::1/128        scram-sha-256
 host      all      all                 all            reject
 """
@@ -89,7 +90,9 @@ class Postgres:
 listen_addresses = '{addresses}'
 unix_socket_directories = ''
 max_connections = 300
+max_prepared_transactions = 20
 shared_buffers = 128MB
+wal_level = logical
 fsync = off
 synchronous_commit = off
 full_page_writes = off
@@ -179,6 +182,7 @@ log_timezone = 'UTC'
         role("acme_md5", "IN ROLE acme_ro")
         statements.append("RESET password_encryption;")
         role("acme_password", "IN ROLE acme_ro")
+        role("acme_replication", "IN ROLE acme_ro REPLICATION")
         statements.append("CREATE ROLE acme_cert LOGIN IN ROLE acme_ro;")
         statements.append(f"CREATE DATABASE {MONITOR_DB};")
         statements.append(f"REVOKE CONNECT ON DATABASE {MONITOR_DB}, postgres, template1 FROM PUBLIC;")

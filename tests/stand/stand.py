@@ -176,7 +176,7 @@ class Stand:
               ("roles", roles)])
             for name, bases, plan, roles in (
                 ("acme", "acme, acme_session, acme_pool1", "standard",
-                 "rw, ro, md5, password, cert"),
+                 "rw, ro, md5, password, cert, replication"),
                 ("globex", "globex, globex_session", "standard", "rw, ro"),
                 ("metered", "metered", "metered", "rw, ro"))]
         return [

@@ -16,3 +16,6 @@ tests_unit_test_prepared_LDADD = $(LIBS_PG) $(EXT_LIBS)
 UNIT_TESTS += tests/unit/test_varset
 tests_unit_test_varset_SOURCES = tests/unit/test_varset.c
 tests_unit_test_varset_LDADD = $(LIBS_PG) $(EXT_LIBS)
+UNIT_TESTS += tests/unit/test_options
+tests_unit_test_options_SOURCES = tests/unit/test_options.c
+tests_unit_test_options_LDADD = $(LIBS_PG) $(EXT_LIBS)

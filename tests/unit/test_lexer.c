@@ -207,9 +207,9 @@ static const struct row rows[] = {
     ONE("INSERT INTO t VALUES (set_config('a', 'b', true))", SQL_SET_CONFIG),
     ONE("WITH x AS (UPDATE t SET a = set_config('a','b',false)) SELECT 1", SQL_SET_CONFIG),
     ONE("SELECT U&\"set\\005fconfig\"('a', 'b', false)",
-        SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE),
+        SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE | SQL_SEQUENCE_READ | SQL_SEED),
     ONE("SELECT U&\"set!005fconfig\" UESCAPE '!' ('a', 'b', false)",
-        SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE),
+        SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE | SQL_SEQUENCE_READ | SQL_SEED),
     NOTHING("SELECT U&\"a\" FROM t WHERE (b)"),
     NOTHING("SELECT U&\"a\" UESCAPE '!' FROM t WHERE (b)"),
     NOTHING("SELECT \"SET_CONFIG\"('a', 'b', false)"),
@@ -226,8 +226,9 @@ static const struct row rows[] = {
     NOTHING("SELECT pg_advisory_xact_lock(1)"),
     NOTHING("SELECT pg_try_advisory_xact_lock_shared(1)"),
     ONE("SELECT nextval('s')", SQL_SEQUENCE),
-    ONE("SELECT currval('s'::regclass)", SQL_SEQUENCE),
-    ONE("SELECT LASTVAL()", SQL_SEQUENCE),
+    ONE("SELECT currval('s'::regclass)", SQL_SEQUENCE_READ),
+    ONE("SELECT LASTVAL()", SQL_SEQUENCE_READ),
+    ONE("SELECT pg_catalog.setseed(0.5)", SQL_SEED),
     ONE("INSERT INTO t VALUES (nextval('s'))", SQL_SEQUENCE),
     ONE("SELECT setval('s', 1)", SQL_SEQUENCE),
 
@@ -282,8 +283,8 @@ static const struct row rows[] = {
     ONE("PREPARE transaction AS SELECT 1", SQL_PREPARE),
     ONE("PREPARE transaction (int) AS SELECT $1", SQL_PREPARE),
     ONE("PREPARE \"transaction\" AS SELECT 1", SQL_PREPARE),
-    ONE("PREPARE TRANSACTION 'id'", SQL_END),
-    ONE("PREPARE TRANSACTION $$id$$", SQL_END),
+    ONE("PREPARE TRANSACTION 'id'", SQL_END | SQL_COMMITS),
+    ONE("PREPARE TRANSACTION $$id$$", SQL_END | SQL_COMMITS),
     ONE("EXECUTE p(1)", SQL_EXECUTE),
     ONE("EXPLAIN ANALYZE EXECUTE p", SQL_EXECUTE),
     ONE("EXPLAIN (ANALYZE, VERBOSE) EXECUTE p", SQL_EXECUTE),
@@ -308,18 +309,18 @@ static const struct row rows[] = {
     ONE("BEGIN", SQL_BEGIN),
     ONE("begin isolation level serializable", SQL_BEGIN),
     ONE("START TRANSACTION READ ONLY", SQL_BEGIN),
-    ONE("COMMIT", SQL_END),
-    ONE("END", SQL_END),
+    ONE("COMMIT", SQL_END | SQL_COMMITS),
+    ONE("END", SQL_END | SQL_COMMITS),
     ONE("ABORT", SQL_END),
     ONE("ROLLBACK", SQL_END),
     ONE("ROLLBACK WORK;", SQL_END),
     ONE("ROLLBACK TRANSACTION AND NO CHAIN", SQL_END),
-    ONE("COMMIT AND CHAIN", SQL_END | SQL_BEGIN),
+    ONE("COMMIT AND CHAIN", SQL_END | SQL_COMMITS | SQL_BEGIN),
     ONE("ROLLBACK AND CHAIN", SQL_END | SQL_BEGIN),
-    ONE("COMMIT AND NO CHAIN", SQL_END),
+    ONE("COMMIT AND NO CHAIN", SQL_END | SQL_COMMITS),
     NOTHING("ROLLBACK TO a"),
     NOTHING("ROLLBACK TRANSACTION TO SAVEPOINT a"),
-    {"BEGIN; SET x = 1; COMMIT", SQL_BEGIN | SQL_SETS | SQL_END, 3, "x", NULL},
+    {"BEGIN; SET x = 1; COMMIT", SQL_BEGIN | SQL_SETS | SQL_END | SQL_COMMITS, 3, "x", NULL},
 
     /* code */
     ONE("DO $$ BEGIN SET x = 1; END $$", SQL_DO),
@@ -336,7 +337,7 @@ static const struct row rows[] = {
     NOTHING("CREATE FUNCTION f() RETURNS begin BEGIN ATOMIC SELECT CASE WHEN a THEN b END; END"),
     {"CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE 1 WHEN 1 THEN 2 END AS end; "
      "SELECT 2 AS case; END; SET x = 1; END",
-     SQL_SETS | SQL_END, 3, "x", NULL},
+     SQL_SETS | SQL_END | SQL_COMMITS, 3, "x", NULL},
     {"CREATE PROCEDURE p() BEGIN ATOMIC INSERT INTO t VALUES (1); SELECT 1; END; BEGIN", SQL_BEGIN,
      2, NULL, NULL},
     {"CREATE RULE r AS ON INSERT TO t DO ALSO (INSERT INTO a VALUES (1); DELETE FROM b); SELECT 1",
@@ -459,6 +460,20 @@ static void test_doubt(void)
     ok(sizeof(s) < 1600, "the state is small: %zu bytes", sizeof(s));
 }
 
+/* Of several statements about one variable the last one tells. */
+static void test_resets(void)
+{
+    static const char sql[] = "RESET a; SET b = 1; SET a = 2; RESET TIME ZONE; RESET b; SELECT 'RESET a'";
+    struct sql_scan s;
+    sql_scan_begin(&s, true);
+    sql_scan_feed(&s, sql, sizeof(sql) - 1);
+    sql_scan_end(&s);
+    is_int(s.name_count, 3, "three names");
+    is_int(s.reset_names, 6, "the second and the third are reset");
+    sql_scan_begin(&s, true);
+    is_int(s.reset_names, 0, "forgotten with the next text");
+}
+
 int main(void)
 {
     srand(1);
@@ -468,5 +483,6 @@ int main(void)
         check_row(&loose_rows[i], false);
     test_first_look();
     test_doubt();
+    test_resets();
     return tap_done();
 }

@@ -28,11 +28,11 @@ static void test_lending(void)
     struct borrower w[4], late;
     begin("pool_size = 2\nwait_limit = 5s");
     struct pool *p = take_pool("joe");
-    ok(pool_welcome(p, NULL).at == NULL, "what a login is told is not known yet");
+    ok(buf_size(&p->welcomes.base) == 0, "what a login is told is not known yet");
     borrow(p, &w[0]);
     ok(!w[0].backend && w[0].lent == 0, "nothing is there at first");
     ok(run_until(loop, is_told, &w[0]) && w[0].lent == 1, "then one is lent");
-    ok(memmem(pool_welcome(p, NULL).at, pool_welcome(p, NULL).len, "server_version", 14), "and the welcome known");
+    ok(memmem(p->welcomes.base.at, p->welcomes.base.len, "server_version", 14), "and the welcome known");
     ok(w[0].backend->state == BACKEND_BUSY && w[0].backend->user == &w[0].user, "it is busy, and mine");
     ok(borrow_now(p, &w[1]), "a second one");
     struct backend *first = w[0].backend, *second = w[1].backend;
@@ -61,6 +61,24 @@ static void test_lending(void)
     pool_drop(&p);
     stop(1);
     is_int(nodes[0].terminated, 3, "idle ones say goodbye in the end");
+}
+
+/* What has an event that nobody has looked at may be dead; when it is not, it is lent after all. */
+static void test_news(void)
+{
+    struct borrower w[2];
+    begin("pool_size = 1");
+    struct pool *p = take_pool("joe");
+    ok(borrow_now(p, &w[0]), "a connection");
+    struct backend *b = w[0].backend;
+    pool_return(p, &w[0].backend);
+    event_active(&b->stream.rd, EV_READ, 0);
+    borrow(p, &w[1]);
+    ok(!w[1].backend, "is not lent with news of this turn");
+    ok(run_until(loop, is_told, &w[1]) && w[1].backend == b, "and is, when they were nothing");
+    pool_return(p, &w[1].backend);
+    pool_drop(&p);
+    stop(1);
 }
 
 static void test_waiting(void)
@@ -171,6 +189,11 @@ static void test_hopeless(void)
     run_turns(loop, 5);
     ok(p->idle.count + p->cleaning.count == 0, "left in the middle of a message it is closed");
     ok(borrow_now(p, &w), "lent");
+    w.backend->owed.unsure = true;
+    pool_return(p, &w.backend);
+    run_turns(loop, 5);
+    ok(p->idle.count + p->cleaning.count == 0, "so is one that may still answer to the last one's COPY");
+    ok(borrow_now(p, &w), "lent");
     send_query(&w, "LIE");
     pool_return(p, &w.backend);
     ok(run_until(loop, pool_rests, p) && p->idle.count == 0, "a server that makes no sense is left");
@@ -194,7 +217,7 @@ static void test_hopeless(void)
     fake_hang_up(f);
     run_turns(loop, 5);
     is_int(p->idle.count, 0, "that dies is noticed");
-    is_int(f->logins, 6, "each was opened once");
+    is_int(f->logins, 7, "each was opened once");
     pool_drop(&p);
     stop(1);
 }
@@ -301,6 +324,7 @@ int main(void)
     signal(SIGPIPE, SIG_IGN);
     kit_begin();
     test_lending();
+    test_news();
     test_waiting();
     test_homes();
     test_cleaning();

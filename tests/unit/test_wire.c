@@ -129,44 +129,6 @@ static void test_startup(void)
     }
 }
 
-static void test_options(void)
-{
-    static const struct {
-        const char *in, *out;
-        bool good;
-    } cases[] = {
-        {"", "", true},
-        {"   ", "", true},
-        {"-c a=b", "[a|b]", true},
-        {"-ca=b", "[a|b]", true},
-        {"--a=b", "[a|b]", true},
-        {"--statement-timeout=5s -c search_path=x", "[statement_timeout|5s][search_path|x]", true},
-        {"\t-c\n a=b ", "[a|b]", true},
-        {"-c a=one\\ word", "[a|one word]", true},
-        {"-c a=back\\\\slash", "[a|back\\slash]", true},
-        {"-c a=b\\", "[a|b\\]", true},
-        {"-c a=", "[a|]", true},
-        {"-c a=b=c-d", "[a|b=c-d]", true},
-        {"-c dotted.name=1", "[dotted.name|1]", true},
-        {"-c", "", false},
-        {"-c a", "", false},
-        {"-c =b", "", false},
-        {"--=b", "", false},
-        {"--", "", false},
-        {"-", "", false},
-        {"-d 3", "", false},
-        {"-c a=b -E", "[a|b]", false},
-        {"a=b", "", false},
-    };
-    for (size_t i = 0; i < COUNT_OF(cases); i++) {
-        pairs[0] = '\0';
-        is_int(wire_options_each(text_of(cases[i].in), note, NULL), cases[i].good, "options %zu", i);
-        is_text(pairs, cases[i].out, "options %zu: what is in them", i);
-    }
-    pairs[0] = '\0';
-    ok(wire_options_each(TEXT("-c a=\0b"), note, NULL), "a NUL is a byte like others");
-}
-
 int main(void)
 {
     test_building();
@@ -174,6 +136,5 @@ int main(void)
     test_errors();
     test_reading();
     test_startup();
-    test_options();
     return tap_done();
 }

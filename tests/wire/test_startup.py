@@ -58,6 +58,18 @@ def test_startup_options_hold(gate, login, database):
     assert c.query("SHOW work_mem") == [["2MB"]]
 
 
+@pytest.mark.parametrize("name, value, code", [("no_such_variable", "1", "42704"),
+                                               ("work_mem", "much", "22023")])
+def test_startup_settings_are_refused_behind_the_login(gate, connect, token, database, name, value,
+                                                       code):
+    """As the server does: libpq tells the two apart."""
+    c = connect(gate)
+    c.startup("acme_rw", database, **{name: value})
+    c.authenticate(token())
+    fields = c.refusal()
+    assert fields["S"] == "FATAL" and fields["C"] == code
+
+
 def test_startup_settings_do_not_leak_to_others(make_gate, login):
     gate = make_gate({"database acme": {"pool_size": 1}})
     assert login(gate, statement_timeout="777").query("SHOW statement_timeout") == [["777ms"]]
@@ -250,3 +262,43 @@ def test_login_timeout(impatient, connect, stage):
 def test_login_timeout_does_not_end_a_session(impatient, login):
     c = login(impatient)
     assert c.query("SELECT pg_sleep(1.5)") == [[""]]
+
+
+def test_login_waits_for_no_connection_where_the_answer_is_known(make_gate, login):
+    gate = make_gate({"database acme": {"pool_size": 1}})
+    login(gate, application_name="first", TimeZone="Asia/Tokyo").query("SELECT 1")
+    holder = login(gate)
+    holder.query("BEGIN")
+    for n in range(3):  # the only connection is in holder's transaction
+        c = login(gate, application_name=f"pod {n}", TimeZone="Asia/Tokyo")
+        assert c.parameters["application_name"] == f"pod {n}"
+        assert c.parameters["TimeZone"] == "Asia/Tokyo"
+    assert login(gate).parameters["TimeZone"] == "UTC"
+    holder.query("COMMIT")
+    assert c.query("SHOW application_name") == [["pod 2"]]
+
+
+def test_changed_configuration_of_the_server_reaches_new_logins(make_gate, login, stand, database):
+    gate = make_gate({f"database {database}": {"pool_size": 1}})
+
+    def wait_until_told(value):
+        """The server reads its files at its next command, and reports behind the answer."""
+        told = None
+        while told != value:
+            with login(gate, database) as c:
+                told = c.parameters["IntervalStyle"]
+                c.query("SELECT 1")
+
+    wait_until_told("postgres")
+    try:
+        stand.postgres.sql("ALTER SYSTEM SET IntervalStyle = 'sql_standard'")
+        stand.postgres.sql("SELECT pg_reload_conf()")
+        wait_until_told("sql_standard")
+        # It is the server's, not the session's: nothing is replayed when it goes back.
+        c = login(gate, database)
+        assert c.query("SELECT source FROM pg_settings WHERE name = 'IntervalStyle'") == [["configuration file"]]
+        c.close()
+    finally:
+        stand.postgres.sql("ALTER SYSTEM RESET IntervalStyle")
+        stand.postgres.sql("SELECT pg_reload_conf()")
+    wait_until_told("postgres")
