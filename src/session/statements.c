@@ -113,11 +113,10 @@ static enum step parse_unnamed(struct request_walk *w, struct named *fresh, stru
     return STEP_ON;
 }
 
-/* A named statement too long to be prepared again elsewhere: an ERROR outside of a transaction,
- * and in one, which only the server could fail, the end of the session. */
-static enum step refuse_large(struct request_walk *w)
+/* A named statement that cannot be kept: an ERROR outside of a transaction, and in one, which only
+ * the server could fail, the end of the session. */
+static enum step refuse_named(struct request_walk *w, const char *message)
 {
-    static const char message[] = "a named prepared statement is longer than max_message";
     struct session *s = w->s;
     if (s->backend && !(inflight_is_quiet(&s->backend->owed) && s->backend->owed.status == 'I')) {
         session_fail(s, REASON_TOO_LARGE, message, NULL);
@@ -149,8 +148,11 @@ enum step statements_parse(struct request_walk *w)
         return STEP_WAIT;
     if (s->is_transaction_mode && large && w->len - w->p < WIRE_HEADER + 1)
         return STEP_WAIT;
-    if (s->is_transaction_mode && large && !s->lost && w->at[w->p + WIRE_HEADER] != 0)
-        return refuse_large(w);
+    bool refusable = s->is_transaction_mode && !s->lost && w->len - w->p > WIRE_HEADER && w->at[w->p + WIRE_HEADER] != 0;
+    if (refusable && large)
+        return refuse_named(w, "a named prepared statement is longer than max_message");
+    if (refusable && s->pool->row && s->names.bytes > s->pool->row->statement_memory)
+        return refuse_named(w, "too many prepared statements: close some, or see statement_memory");
     enum step step = walk_need(w, 'P', &have);
     if (step != STEP_ON || !have)
         return step;
@@ -182,12 +184,6 @@ enum step statements_parse(struct request_walk *w)
     }
     look_at(s, fresh->st);
     struct named *was = names_set(&s->names, fresh);
-    if (s->pool->row && s->names.bytes > s->pool->row->statement_memory) {
-        named_drop(&fresh);
-        named_drop(&was);
-        session_fail(s, REASON_TOO_LARGE, "too many prepared statements", "Close or DEALLOCATE those that are not needed any more (see statement_memory).");
-        return STEP_STOP;
-    }
     if (!name.len)
         return parse_unnamed(w, fresh, was);
     if (!prepare_parsed(w, fresh, was))
@@ -249,13 +245,13 @@ enum step statements_bind(struct request_walk *w)
     drops = drops && !inflight_is_skipped(&s->backend->owed) && names_get(&s->names, text_of(n->st->text->drops));
     if (drops && (!deallocate(w, &n, &gone) || prepare(w, n, false, &number) != READY))
         return STEP_STOP;
-    /* A portal with a name may run later than others that are bound after it. */
-    s->bound = (uint8_t)((n ? walk_fate(n->st->text->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));
     if (!drops && (n || !name.len))
         is = name.len ? prepare(w, n, false, &number) : prepare_unnamed(w, n, false, &number);
     if (is == READY_LATER || is == READY_ENDED)
         return STEP_STOP;
     apply_effects(s, n);
+    /* A portal with a name may run later than others that are bound after it. */
+    s->bound = (uint8_t)((n ? walk_fate(n->st->text->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));
     struct named *what = n ? named_ref(n) : looked_up(s, name);
     if (!walk_push(w, OWED_BIND, is == READY_NEVER ? OWED_CHANGED : 0, what, gone))
         return STEP_STOP;
@@ -395,7 +391,7 @@ static enum step execute(struct request_walk *w, struct named *n, struct text sq
     s->executes = false;
     walk_end_unnamed(s);
     apply_effects(s, n);
-    unsigned flags = OWED_RENAMED | (is == READY_NEVER ? OWED_CHANGED : 0);
+    unsigned flags = OWED_RENAMED | (is == READY_NEVER ? OWED_CHANGED : 0) | walk_fate(n->st->text->effects, 1);
     if (!walk_push(w, OWED_QUERY, flags, named_ref(n), NULL))
         return STEP_STOP;
     walk_count_query(s);
