@@ -21,7 +21,7 @@ EXTRA_DIST += deploy/kubernetes/README.md \
 	deploy/kubernetes/redis/redis.yaml
 
 dist_check_SCRIPTS += tests/tools/check-examples.py
-# The benchmark and the drivers' matrix, which the pages above point to.
+# The benchmark, the drivers' matrix and PostgreSQL's own tests, which the pages above point to.
 EXTRA_DIST += \
 	bench/README.md \
 	bench/__init__.py \
@@ -64,4 +64,7 @@ EXTRA_DIST += \
 	tests/drivers/rust/Cargo.toml \
 	tests/drivers/rust/cases.rs \
 	tests/drivers/table.py \
+	tests/regress/README.md \
+	tests/regress/documented.txt \
+	tests/regress/run \
 	tests/torture/run.py

@@ -42,7 +42,8 @@ bool varset_get(const struct varset *v, struct text name, struct text *value);
 
 /* SQL that brings a connection from one set to another: RESETs and set_config() calls, in an
  * order that privileges allow (back from roles first, into roles last). Nothing is put when the
- * sets are equal. Either may be NULL (empty). False when the buffer is full. */
+ * sets are equal. Either may be NULL (empty). A NUL separates texts that must be sent one by one.
+ * False when the buffer is full. */
 bool varset_replay(const struct varset *from, const struct varset *to, struct buf *sql);
 /* SQL that asks for the values of the given names: rows (name, value) and, with_source, where
  * the value comes from (pg_settings.source). */
@@ -50,6 +51,7 @@ bool varset_ask(const struct var *names, size_t count, bool with_source, struct 
 /* SQL that asks for everything the session has set, and the given names too, with the source. */
 bool varset_ask_all(const struct varset *known, struct buf *sql);
 
+bool varset_is_ascii(const struct varset *v);
 /* Can a client set it at all (server_version, is_superuser and the like cannot)? */
 bool var_is_settable(struct text name);
 /* Does the server take it in the startup packet only (backend and superuser-backend variables)? */

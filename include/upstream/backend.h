@@ -87,6 +87,7 @@ struct backend {
     uint32_t key_len, pid;
     uint64_t born, since; /* monotonic us: login done; last change of state */
     uint64_t transactions;
+    uint64_t numbers_of;  /* the session whose sequence numbers it may know; 0: nobody's */
     unsigned cancels; /* requests on their way to it */
     enum backend_state state;
     bool reported; /* a parameter has changed since the pool was last told */
@@ -126,9 +127,9 @@ struct task_ops {
      * lost is true and the backend is already on its way out. */
     void (*done)(void *arg, struct backend *b, const struct server_error *error, bool lost);
 };
-/* Sends one simple Query on a quiet backend and reads its answer; input goes to the task until
- * done(). ops->row may be NULL. ParameterStatus and notices on the way are not shown to the
- * borrower. */
+/* Sends one simple Query (several where NULs separate them) on a quiet backend and reads the
+ * answer; input goes to the task until done(), whose error is the first. ops->row may be NULL.
+ * ParameterStatus and notices on the way are not shown to the borrower. */
 void backend_run(struct backend *b, struct text sql, const struct task_ops *ops, void *arg);
 /* done() will not be called any more; the backend must be closed. */
 void backend_forget_task(struct backend *b);

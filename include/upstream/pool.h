@@ -73,6 +73,7 @@ struct pool {
     uint64_t retry_at, backoff;
     uint32_t size; /* this worker's share of pool_size */
     uint32_t sessions;
+    bool reads_sequences; /* its programs use currval() or lastval() behind the transaction that draws */
     uint64_t waited_us, lent; /* for SHOW POOLS */
 };
 

@@ -318,7 +318,7 @@ static void write_or_hold(struct stream *s, const char *a, size_t a_len, const c
     if (done < a_len) {
         hold(s, a + done, a_len - done);
         hold(s, b, b_len);
-    } else {
+    } else if (b_len) {
         hold(s, b + (done - a_len), a_len + b_len - done);
     }
 }

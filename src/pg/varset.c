@@ -163,6 +163,32 @@ static bool put_set(struct buf *sql, struct var v)
            buf_put_text(sql, ",") && sql_put_literal(sql, v.value) && buf_put_text(sql, ",false);");
 }
 
+static bool is_ascii(struct text t)
+{
+    for (size_t i = 0; i < t.len; i++)
+        if ((unsigned char)t.at[i] > 127)
+            return false;
+    return true;
+}
+
+bool varset_is_ascii(const struct varset *v)
+{
+    return !v || is_ascii((struct text){v->pairs, v->len});
+}
+
+/* The server reads a text as its connection's encoding says: values are in the session's, so
+ * that must be there before a text with them comes. */
+static bool put_encoding_first(const struct varset *from, const struct varset *to, struct buf *sql)
+{
+    const struct text name = TEXT("client_encoding");
+    struct text has = {NULL, 0}, wants = {NULL, 0};
+    bool had = varset_get(from, name, &has), wanted = varset_get(to, name, &wants);
+    if (varset_is_ascii(to) || (had == wanted && text_eq(has, wants)))
+        return true;
+    bool ok = wanted ? put_set(sql, (struct var){name, wants}) : put_reset(sql, name);
+    return ok && buf_put(sql, "", 1);
+}
+
 bool varset_replay(const struct varset *from, const struct varset *to, struct buf *sql)
 {
     struct var each;
@@ -170,6 +196,8 @@ bool varset_replay(const struct varset *from, const struct varset *to, struct bu
     bool ok = true;
     if (from == to)
         return true;
+    if (!put_encoding_first(from, to, sql))
+        return false;
     /* Out of a changed identity first: everything else is then done as the pool's own role. */
     for (size_t pos = 0; ok && varset_each(from, &pos, &each);)
         if (is_identity(each.name))

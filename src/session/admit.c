@@ -341,6 +341,8 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
         b->dirty = true;
         counter_add(s->home->counters, COUNTER_LOGINS_FAILED, 1);
         session_audit(s, "login_refused", error ? error->message : "backend lost");
+        if (error)
+            put_ok(s); /* as below */
         session_fail_with(s, error ? REASON_STARTUP_VALUE : REASON_BACKEND_LOST, error);
         return;
     }
@@ -381,5 +383,9 @@ void admit_refused(struct session *s, enum reason why, const struct server_error
     /* What the server said may name our own role and address: the operator's to read. A missing
      * database is worth telling, and what is wrong with the client's own parameters. */
     bool tell = error && (why == REASON_STARTUP_VALUE || strcmp(error->sqlstate, "3D000") == 0);
+    /* The server, too, has let a client in when it finds fault with its parameters: libpq tries
+     * again without its application_name then, and only then. */
+    if (why == REASON_STARTUP_VALUE)
+        put_ok(s);
     session_fail_with(s, why == REASON_STARTUP_VALUE || !tell ? why : REASON_DATABASE_UNKNOWN, tell ? error : NULL);
 }

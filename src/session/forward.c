@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "session/sequences.h"
 #include "session/variables.h"
 
 enum {
@@ -21,8 +22,36 @@ enum {
 
 /* ---- simple queries ---- */
 
+/* In a transaction a DEALLOCATE is a statement like any other (SET TRANSACTION must come before
+ * it): the server runs one, of a statement of ours that is made for it. False when the session has
+ * ended; gone is taken. */
+static bool deallocate_in_transaction(struct request_walk *w, struct named *gone)
+{
+    char name[STATEMENT_NAME], sql[STATEMENT_NAME + 16];
+    struct buf m;
+    snprintf(name, sizeof(name), "%s0", w->s->home->pools->statements.prefix);
+    snprintf(sql, sizeof(sql), "DEALLOCATE \"%s\"", name);
+    walk_put_run(w);
+    walk_end_unnamed(w->s);
+    walk_count_query(w->s);
+    buf_init(&m, 256);
+    struct wire p = wire_begin(&m, 'P');
+    wire_put_z(&p, name);
+    wire_put(&p, "\0\0", 3); /* no text, no parameters */
+    CHECK(wire_end(&p) && wire_simple(&m, 'S') && wire_query(&m, text_of(sql)));
+    stream_put(walk_backend(w), m.at, m.len);
+    buf_free(&m);
+    if (walk_push(w, OWED_PARSE, OWED_HIDDEN, NULL, NULL) && walk_push(w, OWED_SYNC, OWED_HIDDEN, NULL, NULL) &&
+        walk_push(w, OWED_QUERY, 0, gone, NULL)) {
+        walk_drop(w);
+        return true;
+    }
+    named_drop(&gone);
+    return false;
+}
+
 /* DEALLOCATE of a statement that was prepared by protocol: the server does not know that name,
- * we do. True when it was answered here. */
+ * we do. True when it was answered here, or is on its way. */
 static bool deallocate_here(struct request_walk *w, const struct sql_scan *scan)
 {
     struct session *s = w->s;
@@ -33,7 +62,9 @@ static bool deallocate_here(struct request_walk *w, const struct sql_scan *scan)
         return false;
     struct named *gone = names_unset(&s->names, name), *unnamed = names_unset(&s->names, TEXT(""));
     named_drop(&unnamed); /* as any simple Query */
-    if (s->backend) {
+    if (s->backend && s->backend->owed.status == 'T') {
+        (void)deallocate_in_transaction(w, gone);
+    } else if (s->backend) {
         walk_drop(w);
         if (!walk_push(w, OWED_QUERY, OWED_LOCAL, gone, NULL))
             return true;
@@ -103,6 +134,8 @@ static enum step on_query(struct request_walk *w)
     enum step step = walk_need(w, 'Q', &have);
     if (step != STEP_ON || !have)
         return step;
+    if (scans && !sequences_may_run(s, scan.effects))
+        return STEP_STOP;
     if (!relay_may_run(s))
         return STEP_STOP;
     if (s->is_transaction_mode) {

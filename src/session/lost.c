@@ -188,6 +188,8 @@ void relay_lost(struct session *s, enum reason why)
     touched_free(&s->touched);
     limit_ask_cancel(&s->limit);
     timer_stop(&s->timer);
+    s->suspects = 0;
+    s->draws_numbers = s->keeps_numbers = false;
     s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->parsed_unnamed = false;
     session_become(s, SESSION_IDLE);
     relay_fail_owed(s);

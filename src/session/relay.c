@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "session/greet.h"
+#include "session/sequences.h"
 #include "session/variables.h"
 #include "upstream/cancel.h"
 
@@ -71,13 +72,15 @@ static bool borrow(struct session *s);
 /* The lent backend is brought to the session's variables. True when it suits already. */
 static bool suits(struct session *s)
 {
-    static const struct task_ops ops = {NULL, tuned};
     struct backend *b = s->backend;
-    if (b->vars == s->vars || !s->is_transaction_mode)
+    if (!s->is_transaction_mode)
+        return true;
+    bool forgets = sequences_lent(s);
+    if (b->vars == s->vars && !forgets)
         return true;
     struct buf sql;
     buf_init(&sql, 8 * VARSET_MAX_BYTES);
-    bool ok = varset_replay(b->vars, s->vars, &sql);
+    bool ok = varset_replay(b->vars, s->vars, &sql) && (!forgets || buf_put_text(&sql, "DISCARD SEQUENCES"));
     if (ok && sql.len == 0) {
         varset_drop(&b->vars);
         b->vars = varset_ref(s->vars);
@@ -85,11 +88,17 @@ static bool suits(struct session *s)
         return true;
     }
     CHECK(ok);
-    session_become(s, SESSION_TUNING);
     counter_add(s->home->counters, COUNTER_VARIABLE_REPLAYS, 1);
-    backend_run(b, buf_text(&sql), &ops, s);
+    relay_tune(s, buf_text(&sql));
     buf_free(&sql);
     return false;
+}
+
+void relay_tune(struct session *s, struct text sql)
+{
+    static const struct task_ops ops = {NULL, tuned};
+    session_become(s, SESSION_TUNING);
+    backend_run(s->backend, sql, &ops, s);
 }
 
 /* Refuses the request whose first message waits in session.in. */
@@ -278,10 +287,11 @@ void relay_unthrottle(struct session *s)
 
 void relay_settle(struct session *s)
 {
-    bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins;
+    bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins || s->keeps_numbers;
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
     s->resets = s->resets_now = s->settles_first = false;
+    s->suspects = 0;
     s->bound = 0;
     touched_free(&s->touched);
     if (keep) {
@@ -310,6 +320,7 @@ void relay_transaction_over(struct session *s)
     s->unsettled = false;
     counter_add(s->home->counters, COUNTER_TRANSACTIONS, 1);
     s->backend->transactions++;
+    sequences_transaction_over(s);
     if (s->state == SESSION_METERING)
         return; /* the next request is at hand already: it keeps the backend */
     if (asks)
@@ -458,12 +469,13 @@ static void on_backend_drained(struct backend_user *u, struct backend *b)
 static void on_notified(struct backend_user *u, struct backend *b, struct text body)
 {
     struct session *s = CONTAINER_OF(u, struct session, user);
-    char head[WIRE_HEADER] = {'A'};
-    if (s->greeting)
+    char head[WIRE_HEADER + 4] = {'A'};
+    if (s->greeting || body.len < 4)
         return;
     wire_set_u32(head + 1, (uint32_t)(body.len + 4));
+    wire_set_u32(head + WIRE_HEADER, reply_sender(s, wire_u32(body.at)));
     stream_put(&s->client, head, sizeof(head));
-    stream_put(&s->client, body.at, body.len);
+    stream_put(&s->client, body.at + 4, body.len - 4);
     stream_flush(&s->client);
 }
 

@@ -16,7 +16,7 @@ enum { LOOK_MAX = 8 * 1024, TAG_MAX = 64 };
 struct walk {
     struct session *s;
     struct backend *b;
-    const char *at;
+    char *at;
     size_t len, p, run;
     bool ended; /* the server has said that it goes */
 };
@@ -237,6 +237,8 @@ static void look_at_tag(struct walk *w, struct text body)
         put_run(w);
         variables_were_reset(s);
     }
+    if (body.len && body.at[0] == 'I' && text_starts(body, "INSERT"))
+        s->draws_numbers = true;
     if (!s->is_transaction_mode || !body.len || body.at[0] != 'D')
         return;
     if (text_starts(body, "DISCARD ALL")) {
@@ -248,10 +250,18 @@ static void look_at_tag(struct walk *w, struct text body)
     }
 }
 
+/* A session that listens keeps its backend, so a notification of its own making comes from that
+ * one's process: programs tell their own by the process id that they were given. */
+uint32_t reply_sender(const struct session *s, uint32_t pid)
+{
+    return s->is_transaction_mode && pid == s->backend->pid ? wire_u32(s->key.bytes) : pid;
+}
+
 /* How many bytes of the message must be there before it is handled. */
 static size_t wanted(char type, size_t size)
 {
-    size_t most = type == 'E' || type == 'S' ? LOOK_MAX : type == 'C' ? TAG_MAX : type == 'Z' ? WIRE_HEADER + 1 : WIRE_HEADER;
+    size_t most = type == 'E' || type == 'S' ? LOOK_MAX : type == 'C' ? TAG_MAX : type == 'Z' ? WIRE_HEADER + 1
+                  : type == 'A' ? WIRE_HEADER + 4 : WIRE_HEADER;
     return size < most ? size : most;
 }
 
@@ -275,7 +285,9 @@ static enum take take_message(struct walk *w, char type, size_t size)
         put_run(w);
         if (variables_report(w->s, name, r.bad ? (struct text){"", 0} : value))
             return TAKE_DONE;
-    } else if (type == 'C')
+    } else if (type == 'A' && body.len >= 4)
+        wire_set_u32(w->at + w->p + WIRE_HEADER, reply_sender(w->s, wire_u32(body.at)));
+    else if (type == 'C')
         look_at_tag(w, body);
     else if (type == 'Z')
         w->s->unsettled = true;
@@ -358,8 +370,11 @@ void reply_input(struct backend_user *u, struct backend *b)
     }
     if (!sane) {
         char tag[96];
+        const struct owed *o = inflight_head(&b->owed);
         backend_tag(b, tag, sizeof(tag));
-        log_error(tag, "the server's messages do not follow the protocol: connection closed");
+        log_error(tag, "the server's messages do not follow the protocol: connection closed: type %d where %d was owed, "
+                       "first of %u; its transaction %llu", w.p < w.len ? w.at[w.p] : 0, o ? (int)o->kind : -1,
+                  b->owed.count, (unsigned long long)b->transactions);
         relay_lost(s, REASON_BACKEND_PROTOCOL);
         return;
     }

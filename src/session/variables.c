@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "pg/setconfig.h"
 #include "session/relay.h"
+#include "session/sequences.h"
 
 static const struct {
     uint32_t effect;
@@ -26,6 +27,7 @@ static const struct {
     {SQL_SET_CONFIG, PIN_SET_CONFIG, "set_config"},
     {SQL_LOAD, PIN_LOAD, "load"},
     {0, PIN_LARGE_STATEMENT, "large_statement"},
+    {SQL_SEED, PIN_SEED, "seed"},
 };
 
 enum { UNDO = SQL_UNLISTEN | SQL_CLOSE_CURSOR | SQL_DROP | SQL_DEALLOCATE | SQL_DEALLOCATE_ALL | SQL_ADVISORY_UNLOCK | SQL_DISCARD | SQL_DISCARD_ALL };
@@ -129,6 +131,23 @@ static bool was_reset(const struct touched *t, struct text name)
     return false;
 }
 
+/* A DO block or a procedure does what a program may do: all that can be asked is asked for
+ * behind it. A block's text is searched for the variables that the server has no list of, and its
+ * connection is reset before another session has it. */
+static void suspect(struct session *s, struct text sql)
+{
+    touched_of(s)->all = true;
+    for (size_t i = 0; i < COUNT_OF(askable); i++)
+        s->suspects |= (uint16_t)askable[i];
+    if (sql.at && text_starts(sql, "CALL"))
+        return;
+    s->backend->dirty = true;
+    if (!sql.at || (memmem(sql.at, sql.len, "set_config", 10) && !sql_set_config_names(sql, touch_named, s)))
+        pin(s, PIN_SET_CONFIG);
+    if (sql.at)
+        sql_set_names(sql, touch_named, s);
+}
+
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql)
 {
     uint32_t effects = scan->effects;
@@ -141,6 +160,10 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
         variables_touch(s, text_of(scan->names[i]));
     if (effects & SQL_SETS_UNKNOWN)
         touched_of(s)->all = true;
+    if (effects & SQL_DO)
+        suspect(s, sql);
+    if (effects & (SQL_SEQUENCE | SQL_SEQUENCE_READ))
+        sequences_run(s, effects);
     note_resets(s, scan);
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
         if (effects & pin_rows[i].effect) {
@@ -273,6 +296,15 @@ void variables_discarded(struct session *s)
     }
 }
 
+/* Another encoding: what else is set must be known in it. */
+static bool reencodes(const struct session *s)
+{
+    for (unsigned i = 0; i < s->touched->count; i++)
+        if (strcmp(s->touched->names[i], "client_encoding") == 0)
+            return !varset_is_ascii(s->vars);
+    return false;
+}
+
 static bool any_touched(const struct session *s)
 {
     return s->touched && (s->touched->all || s->touched->count);
@@ -280,7 +312,7 @@ static bool any_touched(const struct session *s)
 
 bool variables_must_ask(const struct session *s)
 {
-    return any_touched(s) || (s->pins && s->pin_effects);
+    return any_touched(s) || (s->pins && s->pin_effects) || s->suspects;
 }
 
 /* ---- asking ---- */
@@ -396,7 +428,7 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
         session_tag(s, tag, sizeof(tag));
         log_warning(tag, "the session's variables could not be read: %s %s", error ? error->sqlstate : "54000", error ? error->message : "too many");
     }
-    if (s->pins && s->pin_effects)
+    if ((s->pins && s->pin_effects) || s->suspects)
         ask_pins(s);
     else
         relay_settle(s);
@@ -410,12 +442,12 @@ static void ask_variables(struct session *s)
     struct var names[TOUCHED_MAX];
     struct buf sql;
     a->session = s;
-    a->whole = t->all;
     buf_init(&a->text, VARSET_MAX_BYTES);
     buf_init(&sql, VARSET_MAX_BYTES);
     for (unsigned i = 0; i < t->count; i++)
         names[i].name = text_of(t->names[i]);
     bool ok;
+    t->all = a->whole = t->all || reencodes(s);
     if (t->all) {
         /* What was known, what this transaction named, and all that the server calls set. */
         struct var more[TOUCHED_MAX];
@@ -447,6 +479,8 @@ static void on_pin_row(void *arg, struct backend *b, const struct text *columns,
     for (unsigned i = 0; i < count; i++)
         if (text_is(columns[i], "f"))
             s->pins &= (uint16_t)~askable[i];
+        else if (s->suspects & askable[i])
+            pin(s, askable[i]);
 }
 
 static void on_pins(void *arg, struct backend *b, const struct server_error *error, bool lost)

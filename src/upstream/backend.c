@@ -148,22 +148,30 @@ struct task {
     bool failed;
 };
 
-void backend_run(struct backend *b, struct text sql, const struct task_ops *ops, void *arg)
+static void put_query(struct backend *b, struct text sql)
 {
-    CHECK(!b->task && inflight_is_quiet(&b->owed));
     struct buf message;
     buf_init(&message, sql.len + 16);
+    CHECK(wire_query(&message, sql) && inflight_push(&b->owed, OWED_QUERY, OWED_HIDDEN, NULL, NULL));
+    stream_put(&b->stream, message.at, message.len);
+    mem_wipe(message.at, message.len);
+    buf_free(&message);
+}
+
+void backend_run(struct backend *b, struct text sql, const struct task_ops *ops, void *arg)
+{
+    CHECK(!b->task && inflight_is_quiet(&b->owed) && sql.len);
     struct task *t = NEW(struct task);
     t->ops = ops;
     t->arg = arg;
     b->task = t;
     statement_drop(&b->unnamed); /* a simple Query ends the unnamed statement */
-    bool ok = wire_query(&message, sql) && inflight_push(&b->owed, OWED_QUERY, OWED_HIDDEN, NULL, NULL);
-    CHECK(ok);
-    stream_put(&b->stream, message.at, message.len);
+    for (size_t n; sql.len; sql.at += n, sql.len -= n) {
+        n = strnlen(sql.at, sql.len);
+        put_query(b, (struct text){sql.at, n});
+        n += n < sql.len;
+    }
     stream_flush(&b->stream);
-    mem_wipe(message.at, message.len);
-    buf_free(&message);
 }
 
 void backend_forget_task(struct backend *b)
@@ -208,7 +216,7 @@ static bool task_message(struct backend *b, char type, struct text body)
     enum reply_verdict v = inflight_reply(&b->owed, type, type == 'Z' ? body.at[0] : 0, NULL, NULL);
     if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
         return false;
-    if (type == 'E') {
+    if (type == 'E' && !t->failed) {
         server_error_from(body, &t->error);
         t->failed = true;
     }

@@ -88,6 +88,7 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
     if (b->dirty && b->owed.status == 'I' && arg) {
         /* DISCARD ALL has run. */
         b->dirty = false;
+        b->numbers_of = 0;
         prepared_clear(&b->prepared);
         varset_drop(&b->vars);
     }
@@ -112,6 +113,14 @@ static void drain(struct backend *b)
     }
 }
 
+/* DISCARD ALL leaves traces that a program can see: libraries stay loaded, a temporary schema
+ * stays, and a variable of no module is empty instead of unknown. */
+static bool is_for_one(const struct backend *b)
+{
+    const struct conf_database *row = b->pool->row;
+    return row && row->pool_mode == CONF_POOL_SESSION && !row->session_reuse;
+}
+
 void recycle_start(struct backend *b)
 {
     if (b->state == BACKEND_BUSY || b->state == BACKEND_HELD)
@@ -123,7 +132,7 @@ void recycle_start(struct backend *b)
         timer_init(&b->recycle->pace, b->stream.loop, on_pace);
         timer_start(&b->recycle->deadline, b->pool->row ? b->pool->row->cancel_timeout : 0);
     }
-    if (b->doomed || b->stream.broken) {
+    if (b->doomed || b->owed.unsure || b->stream.broken) {
         give_up(b, "it is not to be used again");
         return;
     }
@@ -134,6 +143,10 @@ void recycle_start(struct backend *b)
     }
     if (b->cancels) { /* at rest, and it must stay so: what the cancel hits must be nobody's */
         backend_become(b, BACKEND_HELD);
+        return;
+    }
+    if (is_for_one(b)) {
+        give_up(b, "a client in session mode has a server process of its own");
         return;
     }
     if (b->owed.status != 'I') {

@@ -90,6 +90,7 @@ class Postgres:
 listen_addresses = '{addresses}'
 unix_socket_directories = ''
 max_connections = 300
+max_prepared_transactions = 20
 shared_buffers = 128MB
 wal_level = logical
 fsync = off

@@ -189,6 +189,11 @@ static void test_hopeless(void)
     run_turns(loop, 5);
     ok(p->idle.count + p->cleaning.count == 0, "left in the middle of a message it is closed");
     ok(borrow_now(p, &w), "lent");
+    w.backend->owed.unsure = true;
+    pool_return(p, &w.backend);
+    run_turns(loop, 5);
+    ok(p->idle.count + p->cleaning.count == 0, "so is one that may still answer to the last one's COPY");
+    ok(borrow_now(p, &w), "lent");
     send_query(&w, "LIE");
     pool_return(p, &w.backend);
     ok(run_until(loop, pool_rests, p) && p->idle.count == 0, "a server that makes no sense is left");
@@ -212,7 +217,7 @@ static void test_hopeless(void)
     fake_hang_up(f);
     run_turns(loop, 5);
     is_int(p->idle.count, 0, "that dies is noticed");
-    is_int(f->logins, 6, "each was opened once");
+    is_int(f->logins, 7, "each was opened once");
     pool_drop(&p);
     stop(1);
 }

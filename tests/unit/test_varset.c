@@ -98,6 +98,8 @@ static void replays(struct varset *from, struct varset *to, const char *want, co
     buf_init(&sql, 4096);
     ok(varset_replay(from, to, &sql), "%s: fits", what);
     char *got = mem_dup_n(buf_text(&sql).at, buf_size(&sql));
+    for (size_t i = 0; i < buf_size(&sql); i++)
+        got[i] = got[i] ? got[i] : '|';
     is_text(got, want, "%s", what);
     mem_free(got);
     buf_free(&sql);
@@ -126,6 +128,12 @@ static void test_replay(void)
             "RESET \"role\";RESET \"session_authorization\";" SET("a", "'2'"), "out of roles first");
     replays(make(NULL, "role=r a=1"), make(NULL, "role=r a=2"), "RESET \"role\";" SET("a", "'2'") SET("role", "'r'"),
             "a kept role is left and taken again");
+    replays(NULL, make(NULL, "a=\xe9 client_encoding=L"),
+            SET("client_encoding", "'L'") "|" SET("a", "'\xe9'") SET("client_encoding", "'L'"),
+            "the encoding of a text before the text");
+    replays(make(NULL, "client_encoding=L"), make(NULL, "a=\xc3\xa9"),
+            "RESET \"client_encoding\";|RESET \"client_encoding\";" SET("a", "'\xc3\xa9'"), "also out of one");
+    replays(make(NULL, "client_encoding=L"), make(NULL, "a=\xe9 client_encoding=L"), SET("a", "'\xe9'"), "not when it is there");
     struct varset *to = make(NULL, "a=12345");
     struct buf sql;
     buf_init(&sql, 20);

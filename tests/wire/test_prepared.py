@@ -170,6 +170,27 @@ def test_deallocate(gate, login, database):
     assert run(c, "t") == [["2"]]
 
 
+def test_deallocate_is_a_statement_of_its_transaction(gate, login, database):
+    c = login(gate, database)
+    prepare(c, "SELECT 1", "s")
+    c.query("BEGIN")
+    assert wire.kinds(c.ask(wire.query("DEALLOCATE s"))) == "CZ" and c.status == "T"
+    with pytest.raises(wire.ServerError) as caught:
+        c.query("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+    assert caught.value.code == "25001"
+    c.query("ROLLBACK")
+    assert fails(c, wire.bind("s"), wire.execute(), wire.sync()) == "26000"
+    prepare(c, "SELECT 2", "s")
+    c.query("BEGIN")
+    c.query("SELECT 1")
+    for _ in range(2):
+        c.query("DEALLOCATE s")
+        prepare(c, "SELECT 3", "s")
+        assert run(c, "s") == [["3"]]
+    c.query("COMMIT")
+    assert c.query("SELECT 'on'") == [["on"]]
+
+
 def test_deallocate_through_the_extended_protocol(gate, login, database):
     c = login(gate, database)
     prepare(c, "SELECT 1", "s")

@@ -1,6 +1,8 @@
 """What a session sets, holds and leaves: transaction pooling must not change what a program
 sees, and nothing may reach the next client."""
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
+
 import pytest
 
 from stand import proc, wire
@@ -200,6 +202,18 @@ def test_listen_and_notify(two, login):
     assert body[4:] == b"news\0extra\0"
 
 
+def test_own_notifications_are_told_apart(two, login, database):
+    """Programs tell what they sent themselves by the process id that they were given."""
+    a, b = login(two, database), login(two, database)
+    a.query("LISTEN news")
+    said = a.ask(wire.query("NOTIFY news, 'own'"))
+    own = next(body for kind, body in said if kind == "A")
+    assert int.from_bytes(own[:4], "big") == a.key[0]
+    b.query("NOTIFY news, 'others'")
+    others = a.expect("A")
+    assert int.from_bytes(others[:4], "big") != a.key[0]
+
+
 def test_cursor_with_hold(two, login):
     a, b = login(two), login(two)
     a.query("DECLARE held CURSOR WITH HOLD FOR SELECT * FROM generate_series(1, 3)")
@@ -266,7 +280,7 @@ def test_session_mode_keeps_one_backend_and_everything_in_it(gate, login):
 
 
 def test_session_mode_resets_before_the_next_client(make_gate, login):
-    gate = make_gate({"database acme_session": {"pool_size": 1}})
+    gate = make_gate({"database acme_session": {"pool_size": 1, "session_reuse": "on"}})
     a = login(gate, "acme_session")
     a.query("SET work_mem = '13MB'")
     a.query("CREATE TEMP TABLE secret AS SELECT 1")
@@ -277,6 +291,37 @@ def test_session_mode_resets_before_the_next_client(make_gate, login):
     for sql in ("SELECT * FROM secret", "EXECUTE p"):
         with pytest.raises(wire.ServerError):
             b.query(sql)
+
+
+def leave_traces(gate, login):
+    """What a client leaves behind that DISCARD ALL does not undo; its server process."""
+    a = login(gate, "acme_session")
+    a.query("SET trace.mark = 'x'")
+    a.query("CREATE TEMP TABLE passing (n int)")
+    pid = a.query("SELECT pg_backend_pid()")
+    a.send(wire.terminate())
+    return pid
+
+
+def test_session_mode_gives_each_client_a_server_process_of_its_own(make_gate, login):
+    gate = make_gate({"database acme_session": {"pool_size": 1}})
+    for _ in range(3):
+        pid = leave_traces(gate, login)
+        b = login(gate, "acme_session")
+        assert b.query("SELECT pg_backend_pid()") != pid
+        assert b.query("SELECT pg_my_temp_schema()") == [["0"]]
+        with pytest.raises(wire.ServerError) as caught:
+            show(b, "trace.mark")
+        assert caught.value.code == "42704"
+        b.send(wire.terminate())
+
+
+def test_session_mode_uses_a_server_connection_again_when_so_set(make_gate, login):
+    gate = make_gate({"database acme_session": {"pool_size": 1, "session_reuse": "on"}})
+    pid = leave_traces(gate, login)
+    b = login(gate, "acme_session")
+    assert b.query("SELECT pg_backend_pid()") == pid
+    assert show(b, "trace.mark") == ""
 
 
 def test_tenants_never_share_a_server_connection(one, login):
@@ -305,6 +350,32 @@ def test_encoding_of_one_client_is_not_the_others(one, login):
         assert b.query("SELECT 'é'") == [["é"]]
 
 
+@pytest.mark.parametrize("encoding, value", [("UTF8", "é世"), ("LATIN1", "é")])
+def test_value_is_the_same_behind_a_client_of_another_encoding(one, login, encoding, value):
+    python = {"UTF8": "utf-8", "LATIN1": "latin-1"}
+    a, b = login(one, client_encoding=encoding), login(one, client_encoding="LATIN1")
+    c = login(one, client_encoding="UTF8")
+
+    def ask(client, sql, said):
+        got = client.ask(wire.message("Q", sql.encode(said) + b"\0"))
+        assert not wire.errors(got)
+        return next((wire_value(body) for kind, body in got if kind == "D"), None)
+
+    def wire_value(body):
+        return body[6:]
+
+    ask(a, f"SET my.v = '{value}'", python[encoding])
+    for _ in range(2):
+        for other in (b, c):
+            ask(other, "SELECT 1", "ascii")
+            assert ask(a, "SHOW my.v", "ascii") == value.encode(python[encoding])
+    # a value outlives the encoding in which it was set
+    a.query("SET client_encoding = 'UTF8'")
+    for other in (b, c):
+        ask(other, "SELECT 1", "ascii")
+        assert ask(a, "SHOW my.v", "ascii") == value.encode()
+
+
 def test_refused_set_of_one_client_is_not_undone_at_the_cost_of_the_next(one, login):
     a = login(one)
     with pytest.raises(wire.ServerError) as caught:
@@ -314,3 +385,99 @@ def test_refused_set_of_one_client_is_not_undone_at_the_cost_of_the_next(one, lo
     b = login(one)
     b.query("SET TIME ZONE 'Asia/Tokyo'")
     assert show(b, "TimeZone") == "Asia/Tokyo"
+
+
+# ---- sequences ----
+
+@pytest.fixture
+def two_on_one(make_gate, login):
+    """Two sessions that share one server connection, with a sequence."""
+    gate = make_gate({"database acme": {"pool_size": 1, "wait_limit": "20s"}})
+    a, b = login(gate), login(gate)
+    a.query("DROP TABLE IF EXISTS numbered; CREATE TABLE numbered (id serial, words text)")
+    return a, b
+
+
+def test_currval_is_never_another_sessions(two_on_one):
+    a, b = two_on_one
+    assert a.query("SELECT nextval('numbered_id_seq')") == [["1"]]
+    assert b.query("SELECT nextval('numbered_id_seq')") == [["2"]]
+    for sql in ("SELECT currval('numbered_id_seq')", "SELECT lastval()"):
+        with pytest.raises(wire.ServerError) as e:
+            a.query(sql)
+        assert e.value.code == "55000"
+
+
+def test_currval_behind_an_insert_is_the_sessions_own(two_on_one):
+    a, b = two_on_one
+    with contextlib.suppress(wire.ServerError):
+        a.query("SELECT lastval()")  # now the gate knows what kind of program this is
+    a.query("SELECT 1")
+    for n in range(1, 9):
+        a.query("INSERT INTO numbered (words) VALUES ('a')")
+        b.send(wire.query("INSERT INTO numbered (words) VALUES ('b')"))
+        assert a.query("SELECT lastval()") == [[str(2 * n - 1)]]
+        a.query("SELECT 'something else'")
+        b.until("Z")
+        assert b.query("SELECT currval('numbered_id_seq')") == [[str(2 * n)]]
+        b.query("SELECT 'something else'")
+
+
+def test_session_that_may_ask_for_a_number_does_not_starve_others(two_on_one):
+    a, b = two_on_one
+    with contextlib.suppress(wire.ServerError):
+        a.query("SELECT lastval()")
+    a.query("INSERT INTO numbered (words) VALUES ('a')")
+    assert b.query("SELECT 'in'") == [["in"]]  # a says nothing more
+
+
+def test_currval_within_the_transaction_keeps_no_connection(two_on_one):
+    a, b = two_on_one
+    for n in range(3):
+        a.query("BEGIN")
+        a.query("INSERT INTO numbered (words) VALUES ('a')")
+        assert a.query("SELECT currval('numbered_id_seq'), lastval()") == [[str(n + 1)] * 2]
+        a.query("COMMIT")
+        assert b.query("SELECT 'at once'") == [["at once"]]
+
+
+def test_seed_of_random_stays_with_its_session(two_on_one):
+    a, _ = two_on_one
+    a.query("SELECT setseed(0.5)")
+    first = a.query("SELECT random()")
+    assert a.query("SELECT setseed(0.5)") == [[""]]
+    assert a.query("SELECT random()") == first
+
+
+# ---- DO blocks ----
+
+@pytest.mark.parametrize("body,ask,value", [
+    ("PERFORM set_config('app.user', 'ann', false)", "SELECT current_setting('app.user', true)", "ann"),
+    ("SET app.person = 'ann'", "SELECT current_setting('app.person', true)", "ann"),
+    ("SET SESSION app.person TO 'ann'", "SELECT current_setting('app.person', true)", "ann"),
+    ("EXECUTE 'SET work_mem = ''3MB'''", "SHOW work_mem", "3MB"),
+    ("PERFORM set_config('work' || '_mem', '3MB', false)", "SHOW work_mem", "3MB"),
+    ("SET search_path = pg_catalog", "SHOW search_path", "pg_catalog"),
+    ("CREATE TEMP TABLE in_do (i int)", "SELECT count(*) FROM in_do", "0"),
+    ("PERFORM pg_advisory_lock(77)",
+     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()", "1"),
+    ("LISTEN in_do", "SELECT count(*) FROM pg_listening_channels()", "1"),
+])
+def test_state_that_a_do_block_leaves_is_its_sessions_only(make_gate, login, body, ask, value):
+    gate = make_gate({"database acme": {"pool_size": 2}})
+    a, others = login(gate), [login(gate) for _ in range(3)]
+    a.query(f"DO $body$ BEGIN {body}; END $body$")
+    assert a.query(ask) == [[value]]
+    for c in others:
+        try:
+            assert c.query(ask) != [[value]]
+        except wire.ServerError as e:
+            assert e.code == "42P01"
+    assert a.query(ask) == [[value]]
+
+
+def test_do_block_that_leaves_nothing_keeps_no_connection(make_gate, login):
+    gate = make_gate({"database acme": {"pool_size": 1}})
+    a, b = login(gate), login(gate)
+    a.query("DO $$ BEGIN PERFORM 1; END $$")
+    assert b.query("SELECT 1") == [["1"]]

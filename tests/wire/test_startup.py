@@ -58,6 +58,18 @@ def test_startup_options_hold(gate, login, database):
     assert c.query("SHOW work_mem") == [["2MB"]]
 
 
+@pytest.mark.parametrize("name, value, code", [("no_such_variable", "1", "42704"),
+                                               ("work_mem", "much", "22023")])
+def test_startup_settings_are_refused_behind_the_login(gate, connect, token, database, name, value,
+                                                       code):
+    """As the server does: libpq tells the two apart."""
+    c = connect(gate)
+    c.startup("acme_rw", database, **{name: value})
+    c.authenticate(token())
+    fields = c.refusal()
+    assert fields["S"] == "FATAL" and fields["C"] == code
+
+
 def test_startup_settings_do_not_leak_to_others(make_gate, login):
     gate = make_gate({"database acme": {"pool_size": 1}})
     assert login(gate, statement_timeout="777").query("SHOW statement_timeout") == [["777ms"]]

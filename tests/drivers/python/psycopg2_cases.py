@@ -433,9 +433,20 @@ def large_object():
 
 @case("two-phase commit of the driver")
 def tpc():
-    c = connect()
-    out = [failing(lambda: (c.tpc_begin(c.xid(1, "g", "b")), c.tpc_prepare()))]
+    c, d = connect(), connect()
+    out = []
+    for n, end in enumerate(("tpc_commit", "tpc_rollback")):
+        x = c.xid(n, "psycopg2", "b")
+        c.tpc_begin(x)
+        c.cursor().execute("SELECT 1")
+        c.tpc_prepare()
+        c.reset()  # as a program that has ended
+        found = [y for y in d.tpc_recover() if y.gtrid == "psycopg2"]
+        d.reset()
+        out += [[(y.format_id, y.gtrid, y.bqual) for y in found], str(getattr(d, end)(found[0])),
+                failing(d.tpc_commit, x)]
     c.close()
+    d.close()
     return out
 
 

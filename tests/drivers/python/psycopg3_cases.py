@@ -469,7 +469,15 @@ async def composed():
 @case("two-phase commit of the driver")
 async def tpc():
     c = await connect()
-    out = [await failing_call(c.tpc_begin, c.xid(1, "g", "b")), await failing_call(c.tpc_prepare)]
+    out = []
+    for n, end in enumerate((c.tpc_commit, c.tpc_rollback)):
+        x = c.xid(n, "psycopg", "a" if ASYNC else "s")
+        out += [await failing_call(c.tpc_begin, x), await failing(c.execute("SELECT 1")) != "",
+                await failing_call(c.tpc_prepare)]
+        found = [y for y in await settled(c.tpc_recover()) if y.gtrid == "psycopg"]
+        out += [[(y.format_id, y.gtrid, y.bqual) for y in found], await failing_call(end)]
+        await settled(c.rollback())
+        out += [await failing_call(c.tpc_commit, x)]
     await D.close(c)
     return out
 

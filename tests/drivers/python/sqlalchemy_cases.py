@@ -219,10 +219,12 @@ def types():
 def two_phase():
     e = engine()
     with e.connect() as c:
-        t = c.begin_twophase()
-        c.execute(sa.text("SELECT 1"))
-        out = [failing(t.prepare)]
-        c.invalidate()
+        out = []
+        for end in ("commit", "rollback"):
+            t = c.begin_twophase(f"sqlalchemy {end}")
+            c.execute(sa.text("SELECT 1"))
+            out += [failing(t.prepare), failing(getattr(t, end))]
+        out += [[x for x in c.recover_twophase() if str(x).startswith("sqlalchemy")]]
     e.dispose()
     return out
 
