@@ -480,7 +480,8 @@ static void lend(struct pool *p, struct backend *b, struct backend_user *user)
     backend_become(b, BACKEND_BUSY);
     b->user = user;
     list_push_back(&p->busy, &b->in_pool);
-    p->lent++;
+    user->same = b->lending && b->lending == user->lending;
+    b->lending = user->lending = ++p->lent;
 }
 
 static struct backend *idle_of(const struct pool *p, const struct varset *startup)
