@@ -80,6 +80,11 @@ static inline size_t stream_held(const struct stream *s)
 {
     return buf_size(&s->out);
 }
+/* Something has happened to it in this turn of the loop that its owner has not been told of yet. */
+static inline bool stream_has_news(const struct stream *s)
+{
+    return (s->rd.ev_evcallback.evcb_flags & EVLIST_ACTIVE) != 0;
+}
 void stream_stop_reading(struct stream *s);
 void stream_start_reading(struct stream *s);
 /* "TLSv1.3" or NULL. */

@@ -31,7 +31,11 @@ enum owed_kind {
 enum {
     OWED_HIDDEN = 1, /* our own request: the client must not see the reply */
     OWED_LOCAL = 2,  /* never sent: we answer when its turn comes */
-    OWED_KNOWN = 4   /* the server has this statement, whatever it answers */
+    OWED_KNOWN = 4,  /* the server has this statement, whatever it answers */
+    /* What it does to its transaction, for the day its reply does not come: */
+    OWED_BEGINS = 8,
+    OWED_COMMITS = 16, /* among other things, perhaps */
+    OWED_UNREAD = 32   /* nobody has looked */
 };
 
 struct owed {
@@ -78,6 +82,8 @@ void inflight_init(struct inflight *q);
 void inflight_free(struct inflight *q, inflight_settled *settled, void *arg);
 /* False when the queue is at its maximum or memory is out: stop reading the client. */
 bool inflight_push(struct inflight *q, enum owed_kind kind, unsigned flags, void *what, void *was) MUST_USE;
+/* What the request pushed last, OWED_UNREAD until now, does to its transaction. */
+void inflight_was_read(struct inflight *q, unsigned flags);
 /* Room for n more pushes, so that a compound request is all or nothing. */
 bool inflight_has_room(const struct inflight *q, uint32_t n);
 

@@ -58,6 +58,9 @@ bool relay_sequences(struct session *s, uint32_t effects);
 void reply_input(struct backend_user *u, struct backend *b);
 /* The backend has died (its connection ended or it broke the protocol). */
 void relay_lost(struct session *s, enum reason why);
+/* A loss between two requests is told with the next, which begins with a message of this type.
+ * False when there is none to tell of. */
+bool relay_tell_lost(struct session *s, char type);
 static inline bool relay_is_blocked(const struct session *s)
 {
     return s->state != SESSION_ACTIVE && s->state != SESSION_IDLE;

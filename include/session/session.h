@@ -146,6 +146,8 @@ struct session {
     bool resets_now;          /* ... and the present batch is why */
     bool settles_first;       /* nothing more is sent before what has been sent is settled */
     bool unsettled;           /* a ReadyForQuery went by and was not acted on yet */
+    uint8_t bound;            /* what the portals bound last do (OWED_BEGINS, OWED_COMMITS, OWED_UNREAD) */
+    uint8_t tunings;          /* connections lost, one after another, before anything of the client's went out */
 };
 
 /* A new connection on this worker. listener: index in generation->conf->listeners. */
@@ -179,6 +181,8 @@ void session_fail(struct session *s, enum reason why, const char *message, const
 void session_fail_detail(struct session *s, enum reason why, const char *detail);
 /* FATAL with what a server said. */
 void session_fail_with(struct session *s, enum reason why, const struct server_error *error);
+struct wire_fault;
+void session_fail_fault(struct session *s, const struct wire_fault *f);
 /* Ends it without a word (the client is gone or was told). */
 void session_close(struct session *s, enum reason why);
 void session_audit(struct session *s, const char *event, const char *reason);

@@ -34,6 +34,8 @@ enum step walk_need(struct request_walk *w, char type, bool *have);
 /* A reply owed; false when the session has ended for want of memory. */
 bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void *what, void *was);
 void walk_count_query(struct session *s);
+/* What a text with these effects (enum sql_effect) does to its transaction: OWED_BEGINS, OWED_COMMITS. */
+unsigned walk_fate(uint32_t effects, uint32_t statements);
 /* standard_conforming_strings as the session has it, for the lexer. */
 bool walk_standard_strings(const struct session *s);
 /* False (and the walk stops) while replies under way may still change the client's names, or the

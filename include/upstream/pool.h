@@ -113,6 +113,8 @@ void pool_reported(struct backend *b);
 void pool_node_leaves(struct backend *b);
 /* A clean backend: to the first in the queue, or idle. */
 void pool_available(struct backend *b);
+/* An idle one had news and lives: somebody may have begun to wait meanwhile. */
+void pool_offer(struct backend *b);
 /* Unlinks from whatever list, closes, and looks whether another one is needed. */
 void pool_discard(struct backend *b);
 

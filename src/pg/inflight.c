@@ -58,6 +58,13 @@ bool inflight_push(struct inflight *q, enum owed_kind kind, unsigned flags, void
     return true;
 }
 
+void inflight_was_read(struct inflight *q, unsigned flags)
+{
+    struct owed *o = q->count ? at(q, q->count - 1) : NULL;
+    if (o && (o->flags & OWED_UNREAD))
+        o->flags = (uint8_t)((o->flags & ~OWED_UNREAD) | flags);
+}
+
 static void pop(struct inflight *q, enum owed_outcome outcome, inflight_settled *settled, void *arg)
 {
     struct owed o = *at(q, 0);

@@ -59,8 +59,8 @@ static const struct rule rules[] = {
     {FIRST, "reset", SQL_RESETS, SET, NULL},
     {FIRST, "begin", SQL_BEGIN, ANY, NULL},
     {FIRST, "start", SQL_BEGIN, ANY, NULL},
-    {FIRST, "commit", SQL_END, ENDING, NULL},
-    {FIRST, "end", SQL_END, ENDING, NULL},
+    {FIRST, "commit", SQL_END | SQL_COMMITS, ENDING, NULL},
+    {FIRST, "end", SQL_END | SQL_COMMITS, ENDING, NULL},
     {FIRST, "abort", SQL_END, ENDING, NULL},
     {FIRST, "rollback", 0, ROLLBACK, NULL},
     {FIRST, "explain", 0, EXPLAIN, NULL},
@@ -356,7 +356,7 @@ static void step_other(struct sql_scan *s, bool literal)
 {
     struct sql_scan_state *st = &s->state;
     if (st->step == PREPARE_TX)
-        s->effects |= literal ? SQL_END : SQL_PREPARE;
+        s->effects |= literal ? SQL_END | SQL_COMMITS : SQL_PREPARE;
     settle(s);
     st->step = (uint8_t)otherwise((enum step)st->step);
 }

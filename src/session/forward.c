@@ -54,7 +54,7 @@ static bool deallocate_in_transaction(struct request_walk *w, struct named *gone
 static bool deallocate_here(struct request_walk *w, const struct sql_scan *scan)
 {
     struct session *s = w->s;
-    if (s->backend && s->backend->owed.status == 'E')
+    if (s->lost || (s->backend && s->backend->owed.status == 'E'))
         return false;
     struct text name = text_of(scan->target);
     if (!name.len || !names_get(&s->names, name))
@@ -81,6 +81,30 @@ static bool deallocate_here(struct request_walk *w, const struct sql_scan *scan)
         walk_drop(w);
     }
     return true;
+}
+
+/* What the Query at hand does to its transaction. In session mode its beginning is looked at, and
+ * only inside of a transaction. scan: of the whole, or NULL. */
+static unsigned query_fate(struct request_walk *w, const struct sql_scan *scan, bool whole)
+{
+    enum { PREFIX = 512 };
+    struct sql_scan own;
+    if (scan)
+        return walk_fate(scan->effects, scan->statements);
+    if (w->s->is_transaction_mode)
+        return whole ? 0 : OWED_UNREAD;
+    if (w->s->backend->owed.status == 'I')
+        return 0;
+    size_t there = w->len - w->p - WIRE_HEADER;
+    size_t len = there < w->size - 4 ? there : w->size - 4;
+    bool all = len == w->size - 4 && len <= PREFIX;
+    len = strnlen(w->at + w->p + WIRE_HEADER, len < PREFIX ? len : PREFIX);
+    if (!sql_may_have_effects(w->at + w->p + WIRE_HEADER, len))
+        return all ? 0 : OWED_UNREAD;
+    sql_scan_begin(&own, true);
+    sql_scan_feed(&own, w->at + w->p + WIRE_HEADER, len);
+    sql_scan_end(&own);
+    return walk_fate(own.effects, own.statements) | (all ? 0 : OWED_UNREAD);
 }
 
 static enum step on_query(struct request_walk *w)
@@ -121,10 +145,10 @@ static enum step on_query(struct request_walk *w)
         s->settles_first = s->resets_now;
         s->resets_now = false;
     }
-    if (!walk_push(w, OWED_QUERY, 0, NULL, NULL))
+    bool whole = walk_is_whole(w);
+    if (!walk_push(w, OWED_QUERY, query_fate(w, scans ? &scan : NULL, whole), NULL, NULL))
         return STEP_STOP;
     walk_count_query(s);
-    bool whole = walk_is_whole(w);
     walk_pass(w);
     if (s->is_transaction_mode && !whole) {
         s->scan = NEW(struct sql_scan);
@@ -140,6 +164,8 @@ static void feed_scan(struct session *s, const char *at, size_t n, bool last)
     if (!last)
         return;
     sql_scan_end(s->scan);
+    if (s->backend)
+        inflight_was_read(&s->backend->owed, walk_fate(s->scan->effects, s->scan->statements));
     variables_effects(s, s->scan, (struct text){NULL, 0});
     s->settles_first = s->resets_now;
     s->resets_now = false;
@@ -155,7 +181,7 @@ static enum step on_run(struct request_walk *w, char type, enum owed_kind kind)
     enum step step = walk_need(w, type, &have);
     if (step != STEP_ON || !have)
         return step;
-    if (!relay_may_run(w->s) || !walk_push(w, kind, 0, NULL, NULL))
+    if (!relay_may_run(w->s) || !walk_push(w, kind, kind == OWED_EXECUTE ? w->s->bound : 0, NULL, NULL))
         return STEP_STOP;
     walk_count_query(w->s);
     walk_pass(w);
@@ -169,6 +195,8 @@ static enum step on_sync(struct request_walk *w)
         return walk_violation(w, "invalid Sync message");
     if (!s->backend) {
         walk_drop(w);
+        if (relay_tell_lost(s, 'S'))
+            return STEP_ON;
         struct buf m;
         buf_init(&m, 16);
         CHECK(wire_ready(&m, 'I'));

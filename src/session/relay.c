@@ -13,6 +13,8 @@
 #include "session/variables.h"
 #include "upstream/cancel.h"
 
+enum { TUNINGS_MAX = 3 };
+
 void limit_hint(uint64_t retry_after, char *out, size_t size)
 {
     uint64_t ms = (retry_after + US_PER_MS - 1) / US_PER_MS;
@@ -40,7 +42,7 @@ void relay_refuse(struct session *s, char type, const struct wire_fault *fault)
 {
     struct buf m;
     buf_init(&m, 4096);
-    bool single = type == 'Q' || type == 'F';
+    bool single = type == 'Q' || type == 'F' || type == 'S';
     CHECK(wire_error(&m, fault));
     if (single)
         CHECK(wire_ready(&m, 'I'));
@@ -124,6 +126,7 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     if (!lost && !error) {
         varset_drop(&b->vars);
         b->vars = varset_ref(s->vars);
+        s->tunings = 0;
         session_become(s, SESSION_ACTIVE);
         relay_resume(s);
         return;
@@ -135,9 +138,10 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     /* Nothing of the client's was sent; its variables cannot be had here. */
     struct server_error copy = error ? *error : (struct server_error){0};
     bool was_used = b->vars && b->vars->count;
+    bool again = was_used || (lost && s->tunings++ < TUNINGS_MAX);
     b->doomed = true;
     pool_return(s->pool, &s->backend);
-    if (was_used) { /* it may have been the last one's variables that could not be undone */
+    if (again) { /* it may have been the last one's variables that could not be undone */
         if (borrow(s))
             relay_resume(s);
         return;
@@ -211,13 +215,8 @@ bool relay_need_backend(struct session *s, char type)
         return true;
     if (must_end(s))
         return false;
-    if (s->lost) {
-        struct server_error e = *s->lost;
-        mem_free(s->lost);
-        s->lost = NULL;
-        relay_refuse(s, type, &(struct wire_fault){.severity = "ERROR", .why = REASON_BACKEND_LOST, .sqlstate = e.sqlstate, .message = e.message});
+    if (relay_tell_lost(s, type))
         return false;
-    }
     if (!s->paid) {
         enum limit_verdict v = meter_query(s->meter, &s->limit, &retry_after);
         if (v == LIMIT_WAIT) {
@@ -294,6 +293,7 @@ void relay_settle(struct session *s)
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
     s->resets = s->resets_now = s->settles_first = false;
+    s->bound = 0;
     touched_free(&s->touched);
     if (keep) {
         if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s))

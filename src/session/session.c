@@ -213,7 +213,7 @@ void session_close(struct session *s, enum reason why)
     loop_bury(home->loop, &s->funeral, release);
 }
 
-static void fail(struct session *s, const struct wire_fault *f)
+void session_fail_fault(struct session *s, const struct wire_fault *f)
 {
     if (s->state == SESSION_CLOSED)
         return;
@@ -231,21 +231,21 @@ static void fail(struct session *s, const struct wire_fault *f)
 
 void session_fail(struct session *s, enum reason why, const char *message, const char *hint)
 {
-    fail(s, &(struct wire_fault){.severity = "FATAL", .why = why, .message = message, .hint = hint});
+    session_fail_fault(s, &(struct wire_fault){.severity = "FATAL", .why = why, .message = message, .hint = hint});
 }
 
 void session_fail_detail(struct session *s, enum reason why, const char *detail)
 {
-    fail(s, &(struct wire_fault){.severity = "FATAL", .why = why, .detail = detail});
+    session_fail_fault(s, &(struct wire_fault){.severity = "FATAL", .why = why, .detail = detail});
 }
 
 void session_fail_with(struct session *s, enum reason why, const struct server_error *error)
 {
-    fail(s, &(struct wire_fault){.severity = "FATAL", .why = why,
-                                 .sqlstate = error ? error->sqlstate : NULL,
-                                 .message = error ? error->message : NULL,
-                                 .detail = error && error->detail[0] ? error->detail : NULL,
-                                 .hint = error && error->hint[0] ? error->hint : NULL});
+    session_fail_fault(s, &(struct wire_fault){.severity = "FATAL", .why = why,
+                                               .sqlstate = error ? error->sqlstate : NULL,
+                                               .message = error ? error->message : NULL,
+                                               .detail = error && error->detail[0] ? error->detail : NULL,
+                                               .hint = error && error->hint[0] ? error->hint : NULL});
 }
 
 /* ---- what comes from outside ---- */

@@ -337,6 +337,7 @@ enum step statements_bind(struct request_walk *w)
     if (step != STEP_ON || !have)
         return step;
     if (!s->is_transaction_mode) {
+        s->bound = OWED_UNREAD;
         if (!walk_push(w, OWED_BIND, 0, NULL, NULL))
             return STEP_STOP;
         walk_pass(w);
@@ -351,6 +352,8 @@ enum step statements_bind(struct request_walk *w)
         return STEP_STOP;
     if (!(name.len ? !n || ensure(w, n->st) : ensure_unnamed(w, n)))
         return STEP_STOP;
+    /* A portal with a name may run later than others that are bound after it. */
+    s->bound = (uint8_t)((n ? walk_fate(n->st->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));
     if (!walk_push(w, OWED_BIND, 0, n ? named_ref(n) : NULL, NULL))
         return STEP_STOP;
     if (!n || name.len == 0) {
@@ -420,6 +423,8 @@ enum step statements_close(struct request_walk *w)
     struct text name = wire_get_z(&r);
     if (r.bad || r.left || (kind != 'S' && kind != 'P'))
         return walk_violation(w, "invalid Close message");
+    if (!s->backend && relay_tell_lost(s, 'C'))
+        return STEP_ON; /* and the message is skipped with the rest of its batch */
     if (!s->backend) { /* portals end with their transaction: there is none to close */
         struct named *gone = kind == 'S' ? names_unset(&s->names, name) : NULL;
         named_drop(&gone);

@@ -76,6 +76,13 @@ bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void
     return false;
 }
 
+unsigned walk_fate(uint32_t effects, uint32_t statements)
+{
+    if (effects & SQL_COMMITS)
+        return OWED_COMMITS;
+    return (effects & SQL_BEGIN) && !(effects & SQL_END) && statements == 1 ? OWED_BEGINS : 0;
+}
+
 void walk_count_query(struct session *s)
 {
     s->queries++;

@@ -301,8 +301,11 @@ static void on_readable(struct stream *s)
         recycle_input(b);
     else if (!read_messages(b, idle_message))
         pool_lost(b);
-    else if (buf_size(&b->in) == 0)
-        buf_free(&b->in);
+    else {
+        if (buf_size(&b->in) == 0)
+            buf_free(&b->in);
+        pool_offer(b);
+    }
 }
 
 static void on_drained(struct stream *s)

@@ -484,10 +484,11 @@ static void lend(struct pool *p, struct backend *b, struct backend_user *user)
     b->lending = user->lending = ++p->lent;
 }
 
+/* One with news in this turn has probably died: what is sent to it would be lost. */
 static struct backend *idle_of(const struct pool *p, const struct varset *startup)
 {
     LIST_EACH(&p->idle, struct backend, in_pool, b)
-        if (b->startup == startup)
+        if (b->startup == startup && !stream_has_news(&b->stream))
             return b;
     return NULL;
 }
@@ -592,6 +593,15 @@ void pool_available(struct backend *b)
     counter_add(p->home->counters, COUNTER_WAITED_US, waited);
     lend(p, b, ask->user);
     ask->ops->lent(ask, b);
+}
+
+void pool_offer(struct backend *b)
+{
+    struct pool *p = b->pool;
+    if (b->state != BACKEND_IDLE || !taker_of(p, b, loop_now(p->home->loop)))
+        return;
+    list_remove(&p->idle, &b->in_pool);
+    pool_available(b);
 }
 
 void pool_return(struct pool *p, struct backend **lent)

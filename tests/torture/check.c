@@ -51,7 +51,7 @@ static bool field(const char *body, size_t len, char which, char *out, size_t si
 
 static bool is_loss(const char *sqlstate)
 {
-    static const char *const codes[] = {"57P01", "57P02", "57P03", "08006", "08001", "08003", "08004", "53300"};
+    static const char *const codes[] = {"57P01", "57P02", "57P03", "08006", "08007", "08001", "08003", "08004", "53300"};
     for (size_t i = 0; i < sizeof(codes) / sizeof(*codes); i++)
         if (strcmp(sqlstate, codes[i]) == 0)
             return true;

@@ -158,8 +158,9 @@ def test_role_that_may_not_replicate_hears_it_from_the_server(replicating, conne
     c.startup("acme_rw", "acme_session", replication="database")
     c.expect("R")
     c.send(wire.password(token()))
-    fields = c.refusal()
+    fields = wire.error_fields(c.until("E")[-1][1])
     assert fields["C"] == "42501" and "walsender" in fields["M"]
+    assert c.is_closed()
 
 
 @pytest.mark.parametrize("value", ["off", "false", "no", "0", "f"])

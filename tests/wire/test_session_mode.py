@@ -58,11 +58,17 @@ def transcript(c):
     return said
 
 
+@pytest.fixture(scope="module")
+def reusing(module_gate):
+    return module_gate({f"database {SESSION}": {"session_reuse": "on"}})
+
+
 @pytest.mark.parametrize("startup", STARTUPS, ids=range(len(STARTUPS)))
-def test_a_session_is_told_what_it_is_told_without_a_gate(gate, login, past_the_gate, startup):
+@pytest.mark.parametrize("reuse", ["off", "on"])
+def test_a_session_is_told_what_it_is_told_without_a_gate(gate, reusing, login, past_the_gate, reuse, startup):
     expected = transcript(past_the_gate(**startup))
-    for time in ("first", "reused"):
-        c = login(gate, SESSION, **startup)
+    for time in ("first", "second"):
+        c = login(reusing if reuse == "on" else gate, SESSION, **startup)
         assert transcript(c) == expected, time
         c.close()
 
@@ -114,7 +120,7 @@ def pid_of(c):
 
 
 def test_the_next_session_of_the_same_kind_gets_the_connection(make_gate, login):
-    gate = make_gate({f"database {SESSION}": {"pool_size": 2}})
+    gate = make_gate({f"database {SESSION}": {"pool_size": 2, "session_reuse": "on"}})
     pids = set()
     for _ in range(4):
         c = login(gate, SESSION, application_name="one")
@@ -129,7 +135,7 @@ def test_the_next_session_of_the_same_kind_gets_the_connection(make_gate, login)
 
 
 def test_session_of_another_kind_takes_the_room_of_an_idle_connection(make_gate, login):
-    gate = make_gate({f"database {SESSION}": {"pool_size": 1}})
+    gate = make_gate({f"database {SESSION}": {"pool_size": 1, "session_reuse": "on"}})
     for n in range(6):
         c = login(gate, SESSION, application_name=f"kind {n % 3}")
         assert c.query("SHOW application_name") == [[f"kind {n % 3}"]]
@@ -145,7 +151,7 @@ def come(c, secret, **parameters):
 
 
 def test_waiting_sessions_of_two_kinds_all_come_in(make_gate, login, connect, token):
-    gate = make_gate({f"database {SESSION}": {"pool_size": 1}})
+    gate = make_gate({f"database {SESSION}": {"pool_size": 1, "session_reuse": "on"}})
     holder = login(gate, SESSION, application_name="kind 0")
     waiting = []
     for n in range(8):
@@ -164,7 +170,7 @@ def test_waiting_sessions_of_two_kinds_all_come_in(make_gate, login, connect, to
 
 
 def test_refused_startup_does_not_hold_up_those_who_wait(make_gate, login, connect, token):
-    gate = make_gate({f"database {SESSION}": {"pool_size": 1}})
+    gate = make_gate({f"database {SESSION}": {"pool_size": 1, "session_reuse": "on"}})
     holder = login(gate, SESSION)
     bad, good = come(connect(gate), token(), nonsense="1"), come(connect(gate), token())
     holder.close()
@@ -176,7 +182,7 @@ def test_refused_startup_does_not_hold_up_those_who_wait(make_gate, login, conne
 
 
 def test_parameters_the_server_changes_while_nobody_looks_are_told(make_gate, login, stand):
-    gate = make_gate({f"database {SESSION}": {"pool_size": 1}})
+    gate = make_gate({f"database {SESSION}": {"pool_size": 1, "session_reuse": "on"}})
     c = login(gate, SESSION)
     pid = pid_of(c)
     try:
