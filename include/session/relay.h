@@ -51,9 +51,6 @@ void relay_refuse(struct session *s, char type, const struct wire_fault *fault);
 void relay_transaction_over(struct session *s);
 /* After asking: return the backend or keep it, and go on. */
 void relay_settle(struct session *s);
-/* Before a statement that reads what nextval() left in its session: what others have left in the
- * lent connection goes. False: the session waits, and the message comes again. */
-bool relay_sequences(struct session *s, uint32_t effects);
 /* Events of the backend. */
 void reply_input(struct backend_user *u, struct backend *b);
 /* The backend has died (its connection ended or it broke the protocol). */

@@ -61,8 +61,7 @@ enum pin {
     PIN_ADVISORY_LOCK = 1 << 4,
     PIN_SET_CONFIG = 1 << 5,
     PIN_LOAD = 1 << 6,
-    PIN_LARGE_STATEMENT = 1 << 7,
-    PIN_SEQUENCE = 1 << 8
+    PIN_LARGE_STATEMENT = 1 << 7
 };
 
 /* Shared by all workers of the process. */

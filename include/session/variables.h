@@ -25,8 +25,6 @@ void variables_touch(struct session *s, struct text name);
 /* Effects of a statement that is about to run; sql is its text, at NULL when it is not at hand
  * any more. */
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql);
-/* A statement that is about to run: it may draw a number from a sequence unseen. */
-void variables_inserts(struct session *s, struct text sql);
 /* A ParameterStatus from the server: true when the client was told another value in its place. */
 bool variables_report(struct session *s, struct text name, struct text value);
 /* The backend is lost with what its transaction has set: tells the client what is so again. */

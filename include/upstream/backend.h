@@ -55,8 +55,6 @@ struct backend_user_ops {
 /* (what the deadline and the steps of a clean-up need is recycle.c's own) */
 struct backend_user {
     const struct backend_user_ops *ops;
-    uint64_t lending; /* the number of the last connection lent to it, as that one's */
-    bool same;        /* it had the present one before, and nobody has had it since */
 };
 
 /* What a server said when it refused; texts are cut to fit. */
@@ -89,7 +87,6 @@ struct backend {
     uint32_t key_len, pid;
     uint64_t born, since; /* monotonic us: login done; last change of state */
     uint64_t transactions;
-    uint64_t lending; /* which one of its pool's it is in, or was in last; 0: none yet */
     unsigned cancels; /* requests on their way to it */
     enum backend_state state;
     bool reported; /* a parameter has changed since the pool was last told */

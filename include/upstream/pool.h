@@ -73,7 +73,6 @@ struct pool {
     uint64_t retry_at, backoff;
     uint32_t size; /* this worker's share of pool_size */
     uint32_t sessions;
-    bool keeps_sequences; /* its sessions ask for currval() or lastval() behind a transaction's end */
     uint64_t waited_us, lent; /* for SHOW POOLS */
 };
 

@@ -133,13 +133,10 @@ static enum step on_query(struct request_walk *w)
     enum step step = walk_need(w, 'Q', &have);
     if (step != STEP_ON || !have)
         return step;
-    if (scans && !relay_sequences(s, scan.effects))
-        return STEP_STOP;
     if (!relay_may_run(s))
         return STEP_STOP;
     if (s->is_transaction_mode) {
         walk_end_unnamed(s);
-        variables_inserts(s, sql);
         if (scans)
             variables_effects(s, &scan, sql);
         s->settles_first = s->resets_now;

@@ -92,17 +92,6 @@ static bool suits(struct session *s)
     return false;
 }
 
-bool relay_sequences(struct session *s, uint32_t effects)
-{
-    static const struct task_ops ops = {NULL, tuned};
-    if (!(effects & SQL_SEQUENCE_READ) || s->user.same || s->pins || !backend_is_clean(s->backend))
-        return true;
-    s->user.same = true;
-    session_become(s, SESSION_TUNING);
-    backend_run(s->backend, TEXT("DISCARD SEQUENCES"), &ops, s);
-    return false;
-}
-
 /* Refuses the request whose first message waits in session.in. */
 static void refuse_waiting(struct session *s, const struct wire_fault *fault)
 {

@@ -28,7 +28,7 @@ static const struct {
     [SESSION_METERING] = {"metering", TO(IDLE) | TO(QUEUED) | TO(TUNING) | TO(ACTIVE) | TO(ASKING) | TO(CLOSED)},
     [SESSION_QUEUED] = {"queued", TO(IDLE) | TO(TUNING) | TO(ACTIVE) | TO(CLOSED)},
     [SESSION_TUNING] = {"tuning", TO(QUEUED) | TO(TUNING) | TO(IDLE) | TO(ACTIVE) | TO(CLOSED)},
-    [SESSION_ACTIVE] = {"active", TO(METERING) | TO(TUNING) | TO(ASKING) | TO(IDLE) | TO(CLOSED)},
+    [SESSION_ACTIVE] = {"active", TO(METERING) | TO(ASKING) | TO(IDLE) | TO(CLOSED)},
     [SESSION_ASKING] = {"asking", TO(IDLE) | TO(ACTIVE) | TO(ASKING) | TO(TUNING) | TO(CLOSED)},
     [SESSION_CONSOLE] = {"console", TO(CLOSED)},
     [SESSION_CANCELING] = {"canceling", TO(CLOSED)},

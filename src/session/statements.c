@@ -152,12 +152,9 @@ static bool apply_effects(struct request_walk *w, struct statement *st)
 {
     struct session *s = w->s;
     struct sql_scan scan;
-    if (!st->effects && !s->pool->keeps_sequences)
-        return true;
-    struct text sql = {st->tail, strnlen(st->tail, st->tail_len)};
-    variables_inserts(s, sql);
     if (!st->effects)
         return true;
+    struct text sql = {st->tail, strnlen(st->tail, st->tail_len)};
     sql_scan_begin(&scan, walk_standard_strings(s));
     sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
@@ -312,10 +309,6 @@ enum step statements_parse(struct request_walk *w)
         return STEP_STOP;
     }
     look_at(s, fresh->st);
-    if (!relay_sequences(s, fresh->st->effects)) {
-        named_drop(&fresh);
-        return STEP_STOP;
-    }
     struct named *was = names_set(&s->names, fresh);
     return parse_named(w, fresh, was, dropped != NULL);
 }
@@ -346,8 +339,6 @@ enum step statements_bind(struct request_walk *w)
     if (!(name.len == 0 && s->parsed_unnamed) && !walk_names_are_known(s))
         return STEP_STOP;
     struct named *n = names_get(&s->names, name);
-    if (n && !relay_sequences(s, n->st->effects))
-        return STEP_STOP;
     if (n && !apply_effects(w, n->st))
         return STEP_STOP;
     if (!(name.len ? !n || ensure(w, n->st) : ensure_unnamed(w, n)))

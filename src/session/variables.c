@@ -26,7 +26,6 @@ static const struct {
     {SQL_SET_CONFIG, PIN_SET_CONFIG, "set_config"},
     {SQL_LOAD, PIN_LOAD, "load"},
     {0, PIN_LARGE_STATEMENT, "large_statement"},
-    {0, PIN_SEQUENCE, "sequence"},
 };
 
 enum { UNDO = SQL_UNLISTEN | SQL_CLOSE_CURSOR | SQL_DROP | SQL_DEALLOCATE | SQL_DEALLOCATE_ALL | SQL_ADVISORY_UNLOCK | SQL_DISCARD | SQL_DISCARD_ALL };
@@ -129,30 +128,6 @@ static bool was_reset(const struct touched *t, struct text name)
     return false;
 }
 
-/* currval() and lastval() need the server process that drew the number. Within the transaction that
- * drew it there is nothing to do. Who asks later is kept on its connection from then on; and as
- * it comes too late for the number at hand, all of its pool's sessions that draw one are. */
-static void note_sequences(struct session *s, const struct sql_scan *scan)
-{
-    bool reads = (scan->effects & SQL_SEQUENCE_READ) && !(scan->effects & SQL_SEQUENCE) &&
-                 scan->statements == 1 && s->backend->owed.status == 'I';
-    s->pool->keeps_sequences = s->pool->keeps_sequences || reads;
-    if (reads || (s->pool->keeps_sequences && (scan->effects & SQL_SEQUENCE)))
-        pin(s, PIN_SEQUENCE);
-}
-
-void variables_inserts(struct session *s, struct text sql)
-{
-    static const char *const words[] = {"insert", "with", "merge", "copy"};
-    if (!s->is_transaction_mode || !s->pool->keeps_sequences || (s->pins & PIN_SEQUENCE))
-        return;
-    while (sql.len && isspace((unsigned char)sql.at[0]))
-        sql = (struct text){sql.at + 1, sql.len - 1};
-    for (size_t i = 0; i < COUNT_OF(words); i++)
-        if (sql.len > strlen(words[i]) && strncasecmp(sql.at, words[i], strlen(words[i])) == 0)
-            pin(s, PIN_SEQUENCE);
-}
-
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql)
 {
     uint32_t effects = scan->effects;
@@ -166,7 +141,6 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     if (effects & SQL_SETS_UNKNOWN)
         touched_of(s)->all = true;
     note_resets(s, scan);
-    note_sequences(s, scan);
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
         if (effects & pin_rows[i].effect) {
             pin(s, pin_rows[i].pin);

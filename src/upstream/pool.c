@@ -480,8 +480,7 @@ static void lend(struct pool *p, struct backend *b, struct backend_user *user)
     backend_become(b, BACKEND_BUSY);
     b->user = user;
     list_push_back(&p->busy, &b->in_pool);
-    user->same = b->lending && b->lending == user->lending;
-    b->lending = user->lending = ++p->lent;
+    p->lent++;
 }
 
 /* One with news in this turn has probably died: what is sent to it would be lost. */
