@@ -40,10 +40,12 @@ enum sql_effect {
     SQL_EXECUTE = 1u << 19,      /* EXECUTE name */
     SQL_DO = 1u << 20,           /* DO block or CALL: may do anything */
     SQL_COPY = 1u << 21,
-    SQL_SEQUENCE = 1u << 22,     /* currval(, lastval(, nextval(, setval(: session state of sequences */
+    SQL_SEQUENCE = 1u << 22,     /* nextval(, setval(: what currval() and lastval() will say */
     SQL_REPLICATION = 1u << 23,  /* START_REPLICATION, IDENTIFY_SYSTEM, CREATE_REPLICATION_SLOT...: first words only */
     SQL_RESETS = 1u << 24,       /* RESET (DISCARD ALL has a bit of its own, SET x TO DEFAULT has none) */
-    SQL_COMMITS = 1u << 25       /* beside SQL_END: COMMIT, END, PREPARE TRANSACTION */
+    SQL_COMMITS = 1u << 25,      /* beside SQL_END: COMMIT, END, PREPARE TRANSACTION */
+    SQL_SEQUENCE_READ = 1u << 26,/* currval(, lastval(: what this session's nextval() gave */
+    SQL_SEED = 1u << 27          /* setseed(: random() follows from it; SET seed is one of names[] */
 };
 
 enum { SQL_NAMES = 8, SQL_NAME_BYTES = 128, SQL_WORD_BYTES = 63 /* NAMEDATALEN - 1 */ };

@@ -35,7 +35,7 @@ static bool may_be_call(const char *begin, const char *end)
     static const struct {
         char word[8];
         size_t len;
-    } ends[] = {{"_config", 7}, {"lock", 4}, {"_shared", 7}, {"_all", 4}, {"tval", 4}, {"rval", 4}};
+    } ends[] = {{"_config", 7}, {"lock", 4}, {"_shared", 7}, {"_all", 4}, {"tval", 4}, {"rval", 4}, {"tseed", 5}};
     while (end > begin && is_space(end[-1]))
         end--;
     if (end > begin && end[-1] == '"')

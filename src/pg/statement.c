@@ -148,7 +148,7 @@ static const struct rule rules[] = {
      "default_transaction_isolation,default_transaction_read_only,default_transaction_deferrable"},
 };
 
-enum { CALLS = SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE };
+enum { CALLS = SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE | SQL_SEQUENCE_READ | SQL_SEED };
 
 static struct text word_of(const struct sql_scan_state *st)
 {
@@ -384,9 +384,10 @@ static uint32_t call_effects(const struct sql_scan_state *st)
     } calls[] = {
         {"set_config", SQL_SET_CONFIG},
         {"setval", SQL_SEQUENCE},
+        {"setseed", SQL_SEED},
         {"nextval", SQL_SEQUENCE},
-        {"currval", SQL_SEQUENCE},
-        {"lastval", SQL_SEQUENCE},
+        {"currval", SQL_SEQUENCE_READ},
+        {"lastval", SQL_SEQUENCE_READ},
         {"pg_advisory_lock", SQL_ADVISORY_LOCK},
         {"pg_advisory_lock_shared", SQL_ADVISORY_LOCK},
         {"pg_try_advisory_lock", SQL_ADVISORY_LOCK},

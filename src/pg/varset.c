@@ -189,6 +189,12 @@ static bool put_encoding_first(const struct varset *from, const struct varset *t
     return ok && buf_put(sql, "", 1);
 }
 
+/* "ISO" as a DateStyle leaves the order of day and month as it is. */
+static bool adds_to_present(struct text name)
+{
+    return text_is(name, "datestyle");
+}
+
 bool varset_replay(const struct varset *from, const struct varset *to, struct buf *sql)
 {
     struct var each;
@@ -203,7 +209,8 @@ bool varset_replay(const struct varset *from, const struct varset *to, struct bu
         if (is_identity(each.name))
             ok = put_reset(sql, each.name);
     for (size_t pos = 0; ok && varset_each(from, &pos, &each);)
-        if (!is_identity(each.name) && !varset_get(to, each.name, &value))
+        if (!is_identity(each.name) && (!varset_get(to, each.name, &value) ||
+                                        (adds_to_present(each.name) && !text_eq(value, each.value))))
             ok = put_reset(sql, each.name);
     for (size_t pos = 0; ok && varset_each(to, &pos, &each);)
         if (!is_identity(each.name) &&
@@ -244,7 +251,8 @@ bool varset_ask_all(const struct varset *known, struct buf *sql)
 bool var_is_settable(struct text name)
 {
     static const char *const fixed[] = {"is_superuser", "server_version", "server_encoding",
-                                        "integer_datetimes", "in_hot_standby", "server_version_num"};
+                                        "integer_datetimes", "in_hot_standby", "server_version_num",
+                                        "seed" /* cannot be read */};
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
         if (text_is_nocase(name, fixed[i]))
             return false;

@@ -164,7 +164,7 @@ void relay_lost(struct session *s, enum reason why)
     struct wire_fault f = fault_of(s, why, fate_of(s));
     if (cut || !s->is_transaction_mode || s->pins) {
         f.severity = "FATAL";
-        if (s->lost && f.why != REASON_COMMIT_LOST)
+        if (s->lost && (!s->is_transaction_mode || f.why != REASON_COMMIT_LOST))
             f.hint = NULL; /* to the letter what a client without a gateway reads */
         session_fail_fault(s, &f);
         return;
@@ -187,6 +187,8 @@ void relay_lost(struct session *s, enum reason why)
     touched_free(&s->touched);
     limit_ask_cancel(&s->limit);
     timer_stop(&s->timer);
+    s->suspects = 0;
+    s->draws_numbers = s->keeps_numbers = false;
     s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->parsed_unnamed = false;
     session_become(s, SESSION_IDLE);
     relay_fail_owed(s);

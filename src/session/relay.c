@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "session/greet.h"
+#include "session/sequences.h"
 #include "session/variables.h"
 #include "upstream/cancel.h"
 
@@ -69,15 +70,18 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
 static bool borrow(struct session *s);
 
 /* The lent backend is brought to the session's variables. True when it suits already. */
-static bool suits(struct session *s)
+static bool suits(struct session *s, bool lent)
 {
-    static const struct task_ops ops = {NULL, tuned};
     struct backend *b = s->backend;
-    if (b->vars == s->vars || !s->is_transaction_mode)
+    if (!s->is_transaction_mode)
+        return true;
+    bool forgets = lent && sequences_lent(s);
+    s->ask.wants_own = false;
+    if (b->vars == s->vars && !forgets)
         return true;
     struct buf sql;
     buf_init(&sql, 8 * VARSET_MAX_BYTES);
-    bool ok = varset_replay(b->vars, s->vars, &sql);
+    bool ok = varset_replay(b->vars, s->vars, &sql) && (!forgets || buf_put_text(&sql, "DISCARD SEQUENCES"));
     if (ok && sql.len == 0) {
         varset_drop(&b->vars);
         b->vars = varset_ref(s->vars);
@@ -85,11 +89,17 @@ static bool suits(struct session *s)
         return true;
     }
     CHECK(ok);
-    session_become(s, SESSION_TUNING);
     counter_add(s->home->counters, COUNTER_VARIABLE_REPLAYS, 1);
-    backend_run(b, buf_text(&sql), &ops, s);
+    relay_tune(s, buf_text(&sql));
     buf_free(&sql);
     return false;
+}
+
+void relay_tune(struct session *s, struct text sql)
+{
+    static const struct task_ops ops = {NULL, tuned};
+    session_become(s, SESSION_TUNING);
+    backend_run(s->backend, sql, &ops, s);
 }
 
 /* Refuses the request whose first message waits in session.in. */
@@ -148,7 +158,7 @@ static void on_lent(struct pool_ask *ask, struct backend *b)
         return;
     }
     s->backend = b;
-    if (!suits(s))
+    if (!suits(s, true))
         return;
     session_become(s, SESSION_ACTIVE);
     relay_resume(s);
@@ -178,7 +188,7 @@ static bool borrow(struct session *s)
         session_become(s, SESSION_QUEUED);
         return false;
     }
-    if (!suits(s))
+    if (!suits(s, true))
         return false;
     session_become(s, SESSION_ACTIVE);
     return true;
@@ -278,14 +288,15 @@ void relay_unthrottle(struct session *s)
 
 void relay_settle(struct session *s)
 {
-    bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins;
+    bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins || s->keeps_numbers;
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
     s->resets = s->resets_now = s->settles_first = false;
+    s->suspects = 0;
     s->bound = 0;
     touched_free(&s->touched);
     if (keep) {
-        if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s))
+        if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s, false))
             return; /* it went back to the server's defaults and is brought to the client's own */
         if (s->state == SESSION_ASKING)
             session_become(s, SESSION_ACTIVE);
@@ -306,6 +317,7 @@ void relay_transaction_over(struct session *s)
 {
     counter_add(s->home->counters, COUNTER_TRANSACTIONS, 1);
     s->backend->transactions++;
+    sequences_transaction_over(s);
     if (s->state == SESSION_METERING)
         return; /* the next request is at hand already: it keeps the backend */
     if (s->is_transaction_mode && variables_must_ask(s))

@@ -235,6 +235,8 @@ static void look_at_tag(struct walk *w, struct text body)
         put_run(w);
         variables_were_reset(s);
     }
+    if (body.len && body.at[0] == 'I' && text_starts(body, "INSERT"))
+        s->draws_numbers = true;
     if (!s->is_transaction_mode || !body.len || body.at[0] != 'D')
         return;
     if (text_starts(body, "DISCARD ALL")) {

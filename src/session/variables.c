@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "pg/setconfig.h"
 #include "session/relay.h"
+#include "session/sequences.h"
 
 static const struct {
     uint32_t effect;
@@ -25,6 +26,7 @@ static const struct {
     {SQL_ADVISORY_LOCK, PIN_ADVISORY_LOCK, "advisory_lock"},
     {SQL_SET_CONFIG, PIN_SET_CONFIG, "set_config"},
     {SQL_LOAD, PIN_LOAD, "load"},
+    {SQL_SEED, PIN_SEED, "seed"},
     {0, PIN_LARGE_STATEMENT, "large_statement"},
 };
 
@@ -128,6 +130,23 @@ static bool was_reset(const struct touched *t, struct text name)
     return false;
 }
 
+/* A DO block or a procedure does what a program may do: all that can be asked is asked for
+ * behind it. A block's text is searched for the variables that the server has no list of, and its
+ * connection is reset before another session has it. */
+static void suspect(struct session *s, struct text sql)
+{
+    touched_of(s)->all = true;
+    for (size_t i = 0; i < COUNT_OF(askable); i++)
+        s->suspects |= (uint16_t)askable[i];
+    if (sql.at && sql.len > 4 && strncasecmp(sql.at, "call", 4) == 0)
+        return;
+    s->backend->dirty = true;
+    if (!sql.at || (memmem(sql.at, sql.len, "set_config", 10) && !sql_set_config_names(sql, touch_named, s)))
+        pin(s, PIN_SET_CONFIG);
+    if (sql.at)
+        sql_set_names(sql, touch_named, s);
+}
+
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql)
 {
     uint32_t effects = scan->effects;
@@ -136,10 +155,16 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     /* set_config() with its name written out is as good as SET. */
     if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s))
         effects &= ~(uint32_t)SQL_SET_CONFIG;
-    for (unsigned i = 0; i < scan->name_count; i++)
+    for (unsigned i = 0; i < scan->name_count; i++) {
         variables_touch(s, text_of(scan->names[i]));
+        effects |= strcmp(scan->names[i], "seed") == 0 ? SQL_SEED : 0; /* it cannot be read back */
+    }
     if (effects & SQL_SETS_UNKNOWN)
         touched_of(s)->all = true;
+    if (effects & SQL_DO)
+        suspect(s, sql);
+    if (effects & (SQL_SEQUENCE | SQL_SEQUENCE_READ))
+        sequences_run(s, effects);
     note_resets(s, scan);
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
         if (effects & pin_rows[i].effect) {
@@ -288,7 +313,7 @@ static bool any_touched(const struct session *s)
 
 bool variables_must_ask(const struct session *s)
 {
-    return any_touched(s) || (s->pins && s->pin_effects);
+    return any_touched(s) || (s->pins && s->pin_effects) || s->suspects;
 }
 
 /* ---- asking ---- */
@@ -312,6 +337,9 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
     /* Variables that no module has defined are in no list; they are reset to nothing. */
     if (count > 2 && !columns[2].at && columns[1].at && columns[1].len == 0)
         is_reset = a->session->resets;
+    /* Nor is the role. */
+    if (count > 2 && !columns[2].at && text_is(columns[0], "role") && text_is(columns[1], "none"))
+        is_reset = was_reset(a->touched, columns[0]);
     char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
     (void)(buf_put(&a->text, &kind, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
            buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));
@@ -387,7 +415,7 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
         session_tag(s, tag, sizeof(tag));
         log_warning(tag, "the session's variables could not be read: %s %s", error ? error->sqlstate : "54000", error ? error->message : "too many");
     }
-    if (s->pins && s->pin_effects)
+    if ((s->pins && s->pin_effects) || s->suspects)
         ask_pins(s);
     else
         relay_settle(s);
@@ -438,15 +466,19 @@ static void on_pin_row(void *arg, struct backend *b, const struct text *columns,
     for (unsigned i = 0; i < count; i++)
         if (text_is(columns[i], "f"))
             s->pins &= (uint16_t)~askable[i];
+        else if (s->suspects & askable[i])
+            pin(s, askable[i]);
 }
 
 static void on_pins(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     struct session *s = arg;
-    if (lost)
+    if (lost) {
         relay_lost(s, REASON_BACKEND_LOST);
-    else
-        relay_settle(s); /* an error leaves the pins as they are, which is safe */
+        return;
+    }
+    s->backend->dirty = s->backend->dirty || s->pins || error;
+    relay_settle(s); /* an error leaves the pins as they are, which is safe */
 }
 
 static void ask_pins(struct session *s)

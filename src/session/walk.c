@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "session/sequences.h"
+
 struct stream *walk_backend(struct request_walk *w)
 {
     return &w->s->backend->stream;
@@ -49,12 +51,31 @@ enum step walk_violation(struct request_walk *w, const char *what)
     return STEP_STOP;
 }
 
+/* A Parse of a text that reads what this session's nextval() gave. */
+static bool reads_sequences(const struct request_walk *w)
+{
+    struct sql_scan scan;
+    struct wire_reader r = wire_read(walk_body(w));
+    wire_get_z(&r);
+    struct text sql = wire_get_z(&r);
+    if (r.bad || !sql_may_have_effects(sql.at, sql.len))
+        return false;
+    sql_scan_begin(&scan, walk_standard_strings(w->s));
+    sql_scan_feed(&scan, sql.at, sql.len);
+    sql_scan_end(&scan);
+    return scan.effects & SQL_SEQUENCE_READ;
+}
+
 /* A backend, or the message was refused (dropped, on we go), or we wait. STEP_ON with *have
  * false: look at the input again. */
 enum step walk_need(struct request_walk *w, char type, bool *have)
 {
     struct session *s = w->s;
+    bool reads = type == 'P' && s->is_transaction_mode && (!s->backend || s->strange_numbers) && walk_is_whole(w) && reads_sequences(w);
+    s->ask.wants_own = s->ask.wants_own || reads;
     *have = relay_need_backend(s, type);
+    if (*have && reads && !sequences_may_run(s, SQL_SEQUENCE_READ))
+        return STEP_STOP;
     if (*have)
         return STEP_ON;
     if (s->state == SESSION_CLOSED || relay_is_blocked(s))

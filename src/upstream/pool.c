@@ -475,29 +475,35 @@ static void open_more(struct pool *p)
 
 /* ---- lending ---- */
 
-static void lend(struct pool *p, struct backend *b, struct backend_user *user)
+static void lend(struct pool *p, struct backend *b, struct pool_ask *ask)
 {
     backend_become(b, BACKEND_BUSY);
-    b->user = user;
+    b->user = ask->user;
     list_push_back(&p->busy, &b->in_pool);
-    p->lent++;
+    ask->is_own = b->lending == 0 || ask->lending == b->lending;
+    ask->lending = b->lending = ++p->lent;
 }
 
 /* One with news in this turn has probably died: what is sent to it would be lost. */
-static struct backend *idle_of(const struct pool *p, const struct varset *startup)
+static struct backend *idle_of(const struct pool *p, const struct pool_ask *ask)
 {
-    LIST_EACH(&p->idle, struct backend, in_pool, b)
-        if (b->startup == startup && !stream_has_news(&b->stream))
+    struct backend *first = NULL;
+    LIST_EACH(&p->idle, struct backend, in_pool, b) {
+        if (b->startup != ask->startup || stream_has_news(&b->stream))
+            continue;
+        if (!ask->wants_own || (ask->lending && b->lending == ask->lending))
             return b;
-    return NULL;
+        first = first ? first : b;
+    }
+    return first;
 }
 
 struct backend *pool_request(struct pool *p, struct pool_ask *ask)
 {
-    struct backend *b = p->row ? idle_of(p, ask->startup) : NULL;
+    struct backend *b = p->row ? idle_of(p, ask) : NULL;
     if (b) {
         list_remove(&p->idle, &b->in_pool);
-        lend(p, b, ask->user);
+        lend(p, b, ask);
         return b;
     }
     ask->pool = p;
@@ -590,7 +596,7 @@ void pool_available(struct backend *b)
     uint64_t waited = now - ask->asked;
     p->waited_us += waited;
     counter_add(p->home->counters, COUNTER_WAITED_US, waited);
-    lend(p, b, ask->user);
+    lend(p, b, ask);
     ask->ops->lent(ask, b);
 }
 

@@ -1,6 +1,8 @@
 """What a session sets, holds and leaves: transaction pooling must not change what a program
 sees, and nothing may reach the next client."""
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
+
 import pytest
 
 from stand import proc, wire
@@ -148,9 +150,24 @@ def test_set_that_fails_is_not_kept(one, login):
     assert show(a, "work_mem") == show(b, "work_mem")
 
 
-def test_set_role_stays_with_its_session(one, login, stand):
+@pytest.fixture
+def team(stand):
     stand.postgres.sql("DO $$ BEGIN CREATE ROLE acme_team; EXCEPTION WHEN duplicate_object THEN END $$;"
                        " GRANT acme_team TO acme_rw")
+    return "acme_team"
+
+
+def test_reset_role_goes_back_to_the_startup_packets(one, login, team):
+    a, b = login(one, role=team), login(one)
+    for back, role in (("RESET ROLE", team), ("SET ROLE NONE", "acme_rw"), ("RESET ALL", "acme_rw"),
+                       ("DISCARD ALL", team)):
+        a.query("SET ROLE acme_rw")
+        a.query(back)
+        b.query("SELECT 1")
+        assert a.query("SELECT current_user") == [[role]], back
+
+
+def test_set_role_stays_with_its_session(one, login, team):
     a, b = login(one), login(one)
     a.query("SET ROLE acme_team")
     assert b.query("SELECT current_user") == [["acme_rw"]]
@@ -210,6 +227,81 @@ def test_own_notifications_are_told_apart(two, login, database):
     b.query("NOTIFY news, 'others'")
     others = a.expect("A")
     assert int.from_bytes(others[:4], "big") != a.key[0]
+
+
+@pytest.fixture
+def sequence(stand):
+    stand.postgres.sql("CREATE SEQUENCE numbers", "acme", "acme_rw")
+    yield "numbers"
+    stand.postgres.sql("DROP SEQUENCE numbers", "acme", "acme_rw")
+
+
+@pytest.mark.parametrize("how", ["query", "extended"])
+def test_currval_is_the_sessions_own(two, login, sequence, how):
+    a, b = login(two), login(two)
+    assert a.query(f"SELECT nextval('{sequence}')") == [["1"]]
+    for n in range(3):  # from its first use on the session keeps its connection
+        assert getattr(a, how)(f"SELECT currval('{sequence}'), lastval()") == [["1"] * 2]
+        assert getattr(b, how)(f"SELECT nextval('{sequence}')") == [[str(n + 2)]]
+
+
+@pytest.mark.parametrize("how", ["query", "extended"])
+def test_currval_is_never_anothers(one, login, sequence, how):
+    a, b = login(one), login(one)
+    a.query(f"SELECT nextval('{sequence}')")
+    b.query(f"SELECT nextval('{sequence}')")
+    with pytest.raises(wire.ServerError) as caught:
+        getattr(a, how)(f"SELECT currval('{sequence}')")
+    assert caught.value.code == "55000"
+
+
+def test_currval_that_was_prepared_before(two, login, sequence):
+    a, b = login(two), login(two)
+    a.query(f"SELECT nextval('{sequence}')")
+    a.ask(wire.parse(f"SELECT currval('{sequence}')", "s1"), wire.sync())
+    b.query(f"SELECT nextval('{sequence}')")
+    got = a.ask(wire.bind("s1"), wire.execute(), wire.sync())
+    assert wire.rows(got) == [["1"]]
+
+
+@pytest.mark.parametrize("seed", ["SELECT setseed(0.5)", "SET SEED TO 0.5", "SET seed = 0.5"])
+def test_seed_is_the_sessions_own(two, login, seed):
+    def numbers(between):
+        a, b = login(two), login(two)
+        a.query(seed)
+        out = []
+        for n in range(3):
+            if between:
+                b.query("SELECT setseed(0.1), random()")
+            out += a.query("SELECT random()")
+        a.close()
+        b.close()
+        return out
+    assert numbers(True) == numbers(False)
+
+
+def test_do_block_may_do_anything(two, login):
+    a, b = login(two), login(two)
+
+    def do(body):
+        a.query(f"DO $$ BEGIN {body} END $$")
+        b.query("BEGIN")  # whatever connection a gave back is b's now
+        b.query("SELECT 1")
+
+    do("PERFORM set_config('work_mem', '5MB', false);")
+    assert show(a, "work_mem") == "5MB"
+    b.query("COMMIT")
+    assert show(b, "work_mem") != "5MB"
+    do("CREATE TEMP TABLE t_do AS SELECT 5 AS five;")
+    assert a.query("SELECT five FROM t_do") == [["5"]]
+    a.query("DROP TABLE t_do")
+    b.query("COMMIT")
+    do("LISTEN done;")
+    assert a.query("SELECT pg_listening_channels()") == [["done"]]
+    b.query("NOTIFY done")
+    b.query("COMMIT")
+    assert a.expect("A")
+    a.query("UNLISTEN *")
 
 
 def test_cursor_with_hold(two, login):
@@ -348,6 +440,13 @@ def test_encoding_of_one_client_is_not_the_others(one, login):
         assert b.query("SELECT 'é'") == [["é"]]
 
 
+def test_datestyle_in_part_does_not_add_to_anothers(one, login):
+    a, b = login(one, DateStyle="ISO"), login(one)
+    for _ in range(2):
+        b.query("SET DateStyle = 'German, DMY'")
+        assert show(a, "DateStyle") == "ISO, MDY"
+
+
 @pytest.mark.parametrize("encoding, value", [("UTF8", "é世"), ("LATIN1", "é")])
 def test_value_is_the_same_behind_a_client_of_another_encoding(one, login, encoding, value):
     python = {"UTF8": "utf-8", "LATIN1": "latin-1"}
@@ -383,3 +482,99 @@ def test_refused_set_of_one_client_is_not_undone_at_the_cost_of_the_next(one, lo
     b = login(one)
     b.query("SET TIME ZONE 'Asia/Tokyo'")
     assert show(b, "TimeZone") == "Asia/Tokyo"
+
+
+# ---- sequences ----
+
+@pytest.fixture
+def two_on_one(make_gate, login):
+    """Two sessions that share one server connection, with a sequence."""
+    gate = make_gate({"database acme": {"pool_size": 1, "wait_limit": "20s"}})
+    a, b = login(gate), login(gate)
+    a.query("DROP TABLE IF EXISTS numbered; CREATE TABLE numbered (id serial, words text)")
+    return a, b
+
+
+def test_currval_is_never_another_sessions(two_on_one):
+    a, b = two_on_one
+    assert a.query("SELECT nextval('numbered_id_seq')") == [["1"]]
+    assert b.query("SELECT nextval('numbered_id_seq')") == [["2"]]
+    for sql in ("SELECT currval('numbered_id_seq')", "SELECT lastval()"):
+        with pytest.raises(wire.ServerError) as e:
+            a.query(sql)
+        assert e.value.code == "55000"
+
+
+def test_currval_behind_an_insert_is_the_sessions_own(two_on_one):
+    a, b = two_on_one
+    with contextlib.suppress(wire.ServerError):
+        a.query("SELECT lastval()")  # now the gate knows what kind of program this is
+    a.query("SELECT 1")
+    for n in range(1, 9):
+        a.query("INSERT INTO numbered (words) VALUES ('a')")
+        b.send(wire.query("INSERT INTO numbered (words) VALUES ('b')"))
+        assert a.query("SELECT lastval()") == [[str(2 * n - 1)]]
+        a.query("SELECT 'something else'")
+        b.until("Z")
+        assert b.query("SELECT currval('numbered_id_seq')") == [[str(2 * n)]]
+        b.query("SELECT 'something else'")
+
+
+def test_session_that_may_ask_for_a_number_does_not_starve_others(two_on_one):
+    a, b = two_on_one
+    with contextlib.suppress(wire.ServerError):
+        a.query("SELECT lastval()")
+    a.query("INSERT INTO numbered (words) VALUES ('a')")
+    assert b.query("SELECT 'in'") == [["in"]]  # a says nothing more
+
+
+def test_currval_within_the_transaction_keeps_no_connection(two_on_one):
+    a, b = two_on_one
+    for n in range(3):
+        a.query("BEGIN")
+        a.query("INSERT INTO numbered (words) VALUES ('a')")
+        assert a.query("SELECT currval('numbered_id_seq'), lastval()") == [[str(n + 1)] * 2]
+        a.query("COMMIT")
+        assert b.query("SELECT 'at once'") == [["at once"]]
+
+
+def test_seed_of_random_stays_with_its_session(two_on_one):
+    a, _ = two_on_one
+    a.query("SELECT setseed(0.5)")
+    first = a.query("SELECT random()")
+    assert a.query("SELECT setseed(0.5)") == [[""]]
+    assert a.query("SELECT random()") == first
+
+
+# ---- DO blocks ----
+
+@pytest.mark.parametrize("body,ask,value", [
+    ("PERFORM set_config('app.user', 'ann', false)", "SELECT current_setting('app.user', true)", "ann"),
+    ("SET app.person = 'ann'", "SELECT current_setting('app.person', true)", "ann"),
+    ("SET SESSION app.person TO 'ann'", "SELECT current_setting('app.person', true)", "ann"),
+    ("EXECUTE 'SET work_mem = ''3MB'''", "SHOW work_mem", "3MB"),
+    ("PERFORM set_config('work' || '_mem', '3MB', false)", "SHOW work_mem", "3MB"),
+    ("SET search_path = pg_catalog", "SHOW search_path", "pg_catalog"),
+    ("CREATE TEMP TABLE in_do (i int)", "SELECT count(*) FROM in_do", "0"),
+    ("PERFORM pg_advisory_lock(77)",
+     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()", "1"),
+    ("LISTEN in_do", "SELECT count(*) FROM pg_listening_channels()", "1"),
+])
+def test_state_that_a_do_block_leaves_is_its_sessions_only(make_gate, login, body, ask, value):
+    gate = make_gate({"database acme": {"pool_size": 2}})
+    a, others = login(gate), [login(gate) for _ in range(3)]
+    a.query(f"DO $body$ BEGIN {body}; END $body$")
+    assert a.query(ask) == [[value]]
+    for c in others:
+        try:
+            assert c.query(ask) != [[value]]
+        except wire.ServerError as e:
+            assert e.code == "42P01"
+    assert a.query(ask) == [[value]]
+
+
+def test_do_block_that_leaves_nothing_keeps_no_connection(make_gate, login):
+    gate = make_gate({"database acme": {"pool_size": 1}})
+    a, b = login(gate), login(gate)
+    a.query("DO $$ BEGIN PERFORM 1; END $$")
+    assert b.query("SELECT 1") == [["1"]]

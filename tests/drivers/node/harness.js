@@ -81,7 +81,7 @@ async function steps(driver, lines) {
 }
 
 function error(e) {
-  return `!${e.severity || e.severity_local || e.name} ${e.code || ""} ${e.message}` +
+  return `!${e.severity || e.severity_local || e.name} ${e.code || ""} ${String(e.message).replace(/localhost:\d+/, "(its)")}` +
     (e.detail ? ` DETAIL ${e.detail}` : "") + (e.hint ? ` HINT ${e.hint}` : "") +
     (e.position ? ` at ${e.position}` : "");
 }
