@@ -63,6 +63,7 @@ struct sql_scan {
                               lower case (quoted ones too: the server does not care), dotted
                               ones joined. SET LOCAL and SET TRANSACTION are not reported. No
                               name twice. */
+    uint8_t reset_names; /* a bit for each of names[] whose last statement is a RESET */
     char target[SQL_NAME_BYTES]; /* of the last DEALLOCATE name, folded like an identifier */
     bool target_too_long; /* or not readable: U&"..." */
     /* The lexer's own: bytes to tokens (lexer.c), tokens to effects (statement.c). */
@@ -73,7 +74,7 @@ struct sql_scan {
         uint8_t word_len, tag_len, matched, name_len;
         uint8_t step, uescape;
         bool standard_strings, newline, word_quoted, word_opaque, word_clipped;
-        bool tag_clipped, empty, atomic;
+        bool tag_clipped, empty, atomic, is_reset;
         char word[SQL_WORD_BYTES], tag[SQL_WORD_BYTES], name[SQL_NAME_BYTES];
     } state;
 };

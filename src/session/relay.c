@@ -315,12 +315,16 @@ void relay_settle(struct session *s)
 
 void relay_transaction_over(struct session *s)
 {
+    bool asks = s->is_transaction_mode && variables_must_ask(s);
+    if (asks && s->backend->cancels)
+        return; /* it must not hit our question: on_cancel_over() comes back here */
+    s->unsettled = false;
     counter_add(s->home->counters, COUNTER_TRANSACTIONS, 1);
     s->backend->transactions++;
     sequences_transaction_over(s);
     if (s->state == SESSION_METERING)
         return; /* the next request is at hand already: it keeps the backend */
-    if (s->is_transaction_mode && variables_must_ask(s))
+    if (asks)
         variables_ask(s);
     else
         relay_settle(s);
@@ -338,8 +342,9 @@ void relay_release(struct session *s)
     b->sent_part = s->frame_left > 0 && s->frame_mode != FRAME_DROP;
     /* Replies to a client that has gone: the queue's entries belong to its names. */
     relay_settle_owed(s);
-    if (stream_held(&s->client) > 0)
-        stream_start_reading(&b->stream);
+    /* It may have stopped for a client that took nothing. A write that failed has emptied what was
+     * held since, so that does not tell. */
+    stream_start_reading(&b->stream);
     pool_return(s->pool, &s->backend);
 }
 
@@ -478,7 +483,11 @@ static void on_notified(struct backend_user *u, struct backend *b, struct text b
 static void on_cancel_over(struct backend_user *u, struct backend *b)
 {
     struct session *s = CONTAINER_OF(u, struct session, user);
-    if (!s->greeting)
+    if (s->greeting)
+        return;
+    if (s->unsettled && s->state == SESSION_ACTIVE && backend_is_clean(b))
+        relay_transaction_over(s);
+    else
         relay_resume(s);
 }
 

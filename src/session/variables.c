@@ -105,19 +105,20 @@ static void touch_named(void *arg, struct text name)
     variables_touch(arg, name);
 }
 
-/* What goes back to its default; in doubt everything that is named. */
+/* What goes back to its default. */
 static void note_resets(struct session *s, const struct sql_scan *scan)
 {
-    bool all = (scan->effects & (SQL_SETS_UNKNOWN | SQL_DISCARD_ALL)) || ((scan->effects & SQL_RESETS) && scan->statements != 1);
-    if (!s->startup_vars || (!all && !(scan->effects & SQL_RESETS)))
+    bool all = scan->effects & (SQL_SETS_UNKNOWN | SQL_DISCARD_ALL), any = all || (scan->effects & SQL_RESETS);
+    if (!s->startup_vars || (!any && !s->touched))
         return;
     struct touched *t = touched_of(s);
-    s->resets = s->resets_now = true;
+    if (any)
+        s->resets = s->resets_now = true;
     t->resets_all = t->resets_all || all;
     for (unsigned i = 0; i < t->count; i++)
         for (unsigned k = 0; k < scan->name_count; k++)
             if (strcmp(t->names[i], scan->names[k]) == 0)
-                t->resets[i] = true;
+                t->resets[i] = scan->reset_names & (1u << k);
 }
 
 static bool was_reset(const struct touched *t, struct text name)
@@ -249,7 +250,7 @@ void variables_were_reset(struct session *s)
     struct text written, server, present, own;
     for (unsigned i = 0; s->touched && s->backend->owed.status == 'I' && i < s->touched->count; i++) {
         struct text name = text_of(s->touched->names[i]);
-        if (own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
+        if (was_reset(s->touched, name) && own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
             varset_get(s->vars, name, &present) && text_eq(present, server) && !text_eq(own, server))
             tell(s, written, own);
     }
@@ -397,17 +398,34 @@ static bool adopt(struct answer *a)
     return true;
 }
 
+static void ask_variables(struct session *s);
+static bool a_second_try(struct session *s, struct touched *t, const struct server_error *error)
+{
+    enum { TRIES_MAX = 5 };
+    if (strcmp(error->sqlstate, "57014") != 0 || t->tries++ == TRIES_MAX)
+        return false;
+    s->touched = t;
+    ask_variables(s);
+    return true;
+}
+
 static void on_variables(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     struct answer *a = arg;
     struct session *s = a->session;
     bool ok = !lost && !error && adopt(a);
+    struct touched *again = a->touched;
+    a->touched = NULL;
     answer_free(s);
     if (lost) {
         /* What the client has set cannot be known any more: going on would be a lie. */
+        touched_free(&again);
         session_fail(s, REASON_BACKEND_LOST, NULL, NULL);
         return;
     }
+    if (error && a_second_try(s, again, error))
+        return;
+    touched_free(&again);
     if (!ok) {
         /* What is set is not known: nobody else may have this connection as it is. */
         s->backend->dirty = true;
