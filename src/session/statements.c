@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "session/sequences.h"
 #include "session/variables.h"
 
 enum {
@@ -352,8 +351,6 @@ enum step statements_bind(struct request_walk *w)
     if (!(name.len == 0 && s->parsed_unnamed) && !walk_names_are_known(s))
         return STEP_STOP;
     struct named *n = names_get(&s->names, name);
-    if (n && !sequences_may_run(s, n->st->effects))
-        return STEP_STOP;
     if (n && !apply_effects(w, n->st))
         return STEP_STOP;
     if (!(name.len ? !n || ensure(w, n->st) : ensure_unnamed(w, n)))
