@@ -183,6 +183,7 @@ enum step statements_parse(struct request_walk *w)
         return STEP_STOP;
     }
     look_at(s, fresh->st);
+    sequences_prepared(s, fresh->st->text->effects);
     struct named *was = names_set(&s->names, fresh);
     if (!name.len)
         return parse_unnamed(w, fresh, was);
