@@ -40,7 +40,7 @@ enum sql_effect {
     SQL_EXECUTE = 1u << 19,      /* EXECUTE name */
     SQL_DO = 1u << 20,           /* DO block or CALL: may do anything */
     SQL_COPY = 1u << 21,
-    SQL_SEQUENCE = 1u << 22,     /* nextval(, setval(: session state of sequences */
+    SQL_SEQUENCE = 1u << 22,     /* nextval(, setval(: what currval() and lastval() will say */
     SQL_REPLICATION = 1u << 23,  /* START_REPLICATION, IDENTIFY_SYSTEM, CREATE_REPLICATION_SLOT...: first words only */
     SQL_RESETS = 1u << 24,       /* RESET (DISCARD ALL has a bit of its own, SET x TO DEFAULT has none) */
     SQL_COMMITS = 1u << 25,      /* beside SQL_END: COMMIT, END, PREPARE TRANSACTION */
@@ -63,6 +63,7 @@ struct sql_scan {
                               lower case (quoted ones too: the server does not care), dotted
                               ones joined. SET LOCAL and SET TRANSACTION are not reported. No
                               name twice. */
+    uint8_t reset_names; /* a bit for each of names[] whose last statement is a RESET */
     char target[SQL_NAME_BYTES]; /* of the last DEALLOCATE name, folded like an identifier */
     bool target_too_long; /* or not readable: U&"..." */
     /* The lexer's own: bytes to tokens (lexer.c), tokens to effects (statement.c). */
@@ -73,7 +74,7 @@ struct sql_scan {
         uint8_t word_len, tag_len, matched, name_len;
         uint8_t step, uescape;
         bool standard_strings, newline, word_quoted, word_opaque, word_clipped;
-        bool tag_clipped, empty, atomic;
+        bool tag_clipped, empty, atomic, is_reset;
         char word[SQL_WORD_BYTES], tag[SQL_WORD_BYTES], name[SQL_NAME_BYTES];
     } state;
 };

@@ -51,6 +51,9 @@ void relay_refuse(struct session *s, char type, const struct wire_fault *fault);
 void relay_transaction_over(struct session *s);
 /* After asking: return the backend or keep it, and go on. */
 void relay_settle(struct session *s);
+/* A query of our own on the session's backend, at rest, before the session's next request
+ * (session state TUNING). */
+void relay_tune(struct session *s, struct text sql);
 /* Events of the backend. */
 void reply_input(struct backend_user *u, struct backend *b);
 /* The backend has died (its connection ended or it broke the protocol). */

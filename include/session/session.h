@@ -62,8 +62,7 @@ enum pin {
     PIN_SET_CONFIG = 1 << 5,
     PIN_LOAD = 1 << 6,
     PIN_LARGE_STATEMENT = 1 << 7,
-    PIN_SEQUENCE = 1 << 8,
-    PIN_SEED = 1 << 9
+    PIN_SEED = 1 << 8
 };
 
 /* Shared by all workers of the process. */
@@ -132,9 +131,14 @@ struct session {
     uint32_t frame_left;      /* bytes of the client's message under way */
     uint16_t pins;
     uint16_t pin_effects;     /* effects seen that pins depend on since the last look */
+    uint16_t suspects;        /* pins that what ran may have given cause for, unseen */
     uint8_t state;            /* enum session_state */
     uint8_t frame_mode;       /* what happens to frame_left */
     bool is_transaction_mode;
+    bool strange_numbers;     /* what currval() says on this connection may be another session's */
+    bool draws_numbers;       /* the present transaction has drawn from a sequence */
+    bool reads_numbers;       /* ... has asked for what an earlier one drew */
+    bool keeps_numbers;       /* the last one has done either: the backend stays for currval() */
     bool connected;           /* counts at the meter */
     bool paid;                /* the request at hand was metered */
     bool skipping;            /* we refused a batch: drop messages up to its Sync */

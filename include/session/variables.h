@@ -11,10 +11,11 @@ enum { TOUCHED_MAX = 32 };
 
 struct touched {
     unsigned count;
+    uint8_t tries; /* of asking: the client's own statement_timeout may end a question */
     bool failed; /* an error went by: a SET may not have taken effect */
     bool reported; /* by the server, of a variable that nobody was seen to set: a function, or its configuration */
     bool all; /* more than fit, or names that cannot be known */
-    bool resets_all; /* RESET ALL, DISCARD ALL, or a RESET among other statements */
+    bool resets_all; /* RESET ALL, DISCARD ALL, or names that cannot be known */
     bool resets[TOUCHED_MAX]; /* by RESET */
     char names[TOUCHED_MAX][SQL_NAME_BYTES];
 };

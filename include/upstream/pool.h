@@ -37,7 +37,7 @@ struct pool_ask {
                                   The asker's reference, for as long as it asks */
     uint64_t lending;          /* the last one's number; of this pool */
     bool wants_own;            /* the connection it had last, if nobody has had it since */
-    bool is_own;               /* and that is what it got */
+    bool is_own;               /* it got that one, or one that nobody has had */
     struct list_node node;
     struct pool *pool; /* not NULL while it waits */
     uint64_t asked;    /* monotonic us */
@@ -76,6 +76,7 @@ struct pool {
     uint64_t retry_at, backoff;
     uint32_t size; /* this worker's share of pool_size */
     uint32_t sessions;
+    bool reads_sequences; /* its programs use currval() or lastval() behind the transaction that draws */
     uint64_t waited_us, lent; /* for SHOW POOLS */
 };
 

@@ -380,7 +380,7 @@ static size_t dull_bytes(const struct sql_scan_state *st, const char *at, size_t
 
 void sql_scan_begin(struct sql_scan *s, bool standard_strings)
 {
-    s->effects = s->statements = s->name_count = 0;
+    s->effects = s->statements = s->name_count = s->reset_names = 0;
     s->target[0] = '\0';
     s->target_too_long = false;
     memset(&s->state, 0, offsetof(struct sql_scan_state, word));

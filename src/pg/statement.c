@@ -172,9 +172,13 @@ static const struct rule *rule_for(const struct sql_scan_state *st, enum step at
 
 static void name_add(struct sql_scan *s, struct text name)
 {
-    for (unsigned i = 0; i < s->name_count; i++)
-        if (text_is(name, s->names[i]))
-            return;
+    unsigned i = 0;
+    while (i < s->name_count && !text_is(name, s->names[i]))
+        i++;
+    uint8_t bit = (uint8_t)(i < SQL_NAMES ? 1u << i : 0);
+    s->reset_names = (uint8_t)(s->state.is_reset ? s->reset_names | bit : s->reset_names & ~bit);
+    if (i < s->name_count)
+        return;
     if (s->name_count == SQL_NAMES ||
         !text_to_array(name, s->names[s->name_count], SQL_NAME_BYTES)) {
         s->effects |= SQL_SETS_UNKNOWN;
@@ -343,6 +347,7 @@ static void step_word(struct sql_scan *s)
         return;
     }
     s->effects |= rule->effects;
+    st->is_reset = st->is_reset || (rule->effects & SQL_RESETS);
     names_add(s, rule->names);
     if (rule->then == SET_CHARACTERISTICS) {
         st->name_len = 0;
@@ -384,10 +389,10 @@ static uint32_t call_effects(const struct sql_scan_state *st)
     } calls[] = {
         {"set_config", SQL_SET_CONFIG},
         {"setval", SQL_SEQUENCE},
+        {"setseed", SQL_SEED},
         {"nextval", SQL_SEQUENCE},
         {"currval", SQL_SEQUENCE_READ},
         {"lastval", SQL_SEQUENCE_READ},
-        {"setseed", SQL_SEED},
         {"pg_advisory_lock", SQL_ADVISORY_LOCK},
         {"pg_advisory_lock_shared", SQL_ADVISORY_LOCK},
         {"pg_try_advisory_lock", SQL_ADVISORY_LOCK},
@@ -424,6 +429,7 @@ void statement_start(struct sql_scan *s)
 {
     struct sql_scan_state *st = &s->state;
     st->step = FIRST;
+    st->is_reset = false;
     st->parens = 0;
     st->empty |= !st->atomic;
     forget(st);

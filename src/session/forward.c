@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "session/sequences.h"
 #include "session/variables.h"
 
 enum {
@@ -135,6 +136,8 @@ static enum step on_query(struct request_walk *w)
     enum step step = walk_need(w, 'Q', &have);
     if (step != STEP_ON || !have)
         return step;
+    if (scans && !sequences_may_run(s, scan.effects))
+        return STEP_STOP;
     if (!relay_may_run(s))
         return STEP_STOP;
     if (s->is_transaction_mode) {

@@ -80,6 +80,7 @@ static struct wire_fault fault_of(const struct session *s, enum reason why, enum
     if (s->lost) {
         f.sqlstate = s->lost->sqlstate;
         f.message = s->lost->message;
+        f.detail = s->lost->detail[0] ? s->lost->detail : NULL;
     }
     return f;
 }
@@ -165,7 +166,7 @@ void relay_lost(struct session *s, enum reason why)
     if (cut || !s->is_transaction_mode || s->pins) {
         f.severity = "FATAL";
         if (s->lost && (!s->is_transaction_mode || f.why != REASON_COMMIT_LOST))
-            f.hint = NULL; /* to the letter what a client without a gateway reads */
+            f.hint = s->lost->hint[0] ? s->lost->hint : NULL; /* to the letter what a client without a gateway reads */
         session_fail_fault(s, &f);
         return;
     }
@@ -187,6 +188,8 @@ void relay_lost(struct session *s, enum reason why)
     touched_free(&s->touched);
     limit_ask_cancel(&s->limit);
     timer_stop(&s->timer);
+    s->suspects = 0;
+    s->draws_numbers = s->keeps_numbers = false;
     s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->parsed_unnamed = false;
     session_become(s, SESSION_IDLE);
     relay_fail_owed(s);

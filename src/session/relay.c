@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "session/greet.h"
+#include "session/sequences.h"
 #include "session/variables.h"
 #include "upstream/cancel.h"
 
@@ -69,14 +70,14 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
 static bool borrow(struct session *s);
 
 /* The lent backend is brought to the session's variables. True when it suits already. */
-static bool suits(struct session *s)
+static bool suits(struct session *s, bool lent)
 {
-    static const struct task_ops ops = {NULL, tuned};
     struct backend *b = s->backend;
-    /* What another one's nextval() gave is not to be read as this one's. */
-    bool forgets = s->ask.wants_own && !s->ask.is_own;
+    if (!s->is_transaction_mode)
+        return true;
+    bool forgets = lent && sequences_lent(s);
     s->ask.wants_own = false;
-    if ((b->vars == s->vars && !forgets) || !s->is_transaction_mode)
+    if (b->vars == s->vars && !forgets)
         return true;
     struct buf sql;
     buf_init(&sql, 8 * VARSET_MAX_BYTES);
@@ -88,11 +89,17 @@ static bool suits(struct session *s)
         return true;
     }
     CHECK(ok);
-    session_become(s, SESSION_TUNING);
     counter_add(s->home->counters, COUNTER_VARIABLE_REPLAYS, 1);
-    backend_run(b, buf_text(&sql), &ops, s);
+    relay_tune(s, buf_text(&sql));
     buf_free(&sql);
     return false;
+}
+
+void relay_tune(struct session *s, struct text sql)
+{
+    static const struct task_ops ops = {NULL, tuned};
+    session_become(s, SESSION_TUNING);
+    backend_run(s->backend, sql, &ops, s);
 }
 
 /* Refuses the request whose first message waits in session.in. */
@@ -151,7 +158,7 @@ static void on_lent(struct pool_ask *ask, struct backend *b)
         return;
     }
     s->backend = b;
-    if (!suits(s))
+    if (!suits(s, true))
         return;
     session_become(s, SESSION_ACTIVE);
     relay_resume(s);
@@ -181,7 +188,7 @@ static bool borrow(struct session *s)
         session_become(s, SESSION_QUEUED);
         return false;
     }
-    if (!suits(s))
+    if (!suits(s, true))
         return false;
     session_become(s, SESSION_ACTIVE);
     return true;
@@ -281,14 +288,15 @@ void relay_unthrottle(struct session *s)
 
 void relay_settle(struct session *s)
 {
-    bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins;
+    bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins || s->keeps_numbers;
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
     s->resets = s->resets_now = s->settles_first = false;
+    s->suspects = 0;
     s->bound = 0;
     touched_free(&s->touched);
     if (keep) {
-        if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s))
+        if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s, false))
             return; /* it went back to the server's defaults and is brought to the client's own */
         if (s->state == SESSION_ASKING)
             session_become(s, SESSION_ACTIVE);
@@ -307,11 +315,16 @@ void relay_settle(struct session *s)
 
 void relay_transaction_over(struct session *s)
 {
+    bool asks = s->is_transaction_mode && variables_must_ask(s);
+    if (asks && s->backend->cancels)
+        return; /* it must not hit our question: on_cancel_over() comes back here */
+    s->unsettled = false;
     counter_add(s->home->counters, COUNTER_TRANSACTIONS, 1);
     s->backend->transactions++;
+    sequences_transaction_over(s);
     if (s->state == SESSION_METERING)
         return; /* the next request is at hand already: it keeps the backend */
-    if (s->is_transaction_mode && variables_must_ask(s))
+    if (asks)
         variables_ask(s);
     else
         relay_settle(s);
@@ -329,8 +342,9 @@ void relay_release(struct session *s)
     b->sent_part = s->frame_left > 0 && s->frame_mode != FRAME_DROP;
     /* Replies to a client that has gone: the queue's entries belong to its names. */
     relay_settle_owed(s);
-    if (stream_held(&s->client) > 0)
-        stream_start_reading(&b->stream);
+    /* It may have stopped for a client that took nothing. A write that failed has emptied what was
+     * held since, so that does not tell. */
+    stream_start_reading(&b->stream);
     pool_return(s->pool, &s->backend);
 }
 
@@ -469,7 +483,11 @@ static void on_notified(struct backend_user *u, struct backend *b, struct text b
 static void on_cancel_over(struct backend_user *u, struct backend *b)
 {
     struct session *s = CONTAINER_OF(u, struct session, user);
-    if (!s->greeting)
+    if (s->greeting)
+        return;
+    if (s->unsettled && s->state == SESSION_ACTIVE && backend_is_clean(b))
+        relay_transaction_over(s);
+    else
         relay_resume(s);
 }
 

@@ -18,6 +18,7 @@ struct walk {
     struct backend *b;
     char *at;
     size_t len, p, run;
+    bool ended; /* the server has said that it goes */
 };
 
 static void put_run(struct walk *w)
@@ -206,7 +207,8 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
         w->b->doomed = true;
         if (strcmp(e.sqlstate, "57P01") == 0)
             pool_node_leaves(w->b);
-        return TAKE_HIDE;
+        w->ended = true; /* the end of the connection may come late, or never */
+        return TAKE_LOST;
     }
     bool ours = whole && w->s->is_transaction_mode;
     if (w->s->touched)
@@ -235,6 +237,8 @@ static void look_at_tag(struct walk *w, struct text body)
         put_run(w);
         variables_were_reset(s);
     }
+    if (body.len && body.at[0] == 'I' && text_starts(body, "INSERT"))
+        s->draws_numbers = true;
     if (!s->is_transaction_mode || !body.len || body.at[0] != 'D')
         return;
     if (text_starts(body, "DISCARD ALL")) {
@@ -360,6 +364,10 @@ void reply_input(struct backend_user *u, struct backend *b)
     if (sane && w.p < w.len)
         sane = buf_put(&b->in, scratch + w.p, w.len - w.p);
     stream_flush(&s->client);
+    if (w.ended) {
+        relay_lost(s, REASON_BACKEND_LOST);
+        return;
+    }
     if (!sane) {
         char tag[96];
         const struct owed *o = inflight_head(&b->owed);
@@ -371,7 +379,6 @@ void reply_input(struct backend_user *u, struct backend *b)
         return;
     }
     if (s->unsettled && backend_is_clean(b)) {
-        s->unsettled = false;
         relay_transaction_over(s);
     } else if (s->stalled) {
         relay_resume(s);

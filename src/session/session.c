@@ -28,7 +28,7 @@ static const struct {
     [SESSION_METERING] = {"metering", TO(IDLE) | TO(QUEUED) | TO(TUNING) | TO(ACTIVE) | TO(ASKING) | TO(CLOSED)},
     [SESSION_QUEUED] = {"queued", TO(IDLE) | TO(TUNING) | TO(ACTIVE) | TO(CLOSED)},
     [SESSION_TUNING] = {"tuning", TO(QUEUED) | TO(TUNING) | TO(IDLE) | TO(ACTIVE) | TO(CLOSED)},
-    [SESSION_ACTIVE] = {"active", TO(METERING) | TO(ASKING) | TO(IDLE) | TO(CLOSED)},
+    [SESSION_ACTIVE] = {"active", TO(METERING) | TO(TUNING) | TO(ASKING) | TO(IDLE) | TO(CLOSED)},
     [SESSION_ASKING] = {"asking", TO(IDLE) | TO(ACTIVE) | TO(ASKING) | TO(TUNING) | TO(CLOSED)},
     [SESSION_CONSOLE] = {"console", TO(CLOSED)},
     [SESSION_CANCELING] = {"canceling", TO(CLOSED)},
@@ -264,11 +264,22 @@ static bool is_streaming(const struct session *s)
            s->frame_left == 0;
 }
 
+/* It keeps its backend for a currval() that may not come, and others wait. */
+static bool is_in_the_way(const struct session *s)
+{
+    return s->keeps_numbers && !s->pins && s->pool && !list_is_empty(&s->pool->waiting) && is_between_transactions(s);
+}
+
 static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
 {
     const struct conf_postern *conf = &s->home->generation->conf->postern;
     if (s->greeting || s->state == SESSION_CANCELING)
         return;
+    if (is_in_the_way(s) && s->state == SESSION_ACTIVE) {
+        s->keeps_numbers = false;
+        relay_settle(s);
+        return;
+    }
     bool between = is_between_transactions(s);
     bool may_end = between || is_streaming(s);
     uint64_t idle = now - s->since;

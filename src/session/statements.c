@@ -249,16 +249,24 @@ static enum step parse_named(struct request_walk *w, struct named *fresh, struct
     return STEP_ON;
 }
 
+/* A named statement too long to be prepared again elsewhere: an ERROR outside of a transaction,
+ * and in one, which only the server could fail, the end of the session. */
+static enum step refuse_large(struct request_walk *w)
+{
+    static const char message[] = "a named prepared statement is longer than max_message";
+    struct session *s = w->s;
+    if (s->backend && !(inflight_is_quiet(&s->backend->owed) && s->backend->owed.status == 'I')) {
+        session_fail(s, REASON_TOO_LARGE, message, NULL);
+        return STEP_STOP;
+    }
+    relay_refuse(s, 'P', &(struct wire_fault){.severity = "ERROR", .why = REASON_TOO_LARGE, .message = message});
+    return STEP_ON; /* and it is skipped with the rest of its batch */
+}
+
 /* An unnamed statement too long to be kept: it lives on this backend, so the session does too. */
 static enum step parse_large(struct request_walk *w)
 {
     struct session *s = w->s;
-    if (w->len - w->p < WIRE_HEADER + 1)
-        return STEP_WAIT;
-    if (w->at[w->p + WIRE_HEADER] != 0) {
-        session_fail(s, REASON_TOO_LARGE, "a named prepared statement is longer than max_message", NULL);
-        return STEP_STOP;
-    }
     walk_end_unnamed(s);
     s->pins |= PIN_LARGE_STATEMENT;
     s->backend->dirty = true;
@@ -275,6 +283,10 @@ enum step statements_parse(struct request_walk *w)
     bool large = w->size > s->home->generation->conf->postern.max_message;
     if (s->is_transaction_mode && !large && !walk_is_whole(w))
         return STEP_WAIT;
+    if (s->is_transaction_mode && large && w->len - w->p < WIRE_HEADER + 1)
+        return STEP_WAIT;
+    if (s->is_transaction_mode && large && !s->lost && w->at[w->p + WIRE_HEADER] != 0)
+        return refuse_large(w);
     enum step step = walk_need(w, 'P', &have);
     if (step != STEP_ON || !have)
         return step;

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "pg/setconfig.h"
 #include "session/relay.h"
+#include "session/sequences.h"
 
 static const struct {
     uint32_t effect;
@@ -25,7 +26,6 @@ static const struct {
     {SQL_ADVISORY_LOCK, PIN_ADVISORY_LOCK, "advisory_lock"},
     {SQL_SET_CONFIG, PIN_SET_CONFIG, "set_config"},
     {SQL_LOAD, PIN_LOAD, "load"},
-    {SQL_SEQUENCE_READ, PIN_SEQUENCE, "sequence"},
     {SQL_SEED, PIN_SEED, "seed"},
     {0, PIN_LARGE_STATEMENT, "large_statement"},
 };
@@ -100,33 +100,25 @@ static void pin(struct session *s, enum pin why)
     }
 }
 
-/* A DO block or a procedure may have done anything: the server is asked for all of it. */
-static void note_anything(struct session *s)
-{
-    touched_of(s)->all = true;
-    s->pin_effects = 1;
-    for (size_t i = 0; i < COUNT_OF(askable); i++)
-        s->pins |= (uint16_t)askable[i];
-}
-
 static void touch_named(void *arg, struct text name)
 {
     variables_touch(arg, name);
 }
 
-/* What goes back to its default; in doubt everything that is named. */
+/* What goes back to its default. */
 static void note_resets(struct session *s, const struct sql_scan *scan)
 {
-    bool all = (scan->effects & (SQL_SETS_UNKNOWN | SQL_DISCARD_ALL)) || ((scan->effects & SQL_RESETS) && scan->statements != 1);
-    if (!s->startup_vars || (!all && !(scan->effects & SQL_RESETS)))
+    bool all = scan->effects & (SQL_SETS_UNKNOWN | SQL_DISCARD_ALL), any = all || (scan->effects & SQL_RESETS);
+    if (!s->startup_vars || (!any && !s->touched))
         return;
     struct touched *t = touched_of(s);
-    s->resets = s->resets_now = true;
+    if (any)
+        s->resets = s->resets_now = true;
     t->resets_all = t->resets_all || all;
     for (unsigned i = 0; i < t->count; i++)
         for (unsigned k = 0; k < scan->name_count; k++)
             if (strcmp(t->names[i], scan->names[k]) == 0)
-                t->resets[i] = true;
+                t->resets[i] = scan->reset_names & (1u << k);
 }
 
 static bool was_reset(const struct touched *t, struct text name)
@@ -137,6 +129,23 @@ static bool was_reset(const struct touched *t, struct text name)
         if (t->resets[i] && strlen(t->names[i]) == name.len && strncasecmp(t->names[i], name.at, name.len) == 0)
             return true;
     return false;
+}
+
+/* A DO block or a procedure does what a program may do: all that can be asked is asked for
+ * behind it. A block's text is searched for the variables that the server has no list of, and its
+ * connection is reset before another session has it. */
+static void suspect(struct session *s, struct text sql)
+{
+    touched_of(s)->all = true;
+    for (size_t i = 0; i < COUNT_OF(askable); i++)
+        s->suspects |= (uint16_t)askable[i];
+    if (sql.at && sql.len > 4 && strncasecmp(sql.at, "call", 4) == 0)
+        return;
+    s->backend->dirty = true;
+    if (!sql.at || (memmem(sql.at, sql.len, "set_config", 10) && !sql_set_config_names(sql, touch_named, s)))
+        pin(s, PIN_SET_CONFIG);
+    if (sql.at)
+        sql_set_names(sql, touch_named, s);
 }
 
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql)
@@ -153,6 +162,10 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     }
     if (effects & SQL_SETS_UNKNOWN)
         touched_of(s)->all = true;
+    if (effects & SQL_DO)
+        suspect(s, sql);
+    if (effects & (SQL_SEQUENCE | SQL_SEQUENCE_READ))
+        sequences_run(s, effects);
     note_resets(s, scan);
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
         if (effects & pin_rows[i].effect) {
@@ -161,8 +174,6 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
         }
     if ((effects & UNDO) && s->pins)
         s->pin_effects = 1;
-    if (effects & SQL_DO)
-        note_anything(s);
     if ((effects & (SQL_DISCARD | SQL_TEMPORARY)) && s->backend)
         s->backend->dirty = true;
 }
@@ -239,7 +250,7 @@ void variables_were_reset(struct session *s)
     struct text written, server, present, own;
     for (unsigned i = 0; s->touched && s->backend->owed.status == 'I' && i < s->touched->count; i++) {
         struct text name = text_of(s->touched->names[i]);
-        if (own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
+        if (was_reset(s->touched, name) && own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
             varset_get(s->vars, name, &present) && text_eq(present, server) && !text_eq(own, server))
             tell(s, written, own);
     }
@@ -303,7 +314,7 @@ static bool any_touched(const struct session *s)
 
 bool variables_must_ask(const struct session *s)
 {
-    return any_touched(s) || (s->pins && s->pin_effects);
+    return any_touched(s) || (s->pins && s->pin_effects) || s->suspects;
 }
 
 /* ---- asking ---- */
@@ -387,17 +398,34 @@ static bool adopt(struct answer *a)
     return true;
 }
 
+static void ask_variables(struct session *s);
+static bool a_second_try(struct session *s, struct touched *t, const struct server_error *error)
+{
+    enum { TRIES_MAX = 5 };
+    if (strcmp(error->sqlstate, "57014") != 0 || t->tries++ == TRIES_MAX)
+        return false;
+    s->touched = t;
+    ask_variables(s);
+    return true;
+}
+
 static void on_variables(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     struct answer *a = arg;
     struct session *s = a->session;
     bool ok = !lost && !error && adopt(a);
+    struct touched *again = a->touched;
+    a->touched = NULL;
     answer_free(s);
     if (lost) {
         /* What the client has set cannot be known any more: going on would be a lie. */
+        touched_free(&again);
         session_fail(s, REASON_BACKEND_LOST, NULL, NULL);
         return;
     }
+    if (error && a_second_try(s, again, error))
+        return;
+    touched_free(&again);
     if (!ok) {
         /* What is set is not known: nobody else may have this connection as it is. */
         s->backend->dirty = true;
@@ -405,7 +433,7 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
         session_tag(s, tag, sizeof(tag));
         log_warning(tag, "the session's variables could not be read: %s %s", error ? error->sqlstate : "54000", error ? error->message : "too many");
     }
-    if (s->pins && s->pin_effects)
+    if ((s->pins && s->pin_effects) || s->suspects)
         ask_pins(s);
     else
         relay_settle(s);
@@ -456,6 +484,8 @@ static void on_pin_row(void *arg, struct backend *b, const struct text *columns,
     for (unsigned i = 0; i < count; i++)
         if (text_is(columns[i], "f"))
             s->pins &= (uint16_t)~askable[i];
+        else if (s->suspects & askable[i])
+            pin(s, askable[i]);
 }
 
 static void on_pins(void *arg, struct backend *b, const struct server_error *error, bool lost)
@@ -465,7 +495,7 @@ static void on_pins(void *arg, struct backend *b, const struct server_error *err
         relay_lost(s, REASON_BACKEND_LOST);
         return;
     }
-    s->backend->dirty = s->backend->dirty || s->pins;
+    s->backend->dirty = s->backend->dirty || s->pins || error;
     relay_settle(s); /* an error leaves the pins as they are, which is safe */
 }
 

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "session/variables.h"
+#include "session/sequences.h"
 
 struct stream *walk_backend(struct request_walk *w)
 {
@@ -71,12 +71,11 @@ static bool reads_sequences(const struct request_walk *w)
 enum step walk_need(struct request_walk *w, char type, bool *have)
 {
     struct session *s = w->s;
-    bool reads = type == 'P' && s->is_transaction_mode && walk_is_whole(w) && reads_sequences(w);
-    if (reads && !s->backend)
-        s->ask.wants_own = true;
+    bool reads = type == 'P' && s->is_transaction_mode && (!s->backend || s->strange_numbers) && walk_is_whole(w) && reads_sequences(w);
+    s->ask.wants_own = s->ask.wants_own || reads;
     *have = relay_need_backend(s, type);
-    if (*have && reads) /* when it is bound, perhaps by a later batch, it must still be there */
-        variables_effects(s, &(struct sql_scan){.effects = SQL_SEQUENCE_READ}, (struct text){NULL, 0});
+    if (*have && reads && !sequences_may_run(s, SQL_SEQUENCE_READ))
+        return STEP_STOP;
     if (*have)
         return STEP_ON;
     if (s->state == SESSION_CLOSED || relay_is_blocked(s))

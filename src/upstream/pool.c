@@ -480,17 +480,22 @@ static void lend(struct pool *p, struct backend *b, struct pool_ask *ask)
     backend_become(b, BACKEND_BUSY);
     b->user = ask->user;
     list_push_back(&p->busy, &b->in_pool);
-    ask->is_own = ask->lending && ask->lending == b->lending;
+    ask->is_own = b->lending == 0 || ask->lending == b->lending;
     ask->lending = b->lending = ++p->lent;
 }
 
-/* One with news in this turn has probably died: what is sent to it would be lost. */
-static struct backend *idle_of(const struct pool *p, const struct pool_ask *ask)
+/* One with news in this turn has probably died: what is sent to it would be lost. When that is
+ * all there is, pool_offer() or pool_discard() follows in the same turn. */
+static struct backend *idle_of(const struct pool *p, const struct pool_ask *ask, bool *have_news)
 {
     struct backend *first = NULL;
     LIST_EACH(&p->idle, struct backend, in_pool, b) {
-        if (b->startup != ask->startup || stream_has_news(&b->stream))
+        if (b->startup != ask->startup)
             continue;
+        if (stream_has_news(&b->stream)) {
+            *have_news = true;
+            continue;
+        }
         if (!ask->wants_own || (ask->lending && b->lending == ask->lending))
             return b;
         first = first ? first : b;
@@ -500,7 +505,8 @@ static struct backend *idle_of(const struct pool *p, const struct pool_ask *ask)
 
 struct backend *pool_request(struct pool *p, struct pool_ask *ask)
 {
-    struct backend *b = p->row ? idle_of(p, ask) : NULL;
+    bool have_news = false;
+    struct backend *b = p->row ? idle_of(p, ask, &have_news) : NULL;
     if (b) {
         list_remove(&p->idle, &b->in_pool);
         lend(p, b, ask);
@@ -515,7 +521,8 @@ struct backend *pool_request(struct pool *p, struct pool_ask *ask)
         timer_start(&p->timer, 0);
     else if (!timer_is_running(&p->timer))
         timer_start(&p->timer, p->row->wait_limit ? p->row->wait_limit : 60 * US_PER_S);
-    open_more(p);
+    if (!have_news)
+        open_more(p);
     return NULL;
 }
 
@@ -603,10 +610,11 @@ void pool_available(struct backend *b)
 void pool_offer(struct backend *b)
 {
     struct pool *p = b->pool;
-    if (b->state != BACKEND_IDLE || !taker_of(p, b, loop_now(p->home->loop)))
+    if (b->state != BACKEND_IDLE || !p->row || !taker_of(p, b, loop_now(p->home->loop)))
         return;
     list_remove(&p->idle, &b->in_pool);
     pool_available(b);
+    open_more(p);
 }
 
 void pool_return(struct pool *p, struct backend **lent)

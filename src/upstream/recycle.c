@@ -3,6 +3,7 @@
 #include "config.h"
 #include "upstream/recycle.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "pg/wire.h"
@@ -11,11 +12,14 @@
 
 enum { PARAMETER_MAX = 8 * 1024 }; /* the longest ParameterStatus */
 
+/* A cancel ends one statement, and a pipeline may hold many: the next one is canceled when this
+ * time has passed and it still runs. Most have ended by themselves until then. */
+#define CANCEL_PACE (100 * US_PER_MS)
+
 struct recycle {
-    struct timer deadline;
+    struct timer deadline, pace;
     struct backend *backend;
-    bool ended;    /* CopyFail and Sync were sent where they were due */
-    bool canceled; /* a cancel request was sent */
+    bool ended; /* CopyFail and Sync were sent where they were due */
 };
 
 static void give_up(struct backend *b, const char *why)
@@ -33,11 +37,19 @@ static void on_deadline(struct timer *t)
     give_up(r->backend, "it did not come to rest in time");
 }
 
+static void on_pace(struct timer *t)
+{
+    struct recycle *r = CONTAINER_OF(t, struct recycle, pace);
+    if (r->backend->state == BACKEND_RESETTING && !r->backend->task)
+        recycle_start(r->backend);
+}
+
 void recycle_abort(struct backend *b)
 {
     if (!b->recycle)
         return;
     timer_stop(&b->recycle->deadline);
+    timer_stop(&b->recycle->pace);
     mem_free(b->recycle);
     b->recycle = NULL;
 }
@@ -76,6 +88,7 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
     if (b->dirty && b->owed.status == 'I' && arg) {
         /* DISCARD ALL has run. */
         b->dirty = false;
+        b->lending = 0;
         prepared_clear(&b->prepared);
         varset_drop(&b->vars);
     }
@@ -94,9 +107,9 @@ static void drain(struct backend *b)
             return;
         }
     }
-    if (!r->canceled && b->owed.count > 0) {
-        r->canceled = true;
+    if (b->owed.count > 0 && !timer_is_running(&r->pace)) {
         (void)cancel_deliver(b, NULL);
+        timer_start(&r->pace, CANCEL_PACE);
     }
 }
 
@@ -116,6 +129,7 @@ void recycle_start(struct backend *b)
         b->recycle = NEW(struct recycle);
         b->recycle->backend = b;
         timer_init(&b->recycle->deadline, b->stream.loop, on_deadline);
+        timer_init(&b->recycle->pace, b->stream.loop, on_pace);
         timer_start(&b->recycle->deadline, b->pool->row ? b->pool->row->cancel_timeout : 0);
     }
     if (b->doomed || b->owed.unsure || b->stream.broken) {

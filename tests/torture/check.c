@@ -88,7 +88,7 @@ static bool on_error(struct client *c, const char *body, size_t len)
     if (strcmp(severity, "FATAL") == 0) {
         /* Lost with what it was about to tell of the variables: going on would be a lie. */
         bool asked = c->status == 'I' && c->set_in > 0;
-        bool may = options.chaos && is_loss(sqlstate) && (c->has_pinned || s->pins || asked);
+        bool may = options.chaos && is_loss(sqlstate) && (c->login->session || c->has_pinned || s->pins || asked);
         if (!may) {
             fail(c, "FATAL %s %s", sqlstate, text);
             return false;
@@ -267,6 +267,8 @@ static bool check_strictly(struct client *c, char type, const char *body, size_t
         good = strcmp(body, e->text) == 0;
     else if (type == 'd')
         good = len == strlen(e->text) && memcmp(body, e->text, len) == 0;
+    else if (type == 'V')
+        good = len == strlen(e->text) + 4 && memcmp(body + 4, e->text, len - 4) == 0;
     else if (type == 't')
         good = len >= 2 && (uint32_t)(unsigned char)body[1] == e->size;
     if (!good)
@@ -316,7 +318,7 @@ bool check_message(struct client *c, char type, const char *body, size_t len)
 
 void check_closed(struct client *c, const char *how)
 {
-    bool may = c->fatal || (options.chaos && (c->phase != PHASE_READY || c->has_pinned || c->in.len > 0));
+    bool may = c->fatal || (options.chaos && (c->phase != PHASE_READY || c->login->session || c->has_pinned || c->in.len > 0));
     if (may) {
         statistics.lost++;
         client_leave(c, false);

@@ -28,6 +28,7 @@ from stand.stand import Stand  # noqa: E402
 
 TENANTS = ("acme", "globex")
 POOL = 5
+SESSIONS = 40  # server connections for the third of the clients that is in session mode
 REPORTS = re.compile(r"ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|runtime error:|"
                      r"check failed|Assertion", re.IGNORECASE)
 
@@ -41,6 +42,10 @@ def overrides(**more):
         out[f"database torture_{tenant}"] = {
             "cluster": "main", "dbname": tenant, "pool_mode": "transaction", "pool_size": POOL,
             "wait_limit": "120s", "cancel_timeout": "5s", "prepared_statements": 20}
+    out[f"tenant {TENANTS[0]}"]["databases"] += ", torture_session"
+    out["database torture_session"] = {
+        "cluster": "main", "dbname": TENANTS[0], "pool_mode": "session", "pool_size": SESSIONS,
+        "wait_limit": "120s", "cancel_timeout": "5s"}
     return out
 
 
@@ -63,12 +68,22 @@ class Chaos:
     def __init__(self, stand, gate, seed):
         self.stand, self.gate = stand, gate
         self.random = random.Random(seed)
-        self.counts = {"backends killed": 0, "reloads": 0, "nodes killed": 0}
-        self.down = None
+        self.counts = {"backends killed": 0, "reloads": 0, "nodes killed": 0, "nodes frozen": 0,
+                       "nodes cut while frozen": 0}
+        self.down = self.frozen = None
 
     def step(self):
         """One misfortune; how many seconds until the next."""
         roles = ", ".join(f"'{tenant}_rw'" for tenant in TENANTS)
+        if self.frozen:
+            if self.random.randrange(3) == 0:
+                self.frozen.kill()  # what lay before it is lost
+                self.down = self.frozen
+                self.counts["nodes cut while frozen"] += 1
+            else:
+                self.frozen.thaw()
+            self.frozen = None
+            return self.random.uniform(0.02, 0.6)
         if self.down:
             self.down.start()
             self.down = None
@@ -79,7 +94,12 @@ class Chaos:
             self.down.kill()
             self.counts["nodes killed"] += 1
             return self.random.uniform(0.1, 1)
-        if kind < 4:
+        if kind == 1:
+            self.frozen = self.random.choice(self.stand.nodes)
+            self.frozen.freeze()
+            self.counts["nodes frozen"] += 1
+            return self.random.uniform(0.02, 1)
+        if kind < 5:
             self.gate.reload({"database torture_acme": {
                 "prepared_statements": self.random.choice((10, 20, 30))}})
             self.counts["reloads"] += 1
@@ -91,6 +111,9 @@ class Chaos:
         return self.random.uniform(0.02, 0.6)
 
     def end(self):
+        if self.frozen:
+            self.frozen.thaw()
+            self.frozen = None
         if self.down:
             self.down.start()
             self.down = None
@@ -106,6 +129,9 @@ def arguments(stand, build, port, *, clients, seconds, seed, folder, more=()):
         direct = "--trust" in argv
         argv += ["--user", f"{tenant}_rw", "--db", tenant if direct else f"torture_{tenant}",
                  "--token-file", path]
+    if not direct:
+        argv += ["--user", f"{TENANTS[0]}_rw", "--db", "torture_session", "--token-file",
+                 os.path.join(folder, f"torture-{TENANTS[0]}.token"), "--session"]
     return argv
 
 
@@ -167,7 +193,8 @@ def aftermath(stand, gate):
         raise StandError(f"advisory locks were left: {locks}")
     # By the gate's own account: other gates of the same stand may hold connections of these roles.
     many = [r for r in pools(stand, gate)
-            if sum(int(r[k]) for k in ("sv_active", "sv_idle", "sv_login", "sv_cleaning")) > POOL]
+            if sum(int(r[k]) for k in ("sv_active", "sv_idle", "sv_login", "sv_cleaning"))
+            > (SESSIONS if "torture_session" in r.values() else POOL)]
     if many:
         raise StandError(f"more server connections than the pool may have: {many}")
 

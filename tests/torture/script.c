@@ -308,7 +308,7 @@ static void make_statement(struct client *c, struct statement *st)
     } else if (kind < 87) {
         enum variable v = draw(c, VAR_COUNT);
         /* Inside a transaction a pooled RESET shows the server's default for a while. */
-        if (c->inside && strcmp(c->model.startup[v], c->login->defaults[v]) != 0 && !options.trust)
+        if (c->inside && strcmp(c->model.startup[v], c->login->defaults[v]) != 0 && !options.trust && !c->login->session)
             make_show(c, st, v);
         else
             make_reset(c, st, v);
@@ -392,6 +392,7 @@ static void do_empty(struct client *c)
 static void do_syntax_error(struct client *c)
 {
     put_query(c, "SELECT 1; SET work_mem = '1GB'; SELEC 2");
+    c->set_in = c->scripts; /* nothing was set, but the gate cannot know before it has asked */
     model_enter(&c->model);
     expect_error(c, "42601", false);
     query_ends(c);
@@ -992,6 +993,34 @@ static void do_long_text(struct client *c)
     end_segment(c, extended);
 }
 
+/* textcat(tag, "-called") by FunctionCall. */
+static void do_function(struct client *c)
+{
+    static const char rest[] = "-called";
+    struct bytes *b = &c->script.out;
+    char value[64];
+    const char *tag = tag_of(c);
+    snprintf(value, sizeof(value), "%s%s", tag, rest);
+    model_enter(&c->model);
+    size_t m = message_begin(b, 'F');
+    bytes_u32(b, 1258);
+    bytes_u16(b, 0);
+    bytes_u16(b, 2);
+    bytes_u32(b, (uint32_t)strlen(tag));
+    bytes_put(b, tag, strlen(tag));
+    bytes_u32(b, sizeof(rest) - 1);
+    bytes_put(b, rest, sizeof(rest) - 1);
+    bytes_u16(b, 0);
+    message_end(b, m);
+    note(c, "F %s", value);
+    if (c->model.status == 'E')
+        expect_error(c, "25P02", false);
+    else
+        expect(c, 'V', value);
+    model_leave(&c->model);
+    unit_ends(c);
+}
+
 static void do_sleep(struct client *c)
 {
     char sql[SQL];
@@ -1175,8 +1204,12 @@ void script_make(struct client *c)
         s->kind = "syntax error";
         do_syntax_error(c);
     } else if (kind < 97) {
-        s->kind = "empty";
-        do_empty(c);
+        s->kind = one_in(c, 2) ? "empty" : "function";
+        if (s->kind[0] == 'e')
+            do_empty(c);
+        else
+            for (unsigned i = 1 + draw(c, 3); i > 0; i--)
+                do_function(c);
     } else {
         s->kind = "mixture";
         for (unsigned i = 2 + draw(c, 5); i > 0; i--) {

@@ -144,6 +144,7 @@ struct login {
     char *secret;
     bool known; /* its defaults have been learnt */
     bool learning;
+    bool session; /* session mode: a server connection of its own, which ends with it */
     char defaults[VAR_COUNT][VALUE];
 };
 

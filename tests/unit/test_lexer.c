@@ -456,6 +456,20 @@ static void test_doubt(void)
     ok(sizeof(s) < 1600, "the state is small: %zu bytes", sizeof(s));
 }
 
+/* Of several statements about one variable the last one tells. */
+static void test_resets(void)
+{
+    static const char sql[] = "RESET a; SET b = 1; SET a = 2; RESET TIME ZONE; RESET b; SELECT 'RESET a'";
+    struct sql_scan s;
+    sql_scan_begin(&s, true);
+    sql_scan_feed(&s, sql, sizeof(sql) - 1);
+    sql_scan_end(&s);
+    is_int(s.name_count, 3, "three names");
+    is_int(s.reset_names, 6, "the second and the third are reset");
+    sql_scan_begin(&s, true);
+    is_int(s.reset_names, 0, "forgotten with the next text");
+}
+
 int main(void)
 {
     srand(1);
@@ -465,5 +479,6 @@ int main(void)
         check_row(&loose_rows[i], false);
     test_first_look();
     test_doubt();
+    test_resets();
     return tap_done();
 }

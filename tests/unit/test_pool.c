@@ -63,6 +63,24 @@ static void test_lending(void)
     is_int(nodes[0].terminated, 3, "idle ones say goodbye in the end");
 }
 
+/* What has an event that nobody has looked at may be dead; when it is not, it is lent after all. */
+static void test_news(void)
+{
+    struct borrower w[2];
+    begin("pool_size = 1");
+    struct pool *p = take_pool("joe");
+    ok(borrow_now(p, &w[0]), "a connection");
+    struct backend *b = w[0].backend;
+    pool_return(p, &w[0].backend);
+    event_active(&b->stream.rd, EV_READ, 0);
+    borrow(p, &w[1]);
+    ok(!w[1].backend, "is not lent with news of this turn");
+    ok(run_until(loop, is_told, &w[1]) && w[1].backend == b, "and is, when they were nothing");
+    pool_return(p, &w[1].backend);
+    pool_drop(&p);
+    stop(1);
+}
+
 static void test_waiting(void)
 {
     struct borrower w[5];
@@ -306,6 +324,7 @@ int main(void)
     signal(SIGPIPE, SIG_IGN);
     kit_begin();
     test_lending();
+    test_news();
     test_waiting();
     test_homes();
     test_cleaning();

@@ -123,3 +123,14 @@ def test_a_batch_that_is_lost_before_its_commit_says_so(gate, login, stand):
 
 def peer_port(stand, pid):
     return int(stand.postgres.sql(f"SELECT client_port FROM pg_stat_activity WHERE pid = {pid}")[0][0])
+
+
+def test_reset_of_one_variable_says_nothing_of_another(gate, login):
+    """A client whose startup packet set TimeZone sets the server's own default, beside a RESET."""
+    default = login(gate, "acme_pool1").query("SHOW TimeZone")[0][0]
+    c = login(gate, "acme_pool1", TimeZone="Asia/Tokyo")
+    told = c.ask(wire.query(f"RESET work_mem; SET TimeZone = '{default}'"))
+    assert [body for kind, body in told if kind == "S"] == [b"TimeZone\0" + default.encode() + b"\0"]
+    told = c.ask(wire.query(f"RESET TimeZone; BEGIN; SET TimeZone = '{default}'; RESET work_mem; COMMIT"))
+    assert [body for kind, body in told if kind == "S"][-1:] != [b"TimeZone\0Asia/Tokyo\0"]
+    assert c.query("SHOW TimeZone") == [[default]]

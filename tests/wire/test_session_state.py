@@ -1,6 +1,8 @@
 """What a session sets, holds and leaves: transaction pooling must not change what a program
 sees, and nothing may reach the next client."""
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
+
 import pytest
 
 from stand import proc, wire
@@ -480,3 +482,99 @@ def test_refused_set_of_one_client_is_not_undone_at_the_cost_of_the_next(one, lo
     b = login(one)
     b.query("SET TIME ZONE 'Asia/Tokyo'")
     assert show(b, "TimeZone") == "Asia/Tokyo"
+
+
+# ---- sequences ----
+
+@pytest.fixture
+def two_on_one(make_gate, login):
+    """Two sessions that share one server connection, with a sequence."""
+    gate = make_gate({"database acme": {"pool_size": 1, "wait_limit": "20s"}})
+    a, b = login(gate), login(gate)
+    a.query("DROP TABLE IF EXISTS numbered; CREATE TABLE numbered (id serial, words text)")
+    return a, b
+
+
+def test_currval_is_never_another_sessions(two_on_one):
+    a, b = two_on_one
+    assert a.query("SELECT nextval('numbered_id_seq')") == [["1"]]
+    assert b.query("SELECT nextval('numbered_id_seq')") == [["2"]]
+    for sql in ("SELECT currval('numbered_id_seq')", "SELECT lastval()"):
+        with pytest.raises(wire.ServerError) as e:
+            a.query(sql)
+        assert e.value.code == "55000"
+
+
+def test_currval_behind_an_insert_is_the_sessions_own(two_on_one):
+    a, b = two_on_one
+    with contextlib.suppress(wire.ServerError):
+        a.query("SELECT lastval()")  # now the gate knows what kind of program this is
+    a.query("SELECT 1")
+    for n in range(1, 9):
+        a.query("INSERT INTO numbered (words) VALUES ('a')")
+        b.send(wire.query("INSERT INTO numbered (words) VALUES ('b')"))
+        assert a.query("SELECT lastval()") == [[str(2 * n - 1)]]
+        a.query("SELECT 'something else'")
+        b.until("Z")
+        assert b.query("SELECT currval('numbered_id_seq')") == [[str(2 * n)]]
+        b.query("SELECT 'something else'")
+
+
+def test_session_that_may_ask_for_a_number_does_not_starve_others(two_on_one):
+    a, b = two_on_one
+    with contextlib.suppress(wire.ServerError):
+        a.query("SELECT lastval()")
+    a.query("INSERT INTO numbered (words) VALUES ('a')")
+    assert b.query("SELECT 'in'") == [["in"]]  # a says nothing more
+
+
+def test_currval_within_the_transaction_keeps_no_connection(two_on_one):
+    a, b = two_on_one
+    for n in range(3):
+        a.query("BEGIN")
+        a.query("INSERT INTO numbered (words) VALUES ('a')")
+        assert a.query("SELECT currval('numbered_id_seq'), lastval()") == [[str(n + 1)] * 2]
+        a.query("COMMIT")
+        assert b.query("SELECT 'at once'") == [["at once"]]
+
+
+def test_seed_of_random_stays_with_its_session(two_on_one):
+    a, _ = two_on_one
+    a.query("SELECT setseed(0.5)")
+    first = a.query("SELECT random()")
+    assert a.query("SELECT setseed(0.5)") == [[""]]
+    assert a.query("SELECT random()") == first
+
+
+# ---- DO blocks ----
+
+@pytest.mark.parametrize("body,ask,value", [
+    ("PERFORM set_config('app.user', 'ann', false)", "SELECT current_setting('app.user', true)", "ann"),
+    ("SET app.person = 'ann'", "SELECT current_setting('app.person', true)", "ann"),
+    ("SET SESSION app.person TO 'ann'", "SELECT current_setting('app.person', true)", "ann"),
+    ("EXECUTE 'SET work_mem = ''3MB'''", "SHOW work_mem", "3MB"),
+    ("PERFORM set_config('work' || '_mem', '3MB', false)", "SHOW work_mem", "3MB"),
+    ("SET search_path = pg_catalog", "SHOW search_path", "pg_catalog"),
+    ("CREATE TEMP TABLE in_do (i int)", "SELECT count(*) FROM in_do", "0"),
+    ("PERFORM pg_advisory_lock(77)",
+     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()", "1"),
+    ("LISTEN in_do", "SELECT count(*) FROM pg_listening_channels()", "1"),
+])
+def test_state_that_a_do_block_leaves_is_its_sessions_only(make_gate, login, body, ask, value):
+    gate = make_gate({"database acme": {"pool_size": 2}})
+    a, others = login(gate), [login(gate) for _ in range(3)]
+    a.query(f"DO $body$ BEGIN {body}; END $body$")
+    assert a.query(ask) == [[value]]
+    for c in others:
+        try:
+            assert c.query(ask) != [[value]]
+        except wire.ServerError as e:
+            assert e.code == "42P01"
+    assert a.query(ask) == [[value]]
+
+
+def test_do_block_that_leaves_nothing_keeps_no_connection(make_gate, login):
+    gate = make_gate({"database acme": {"pool_size": 1}})
+    a, b = login(gate), login(gate)
+    a.query("DO $$ BEGIN PERFORM 1; END $$")
+    assert b.query("SELECT 1") == [["1"]]

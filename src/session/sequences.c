@@ -1,0 +1,35 @@
+/* Whose numbers currval() gives.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "session/sequences.h"
+
+#include "session/relay.h"
+
+bool sequences_lent(struct session *s)
+{
+    s->strange_numbers = !s->ask.is_own && !s->pool->reads_sequences;
+    return !s->ask.is_own && s->pool->reads_sequences;
+}
+
+bool sequences_may_run(struct session *s, uint32_t effects)
+{
+    if (!(effects & SQL_SEQUENCE_READ) || !s->strange_numbers || s->backend->owed.status != 'I' || !backend_is_clean(s->backend))
+        return true;
+    s->strange_numbers = false;
+    relay_tune(s, TEXT("DISCARD SEQUENCES"));
+    return false;
+}
+
+void sequences_run(struct session *s, uint32_t effects)
+{
+    if (effects & SQL_SEQUENCE)
+        s->draws_numbers = true;
+    else if ((effects & SQL_SEQUENCE_READ) && !s->draws_numbers)
+        s->pool->reads_sequences = s->reads_numbers = true;
+}
+
+void sequences_transaction_over(struct session *s)
+{
+    s->keeps_numbers = s->pool->reads_sequences && (s->draws_numbers || s->reads_numbers);
+    s->draws_numbers = s->reads_numbers = false;
+}

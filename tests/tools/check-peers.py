@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Whether every test that docs/peers-bugs.md names exists. Speaks TAP.
+SPDX-License-Identifier: Apache-2.0"""
+import os
+import re
+import sys
+from pathlib import Path
+
+top = Path(os.environ.get("top_srcdir", Path(__file__).resolve().parents[2]))
+count = failed = 0
+
+
+def ok(good, name):
+    global count, failed
+    count += 1
+    failed += not good
+    print(f"{'' if good else 'not '}ok {count} - {name}")
+
+
+def text(path):
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+lines = [line for line in text(top / "docs" / "peers-bugs.md").splitlines() if line.startswith("| ")]
+rows = [line for line in lines if not line.startswith("| what happened")]
+ok(len(rows) > 30, "the list is there")
+for row in rows:
+    what, _, tests = [cell.strip() for cell in row.strip("|").split("|")]
+    named = re.findall(r"`([^`]+)`", tests)
+    ok(named, f"{what}: has a test")
+    for name in named:
+        if name == "bench/run":
+            ok((top / name).exists(), name)
+        elif "::" in name:
+            file, function = name.split("::")
+            ok(f"\ndef {function}(" in text(top / "tests" / "wire" / file), name)
+        else:
+            file, _, words = name.partition(": ")
+            ok(words.strip('"') and words.strip('"') in text(top / "tests" / "unit" / file), name)
+print(f"1..{count}")
+sys.exit(failed > 0)

@@ -1,0 +1,97 @@
+"""A server that says what a test wants, whenever it wants: what PostgreSQL will not be made to do."""
+# SPDX-License-Identifier: Apache-2.0
+import contextlib
+import socket
+import struct
+import threading
+
+from stand import wire
+
+
+def error(**fields):
+    return wire.message("E", b"".join(k.encode() + wire.text(v) for k, v in fields.items()) + b"\0")
+
+
+def notice(text):
+    return wire.message("N", b"SNOTICE\0VNOTICE\0C00000\0M" + wire.text(text) + b"\0")
+
+
+def parameter(name, value):
+    return wire.message("S", wire.text(name) + wire.text(value))
+
+
+def ready(status="I"):
+    return wire.message("Z", status.encode())
+
+
+def done(tag="SELECT 1"):
+    return wire.message("C", wire.text(tag))
+
+
+def row(*values):
+    return wire.message("D", struct.pack("!h", len(values)) + b"".join(
+        struct.pack("!i", len(v)) + v.encode() for v in values))
+
+
+def columns(*names):
+    return wire.message("T", struct.pack("!h", len(names)) + b"".join(
+        wire.text(n) + struct.pack("!ihihih", 0, 0, 25, -1, -1, 0) for n in names))
+
+
+class FakeServer:
+    """answer(type, body) gives the bytes to send for each message, or None to hang up. Without
+    TLS, and without a password. It serves the gate's probes too: `probe` tells them apart."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.canceled = lambda body: None  # the request is over when it returns
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
+        self.host, self.port = self.listener.getsockname()
+        self.cancels = []
+        self.startups = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        self.listener.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                c = self.listener.accept()[0]
+                threading.Thread(target=self._serve, args=(c,), daemon=True).start()
+
+    def _serve(self, c):
+        with contextlib.suppress(OSError, EOFError), c:
+            f = c.makefile("rb")
+            while True:
+                length, code = struct.unpack("!ii", self._read(f, 8))
+                body = self._read(f, length - 8)
+                if code not in (80877103, 80877104):
+                    break
+                c.sendall(b"N")
+            if code == wire.CANCEL_CODE:
+                self.cancels.append(body)
+                self.canceled(body)
+                return
+            words = body.decode().split("\0")
+            self.startups.append(dict(zip(words[::2], words[1::2])))
+            c.sendall(wire.message("R", struct.pack("!i", 0)) + parameter("server_version", "15.0")
+                      + parameter("client_encoding", "UTF8") + parameter("standard_conforming_strings", "on")
+                      + wire.message("K", struct.pack("!ii", 1, 2)) + ready())
+            probe = self.startups[-1].get("user", "").startswith("postern")
+            while True:
+                kind = self._read(f, 1).decode()
+                body = self._read(f, struct.unpack("!i", self._read(f, 4))[0] - 4)
+                if kind == "X":
+                    return
+                out = (done() + ready()) if probe else self.answer(kind, body)
+                if out is None:
+                    return
+                c.sendall(out)
+
+    @staticmethod
+    def _read(f, n):
+        data = f.read(n)
+        if len(data) < n:
+            raise EOFError
+        return data
