@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "session/sequences.h"
 #include "session/variables.h"
 
 enum {
@@ -321,6 +322,7 @@ enum step statements_parse(struct request_walk *w)
         return STEP_STOP;
     }
     look_at(s, fresh->st);
+    sequences_prepared(s, fresh->st->effects);
     struct named *was = names_set(&s->names, fresh);
     return parse_named(w, fresh, was, dropped != NULL);
 }
