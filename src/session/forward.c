@@ -99,7 +99,7 @@ static enum step on_query(struct request_walk *w)
     }
     if (scans && scan.effects & SQL_EXECUTE && scan.statements == 1) {
         bool mine;
-        enum step step = statements_execute(w, sql, &mine);
+        enum step step = statements_execute(w, sql, &mine, &gone);
         if (mine)
             return step;
     }

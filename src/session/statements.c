@@ -410,7 +410,7 @@ static enum step execute(struct request_walk *w, struct named *n, struct text sq
     return STEP_ON;
 }
 
-enum step statements_execute(struct request_walk *w, struct text sql, bool *mine)
+enum step statements_execute(struct request_walk *w, struct text sql, bool *mine, struct named **gone)
 {
     struct session *s = w->s;
     struct text written;
@@ -423,7 +423,8 @@ enum step statements_execute(struct request_walk *w, struct text sql, bool *mine
     if (!walk_names_are_known(w) || !walk_outcome_is_known(s))
         return STEP_STOP;
     struct named *n = names_get(&s->names, text_of(name));
-    if (!n) {
+    *gone = n && n->st->text->drops && !s->executes ? names_get(&s->names, text_of(n->st->text->drops)) : NULL;
+    if (!n || *gone) {
         *mine = false;
         return STEP_ON;
     }
