@@ -121,7 +121,8 @@ static enum step on_query(struct request_walk *w)
         s->resets_now = false;
     }
     bool whole = walk_is_whole(w);
-    if (gone ? !deallocate(w, gone) : !walk_push(w, OWED_QUERY, query_fate(w, scans ? &scan : NULL, whole), NULL, NULL))
+    unsigned fate = query_fate(w, scans ? &scan : NULL, whole);
+    if (gone ? !deallocate(w, gone) : !walk_push(w, OWED_QUERY, fate, NULL, NULL))
         return STEP_STOP;
     walk_count_query(s);
     if (gone) {

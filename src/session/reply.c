@@ -353,7 +353,14 @@ static enum take take_message(struct walk *w, char type, size_t size)
     return v == REPLY_HIDE ? TAKE_HIDE : TAKE_PASS;
 }
 
-/* Walks over at[0..len); false: the server broke the protocol. */
+/* The connection is done for. What came before belongs to the client: it is accounted for. */
+static bool give_up(struct walk *w)
+{
+    put_run(w);
+    return false;
+}
+
+/* Walks over at[0..len); false: the server broke the protocol, or goes (then w->ended). */
 static bool walk(struct walk *w)
 {
     struct backend *b = w->b;
@@ -377,12 +384,12 @@ static bool walk(struct walk *w)
         char type = w->at[w->p];
         size_t size = (size_t)wire_u32(w->at + w->p + 1) + 1;
         if (size < WIRE_HEADER || size > (size_t)WIRE_LENGTH_MAX + 1)
-            return false;
+            return give_up(w);
         if (w->len - w->p < wanted(type, size))
             break;
         enum take take = take_message(w, type, size);
         if (take == TAKE_LOST)
-            return false;
+            return give_up(w);
         if (take != TAKE_PASS)
             put_run(w);
         b->body_left = (uint32_t)(size - WIRE_HEADER);

@@ -28,6 +28,12 @@ void sequences_run(struct session *s, uint32_t effects)
         s->pool->reads_sequences = s->reads_numbers = true;
 }
 
+void sequences_prepared(struct session *s, uint32_t effects)
+{
+    if ((effects & SQL_SEQUENCE_READ) && !s->draws_numbers)
+        s->pool->reads_sequences = s->reads_numbers = true;
+}
+
 void sequences_transaction_over(struct session *s)
 {
     s->keeps_numbers = s->pool->reads_sequences && (s->draws_numbers || s->reads_numbers);

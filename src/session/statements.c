@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "pg/execute.h"
 #include "session/prepare.h"
+#include "session/sequences.h"
 #include "session/variables.h"
 
 enum {
@@ -182,6 +183,7 @@ enum step statements_parse(struct request_walk *w)
         return STEP_STOP;
     }
     look_at(s, fresh->st);
+    sequences_prepared(s, fresh->st->text->effects);
     struct named *was = names_set(&s->names, fresh);
     if (!name.len)
         return parse_unnamed(w, fresh, was);
@@ -199,6 +201,13 @@ static struct named *looked_up(struct session *s, struct text name)
     return text_starts(name, s->home->pools->statements.prefix) ? named_new(name, &none) : NULL;
 }
 
+/* Will the statement ask for a number that its session has drawn? */
+static bool reads_sequences(const struct session *s, struct text name)
+{
+    const struct named *n = s->is_transaction_mode ? names_get(&s->names, name) : NULL;
+    return n && n->st && n->st->text->effects & SQL_SEQUENCE_READ;
+}
+
 enum step statements_bind(struct request_walk *w)
 {
     struct session *s = w->s;
@@ -212,9 +221,13 @@ enum step statements_bind(struct request_walk *w)
             return STEP_WAIT;
         return walk_violation(w, "invalid Bind message");
     }
+    bool reads = reads_sequences(s, name);
+    s->ask.wants_own = s->ask.wants_own || (reads && !s->backend);
     enum step step = walk_need(w, 'B', &have);
     if (step != STEP_ON || !have)
         return step;
+    if (reads && !sequences_may_run(s, SQL_SEQUENCE_READ))
+        return STEP_STOP;
     if (!s->is_transaction_mode) {
         s->bound = OWED_UNREAD;
         if (!walk_push(w, OWED_BIND, 0, NULL, NULL))

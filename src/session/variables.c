@@ -163,12 +163,12 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     }
     if (effects & SQL_SETS_UNKNOWN)
         touched_of(s)->all = true;
-    if (effects & (SQL_SETS_UNKNOWN | SQL_SET_CONFIG | SQL_READS_OTHERWISE | SQL_DISCARD_ALL))
-        s->reads_otherwise = true;
     if (effects & SQL_DO)
         suspect(s, sql);
     if (effects & (SQL_SEQUENCE | SQL_SEQUENCE_READ))
         sequences_run(s, effects);
+    if (effects & (SQL_SETS_UNKNOWN | SQL_SET_CONFIG | SQL_READS_OTHERWISE | SQL_DISCARD_ALL | SQL_DO))
+        s->reads_otherwise = true;
     note_resets(s, scan);
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
         if (effects & pin_rows[i].effect) {

@@ -255,13 +255,28 @@ def test_currval_is_never_anothers(one, login, sequence, how):
     assert caught.value.code == "55000"
 
 
-def test_currval_that_was_prepared_before(two, login, sequence):
-    a, b = login(two), login(two)
+def test_currval_that_was_prepared_before(make_gate, login, sequence):
+    # (a gate of its own: it learns what programs do)
+    gate = make_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 2, "shards": 1}})
+    a, b = login(gate), login(gate)
     a.query(f"SELECT nextval('{sequence}')")
     a.ask(wire.parse(f"SELECT currval('{sequence}')", "s1"), wire.sync())
     b.query(f"SELECT nextval('{sequence}')")
     got = a.ask(wire.bind("s1"), wire.execute(), wire.sync())
     assert wire.rows(got) == [["1"]]
+
+
+def test_currval_that_was_prepared_where_it_was_drawn(make_gate, login, sequence):
+    gate = make_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}})
+    a, b = login(gate), login(gate)
+    a.query("BEGIN")
+    a.query(f"SELECT nextval('{sequence}')")
+    a.ask(wire.parse(f"SELECT currval('{sequence}')", "s1"), wire.sync())
+    a.query("COMMIT")
+    a.query("SELECT 1")  # gives the connection back
+    b.query(f"SELECT nextval('{sequence}')")
+    got = a.ask(wire.bind("s1"), wire.execute(), wire.sync())
+    assert [e["C"] for e in wire.errors(got)] == ["55000"]
 
 
 @pytest.mark.parametrize("seed", ["SELECT setseed(0.5)", "SET SEED TO 0.5", "SET seed = 0.5"])

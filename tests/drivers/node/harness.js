@@ -110,7 +110,8 @@ const listed = (variable) => new Set((process.env[variable] || "").split("|").fi
 async function main(driver) {
   const only = listed("DRIVERS_ONLY"), skip = listed("DRIVERS_SKIP"), one = process.env.DRIVERS_ONE === "1";
   const common = commonCases().map((c) => ({ ...c, run: () => steps(driver, c.steps) }));
-  for (const { name, two, run } of [...common, ...own]) {
+  const unfit = new Set(driver.unfit || []);
+  for (const { name, two, run } of [...common.filter((c) => !unfit.has(c.name)), ...own]) {
     if ((only.size && !only.has(name)) || skip.has(name) || (one && two)) continue;
     fs.writeSync(1, `> ${name}\n`);
     let result;
