@@ -29,6 +29,7 @@ void varset_drop(struct varset **at)
     if (!v || --v->refs > 0)
         return;
     map_remove(&v->home->by_content, (struct text){v->pairs, v->len});
+    varset_drop(&v->reading);
     mem_free(v);
 }
 
@@ -117,6 +118,39 @@ struct varset *varset_make(struct varsets *s, const struct varset *base, const s
     buf_free(&content);
     mem_free(all);
     return v;
+}
+
+/* The server's input functions and its parser look at these (rules for literals, dates, money,
+ * arrays, XML). */
+bool var_decides_reading(struct text name)
+{
+    static const char *const deciding[] = {"datestyle", "intervalstyle", "timezone", "timezone_abbreviations",
+                                           "standard_conforming_strings", "backslash_quote", "transform_null_equals",
+                                           "array_nulls", "xmloption", "lc_monetary", "lc_numeric", "lc_time"};
+    for (size_t i = 0; i < COUNT_OF(deciding); i++)
+        if (text_is(name, deciding[i]))
+            return true;
+    return false;
+}
+
+struct varset *varset_reading(struct varset *v)
+{
+    struct var each, deciding[16];
+    size_t n = 0;
+    if (!v || !v->count)
+        return NULL;
+    if (!v->reading_is_made) {
+        for (size_t pos = 0; varset_each(v, &pos, &each);)
+            if (var_decides_reading(each.name) && n < COUNT_OF(deciding))
+                deciding[n++] = each;
+        v->reading = n ? varset_make(v->home, NULL, deciding, n) : NULL;
+        CHECK(!n || v->reading);
+        v->reading_is_made = true;
+        v->reads_itself = v->reading == v;
+        if (v->reads_itself)
+            varset_drop(&v->reading);
+    }
+    return v->reads_itself ? v : v->reading;
 }
 
 bool sql_put_literal(struct buf *sql, struct text value)

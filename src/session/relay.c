@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "session/greet.h"
+#include "session/prepare.h"
 #include "session/sequences.h"
 #include "session/variables.h"
 #include "upstream/cancel.h"
@@ -291,7 +292,7 @@ void relay_settle(struct session *s)
     bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins || s->keeps_numbers;
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
-    s->resets = s->resets_now = s->settles_first = false;
+    s->resets = s->resets_now = s->settles_first = s->reads_otherwise = false;
     s->suspects = 0;
     s->bound = 0;
     touched_free(&s->touched);
@@ -335,6 +336,8 @@ void relay_release(struct session *s)
     struct backend *b = s->backend;
     if (!b)
         return;
+    learn_forget(s);
+    prepare_forget(s);
     if (s->is_transaction_mode && (s->touched || s->pins))
         b->dirty = true;
     if (!s->is_transaction_mode)

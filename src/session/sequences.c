@@ -30,7 +30,7 @@ void sequences_run(struct session *s, uint32_t effects)
 
 void sequences_prepared(struct session *s, uint32_t effects)
 {
-    if (effects & SQL_SEQUENCE_READ)
+    if ((effects & SQL_SEQUENCE_READ) && !s->draws_numbers)
         s->pool->reads_sequences = s->reads_numbers = true;
 }
 

@@ -74,6 +74,7 @@ void variables_touch(struct session *s, struct text name)
     }
     for (char *c = lower; *c; c++)
         *c = (char)tolower((unsigned char)*c);
+    s->reads_otherwise = s->reads_otherwise || var_decides_reading(text_of(lower));
     for (unsigned i = 0; i < t->count; i++)
         if (strcmp(t->names[i], lower) == 0)
             return;
@@ -166,6 +167,8 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
         suspect(s, sql);
     if (effects & (SQL_SEQUENCE | SQL_SEQUENCE_READ))
         sequences_run(s, effects);
+    if (effects & (SQL_SETS_UNKNOWN | SQL_SET_CONFIG | SQL_READS_OTHERWISE | SQL_DISCARD_ALL | SQL_DO))
+        s->reads_otherwise = true;
     note_resets(s, scan);
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
         if (effects & pin_rows[i].effect) {
@@ -288,12 +291,11 @@ void variables_discarded(struct session *s)
     touched_free(&s->touched);
     if (s->resets)
         touched_of(s)->resets_all = true; /* the server will report its own defaults now */
-    names_clear(&s->names, true);
+    names_clear(&s->names);
     varset_drop(&s->vars);
     s->vars = varset_ref(s->startup_vars);
     if (s->backend) {
         prepared_clear(&s->backend->prepared);
-        statement_drop(&s->backend->unnamed);
         varset_drop(&s->backend->vars);
     }
 }

@@ -118,13 +118,21 @@ bool walk_standard_strings(const struct session *s)
 
 /* What a batch prepares and closes is noted as it is sent. Whether it came so far is known only
  * when its replies are through: a later batch that uses names waits for that. */
-bool walk_names_are_known(struct session *s)
+bool walk_names_are_known(struct request_walk *w)
 {
+    struct session *s = w->s;
     if (s->names_in_doubt && s->backend && inflight_has_end(&s->backend->owed)) {
         s->stalled = true;
         return false;
     }
     s->names_in_doubt = false;
+    if (s->forgets_now && s->backend && s->backend->owed.count && !inflight_is_skipped(&s->backend->owed)) {
+        walk_put_run(w);
+        stream_put(walk_backend(w), "H\0\0\0\4", 5); /* the batch goes on when all so far is answered */
+        s->stalled = true;
+        return false;
+    }
+    s->forgets_now = false;
     return true;
 }
 

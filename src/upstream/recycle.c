@@ -89,7 +89,7 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
         /* DISCARD ALL has run. */
         b->dirty = false;
         b->lending = 0;
-        prepared_clear(&b->prepared);
+        prepared_forget(&b->prepared);
         varset_drop(&b->vars);
     }
     recycle_start(b);

@@ -73,6 +73,23 @@ def test_error_without_sqlstate_from_the_server(faked, login, database, fields):
     assert wire.rows(login(gate, database).ask(wire.query("SELECT a"))) == [["1"], ["2"]]
 
 
+@pytest.mark.parametrize("last", [fake.error(S="FATAL", V="FATAL", C="57P01", M="going"), wire.message("?", b"what"),
+                                  b"D\0\0\0\3"], ids=["FATAL", "an unknown type", "a bad length"])
+def test_what_came_before_the_end_is_passed_on(faked, login, last):
+    """Answers and the end of the connection in one packet: found by the torture test."""
+    def answer(kind, body):
+        if kind == "Q" and b"last" in body:
+            return fake.columns("a") + fake.row("said") + fake.done() + fake.ready("T") + last
+        return in_order(kind, body)
+    gate, _ = faked(answer)
+    c = login(gate)
+    messages = c.ask(wire.query("SELECT last"))
+    assert wire.kinds(messages) == "TDCZ" and wire.rows(messages) == [["said"]]
+    messages = c.ask(wire.query("COMMIT"))
+    assert wire.kinds(messages) == "EZ" and c.status == "I"
+    assert wire.rows(c.ask(wire.query("SELECT a"))) == [["1"], ["2"]]
+
+
 NONSENSE = {
     "a row for a Parse": (fake.row("1"), "P"),
     "a length below four": (b"D\0\0\0\3", "Q"),

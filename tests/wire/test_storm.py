@@ -1,5 +1,6 @@
 """Hundreds of clients that come or go at once must not become hundreds of logins on the database."""
 # SPDX-License-Identifier: Apache-2.0
+import os
 import socket
 import struct
 
@@ -8,7 +9,7 @@ import pytest
 from conftest import own_cluster
 from stand import proc, wire
 
-CLIENTS, POOL = 600, 40
+CLIENTS, POOL = int(os.environ.get("STORM_CLIENTS", "300")), 40
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ DOING = {
     "in a transaction": ([wire.query("BEGIN; SELECT 1")], "idle in transaction"),
     "in mid-COPY IN": ([wire.query("COPY storm FROM STDIN"), wire.message("d", b"half a row")], "active"),
     "in mid-COPY OUT": ([wire.query("COPY (SELECT repeat('x', 9000) FROM generate_series(1, 100000)) TO STDOUT")], "active"),
-    "in a pipeline": ([(wire.one("SELECT pg_sleep(0.5)") + wire.sync()) * 50], "active"),
+    "in a pipeline": ([(wire.one("SELECT pg_sleep(0.5)") + wire.sync()) * 20], "active"),
     "before Sync": ([wire.one("SELECT pg_sleep(600)")], "active"),
 }
 
