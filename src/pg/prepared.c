@@ -191,9 +191,17 @@ void statement_drop(struct statement **at)
     mem_free(st);
 }
 
+/* What FETCH gives is its cursor's to say, whichever has that name when it runs. */
+static bool is_fetch(struct text sql)
+{
+    while (sql.len && isspace((unsigned char)sql.at[0]))
+        sql.at++, sql.len--;
+    return sql.len > 5 && strncasecmp(sql.at, "fetch", 5) == 0;
+}
+
 void statement_described(struct statement *st, struct text types, uint64_t shape)
 {
-    if (st->is_known || st->same)
+    if (st->is_known || st->same || is_fetch(statement_query(st)))
         return;
     copy_types(st, types);
     st->shape = shape;

@@ -506,3 +506,21 @@ def test_portals_of_one_transaction(gate, login, database):
     assert wire.kinds(c.ask(wire.execute("p2", 1), wire.sync())) == "DsZ"
     assert wire.rows(ok(c.ask(wire.execute("p1"), wire.sync()))) == [["3"], ["4"], ["5"]]
     c.query("COMMIT")
+
+
+def test_fetch_is_about_whatever_cursor_has_the_name(make_gate, login):
+    gate = make_gate({"database acme": {"pool_size": 1}})
+    c, other = login(gate), login(gate)
+
+    def fetch():
+        got = c.ask(wire.bind("f"), wire.execute(), wire.sync())
+        return wire.rows(got) or [e["C"] for e in wire.errors(got)]
+
+    c.query("DECLARE held CURSOR WITH HOLD FOR SELECT n FROM generate_series(1, 3) n")
+    c.ask(wire.parse("FETCH 1 FROM held", "f"), wire.describe("S", "f"), wire.sync())
+    assert fetch() == [["1"]]
+    c.query("CLOSE held")
+    other.query("SELECT 1")
+    assert fetch() == ["34000"]
+    c.query("DECLARE held CURSOR WITH HOLD FOR SELECT 'of another', 'shape'")
+    assert fetch() == [["of another", "shape"]]
