@@ -63,6 +63,7 @@ EXTRA_DIST += \
 	tests/drivers/rust/.cargo/config.toml \
 	tests/drivers/rust/Cargo.toml \
 	tests/drivers/rust/cases.rs \
+	tests/drivers/stirrer.py \
 	tests/drivers/table.py \
 	tests/regress/README.md \
 	tests/regress/documented.txt \

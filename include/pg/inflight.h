@@ -31,11 +31,12 @@ enum owed_kind {
 enum {
     OWED_HIDDEN = 1, /* our own request: the client must not see the reply */
     OWED_LOCAL = 2,  /* never sent: we answer when its turn comes */
-    OWED_KNOWN = 4,  /* the server has this statement, whatever it answers */
+    OWED_CHANGED = 4, /* fails for want of its statement, whose result type has changed */
     /* What it does to its transaction, for the day its reply does not come: */
     OWED_BEGINS = 8,
     OWED_COMMITS = 16, /* among other things, perhaps */
-    OWED_UNREAD = 32   /* nobody has looked */
+    OWED_UNREAD = 32,  /* nobody has looked */
+    OWED_RENAMED = 64  /* a Query that was given another name: what is its statement, which stays */
 };
 
 struct owed {
@@ -104,6 +105,8 @@ static inline bool inflight_is_quiet(const struct inflight *q)
 }
 /* A ReadyForQuery is owed: whether a transaction is open or has failed is not known now. */
 bool inflight_has_end(const struct inflight *q);
+/* An error was seen, and no Sync has been sent since: the server skips what is sent now. */
+bool inflight_is_skipped(const struct inflight *q);
 /* A Sync or Flush sent now would be read, and ignored, by COPY IN. */
 static inline bool inflight_copy_is_open(const struct inflight *q)
 {

@@ -45,7 +45,8 @@ enum sql_effect {
     SQL_RESETS = 1u << 24,       /* RESET (DISCARD ALL has a bit of its own, SET x TO DEFAULT has none) */
     SQL_COMMITS = 1u << 25,      /* beside SQL_END: COMMIT, END, PREPARE TRANSACTION */
     SQL_SEQUENCE_READ = 1u << 26,/* currval(, lastval(: what this session's nextval() gave */
-    SQL_SEED = 1u << 27          /* setseed(: random() follows from it; SET seed is one of names[] */
+    SQL_SEED = 1u << 27,         /* setseed(: random() follows from it; SET seed is one of names[] */
+    SQL_READS_OTHERWISE = 1u << 28 /* SET LOCAL of what decides how a text is read (var_decides_reading()) */
 };
 
 enum { SQL_NAMES = 8, SQL_NAME_BYTES = 128, SQL_WORD_BYTES = 63 /* NAMEDATALEN - 1 */ };

@@ -1,13 +1,20 @@
-/* Prepared statements in transaction mode: each text is prepared once per server connection
- * under a name of ours, whatever names the clients use.
+/* Prepared statements in transaction mode: what clients prepare is shared by all server
+ * connections, under names of ours, whatever names the clients use. Pure; one thread.
+ * SPDX-License-Identifier: Apache-2.0
  *
- *   statements (a worker's)   text -> statement, shared by all sessions and backends
+ *   statements (a worker's)   text -> what has been prepared with it, shared by all sessions
  *   names      (a session's)  the client's name -> statement
- *   prepared   (a backend's)  which statements it has, least recently used first out
+ *   prepared   (a backend's)  statement -> the number in its name there, least recently used
+ *                             first out
+ *
+ * For the server, a statement's parameter types and the shape of its rows are fixed when it is
+ * parsed: a plan that would give other rows is refused (0A000). So a text alone is no statement:
+ * a `struct statement` is a text, the settings it was read with, its parameter types and its
+ * shape. Each Parse of a client makes a new one, and the server's description tells whether it
+ * is the same as one that is known (statement_described()).
  *
  * Our names carry a random part and a number that is never used again in the process, so no
- * client can guess one and none can come to mean something else. Pure; one thread.
- * SPDX-License-Identifier: Apache-2.0 */
+ * client can guess one and none can come to mean something else. */
 #ifndef POSTERN_PG_PREPARED_H
 #define POSTERN_PG_PREPARED_H
 
@@ -18,8 +25,13 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/text.h"
+#include "pg/varset.h"
 
 enum { STATEMENT_NAME = 48 }; /* fits NAMEDATALEN */
+
+/* Numbers of statements that are not there to be used: one that is never prepared, and one that
+ * is only prepared to be dropped or found in the way. */
+enum { STATEMENT_NONE = 0, STATEMENT_SPARE = 1, STATEMENT_FIRST = 2 };
 
 struct statements {
     struct map by_tail;
@@ -28,23 +40,52 @@ struct statements {
     char prefix[28];
 };
 
-struct statement {
+struct sql_text {
     struct statements *home;
     uint32_t refs, tail_len;
-    uint32_t effects;          /* of its text (enum sql_effect) */
-    bool stale;                /* the server refused its plan: close it before preparing it again */
-    bool looked_at;            /* effects is known */
-    char name[STATEMENT_NAME]; /* on the server */
-    char tail[];               /* Parse behind its name: query, NUL, count, parameter types */
+    uint32_t effects; /* enum sql_effect */
+    char *drops;      /* of a single DEALLOCATE: the name */
+    bool looked_at;   /* effects is known */
+    bool is_timely;   /* 'now' and the like are read when it is parsed: no two are the same */
+    struct statement *known;
+    char tail[];      /* Parse behind its name: query, NUL, count, parameter types */
+};
+
+struct statement {
+    struct sql_text *text;
+    struct varset *reading;   /* settings it is read with, or NULL: the defaults */
+    struct statement *next;   /* in text->known */
+    struct statement *same;   /* it was found to be that one */
+    struct statement *wanted; /* it is prepared in that one's place, if it is the same */
+    char *types;              /* as in tail, where the server has inferred more; or NULL */
+    uint32_t refs, types_len;
+    bool is_private;          /* one session's: nobody else may have it */
+    bool is_known;            /* its types and shape have been told */
+    uint64_t shape;           /* of its rows, 0: it gives none */
 };
 
 void statements_init(struct statements *s);
 /* Every statement must have been given back. */
 void statements_free(struct statements *s);
-/* With a reference; NULL when memory is out. */
-struct statement *statement_take(struct statements *s, struct text tail);
+/* A Parse that is about to be sent, with a reference; NULL when memory is out. */
+struct statement *statement_new(struct statements *s, struct text tail, struct varset *reading, bool is_private);
+/* The same text once more with the types of st, for a backend that lacks it. */
+struct statement *statement_again(struct statement *st);
+/* What st is, but for one session alone. */
+struct statement *statement_apart(const struct statement *st);
+/* The shared statement of this text, types and shape under other settings, made if it is new. */
+struct statement *statement_shared(const struct statement *st, struct varset *reading);
 struct statement *statement_ref(struct statement *st);
 void statement_drop(struct statement **st);
+/* The server has described it: types as in a Parse (count, types). Afterwards st->same may be set. */
+void statement_described(struct statement *st, struct text types, uint64_t shape);
+/* What the server compares: names, types and type modifiers of a RowDescription; 0 is malformed. */
+uint64_t statement_shape(struct text row_description);
+struct text statement_query(const struct statement *st);
+/* The parameter types to send with its query. */
+struct text statement_types(const struct statement *st);
+/* "postern_..." */
+void statement_name(const struct statements *s, uint64_t number, char out[STATEMENT_NAME]);
 /* True when text may contain one of our names (error texts). */
 bool statements_name_in(const struct statements *s, struct text t);
 
@@ -53,6 +94,7 @@ struct named {
     uint32_t refs;
     struct named *instead; /* the name's holder before, once this one is void */
     bool is_void;          /* its Parse came to nothing, and another had its name by then */
+    bool is_new;           /* its Parse has not been answered */
     struct statement *st;
     size_t len;
     char name[];
@@ -65,6 +107,7 @@ void named_drop(struct named **n);
 /* A session's names. "" is the unnamed statement. Zero-initialize. */
 struct names {
     struct map map;
+    size_t bytes; /* held by the named ones */
     struct named *unnamed;
 };
 struct named *names_get(const struct names *n, struct text name);
@@ -72,24 +115,45 @@ struct named *names_get(const struct names *n, struct text name);
 struct named *names_set(struct names *n, struct named *named);
 /* Unbinds; returned with its reference; NULL when there was none. */
 struct named *names_unset(struct names *n, struct text name);
-/* Forgets all (DEALLOCATE ALL); the unnamed one too when with_unnamed. */
-void names_clear(struct names *n, bool with_unnamed);
+/* Forgets all but the unnamed one (DEALLOCATE ALL). Those whose Parse is still to be answered
+ * came behind it and stay. */
+void names_clear(struct names *n);
+void names_free(struct names *n);
 
 /* A backend's statements. Zero-initialize lists with prepared_init(). */
+struct prepared_slot {
+    struct list_node node;
+    struct statement *st; /* NULL: waste */
+    uint64_t number;
+    bool is_new; /* its Parse has not been answered */
+};
 struct prepared {
     struct map by_statement;
-    struct list lru;
+    struct list lru, waste;
     uint32_t max;
+    size_t bytes; /* of the texts in lru */
 };
+enum { PREPARED_BYTES_MAX = 16 << 20 };
 void prepared_init(struct prepared *p, uint32_t max);
 void prepared_free(struct prepared *p);
-/* True when the backend has it; it becomes the most recently used. */
-bool prepared_has(struct prepared *p, struct statement *st);
-void prepared_add(struct prepared *p, struct statement *st);
-void prepared_remove(struct prepared *p, struct statement *st);
-/* The one to close before another is added, with a reference, already removed; NULL when there
- * is room. */
-struct statement *prepared_evict(struct prepared *p);
+/* The number in its name when the backend has it (it becomes the most recently used), else
+ * STATEMENT_NONE. */
+uint64_t prepared_number(struct prepared *p, const struct statement *st);
+/* A Parse of a statement that it lacks is sent. Makes room: what is too much, by number or by
+ * bytes, goes to waste; whoever still needs it gets it prepared again. */
+void prepared_add(struct prepared *p, struct statement *st, uint64_t number);
+void prepared_answered(struct prepared *p, const struct statement *st);
+/* It is not on the server. */
+void prepared_remove(struct prepared *p, const struct statement *st);
+/* It is there as another statement from now on; to waste, when that one is there already. */
+void prepared_become(struct prepared *p, const struct statement *st, struct statement *other);
+/* One that is on the server for nothing: its slot, to be closed and freed or put back. */
+struct prepared_slot *prepared_take_waste(struct prepared *p);
+void prepared_put_waste(struct prepared *p, struct prepared_slot *slot);
+void prepared_slot_free(struct prepared_slot **slot);
+/* DEALLOCATE ALL was answered: what came behind it stays. */
 void prepared_clear(struct prepared *p);
+/* Nothing is there any more. */
+void prepared_forget(struct prepared *p);
 
 #endif

@@ -22,6 +22,8 @@ struct varset {
     struct varsets *home;
     uint32_t refs, count;
     size_t len;
+    struct varset *reading; /* see varset_reading() */
+    bool reading_is_made, reads_itself;
     char pairs[]; /* name NUL value NUL ..., sorted by name */
 };
 
@@ -39,6 +41,13 @@ void varset_drop(struct varset **v);
 /* Walks: start with *pos = 0. */
 bool varset_each(const struct varset *v, size_t *pos, struct var *out);
 bool varset_get(const struct varset *v, struct text name, struct text *value);
+
+/* Those variables of the set that decide what a literal in a text comes to mean when it is
+ * parsed; borrowed, NULL when there are none. Not search_path: the server looks at that itself
+ * each time. */
+struct varset *varset_reading(struct varset *v);
+/* Is it one of those? In lower case. */
+bool var_decides_reading(struct text name);
 
 /* SQL that brings a connection from one set to another: RESETs and set_config() calls, in an
  * order that privileges allow (back from roles first, into roles last). Nothing is put when the

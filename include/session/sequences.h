@@ -19,6 +19,8 @@ bool sequences_lent(struct session *s);
 bool sequences_may_run(struct session *s, uint32_t effects);
 /* It is on its way. */
 void sequences_run(struct session *s, uint32_t effects);
+/* One is prepared, perhaps to run in a later transaction. */
+void sequences_prepared(struct session *s, uint32_t effects);
 void sequences_transaction_over(struct session *s);
 
 #endif

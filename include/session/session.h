@@ -32,6 +32,7 @@
 
 struct session;
 struct answer;
+struct learning;
 struct greeting;
 struct touched;
 
@@ -117,6 +118,10 @@ struct session {
     struct limit_ask limit;
     struct varset *vars, *startup_vars;
     struct names names;
+    /* A statement that is being prepared in place of the one that the next message wants. */
+    struct { struct statement *wanted, *probe; bool is_done, describes; } preparing;
+    struct named *deallocator; /* what runs in place of a DEALLOCATE, or NULL */
+    struct learning *learning; /* what the server tells about a statement, so far */
     struct touched *touched; /* variables that the present transaction may have changed */
     struct answer *answer;   /* while ASKING for variables */
     struct sql_scan *scan;   /* of a long Query under way */
@@ -147,6 +152,10 @@ struct session {
     bool resets;              /* what runs may go back to defaults: the client has some of its own */
     bool moves_names;         /* the batch under way prepares or closes, if it does not fail first */
     bool parsed_unnamed;      /* the batch under way has parsed the unnamed statement itself */
+    bool reads_otherwise;     /* its transaction may have changed how texts are read */
+    bool executes;            /* its statement is being prepared for a Query: no batch of the client's */
+    bool forgets;             /* a portal bound in this batch forgets all names */
+    bool forgets_now;         /* and may be what was executed: names are not known till it is answered */
     bool names_in_doubt;      /* so did one whose end is not known yet */
     bool resets_now;          /* ... and the present batch is why */
     bool settles_first;       /* nothing more is sent before what has been sent is settled */

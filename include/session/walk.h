@@ -40,7 +40,7 @@ unsigned walk_fate(uint32_t effects, uint32_t statements);
 bool walk_standard_strings(const struct session *s);
 /* False (and the walk stops) while replies under way may still change the client's names, or the
  * outcome of its transaction. */
-bool walk_names_are_known(struct session *s);
+bool walk_names_are_known(struct request_walk *w);
 bool walk_outcome_is_known(struct session *s);
 /* A simple Query ends the unnamed statement. */
 void walk_end_unnamed(struct session *s);

@@ -85,9 +85,9 @@ struct backend {
     struct buf parameters;     /* ParameterStatus messages, the present value of each */
     char *key;                 /* of a cancel request */
     uint32_t key_len, pid;
+    uint64_t lending;          /* number of its last lending in its pool; 0: none since it was reset */
     uint64_t born, since; /* monotonic us: login done; last change of state */
     uint64_t transactions;
-    uint64_t numbers_of;  /* the session whose sequence numbers it may know; 0: nobody's */
     unsigned cancels; /* requests on their way to it */
     enum backend_state state;
     bool reported; /* a parameter has changed since the pool was last told */

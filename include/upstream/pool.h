@@ -35,6 +35,9 @@ struct pool_ask {
     struct backend_user *user; /* gets the backend's events once it is lent */
     struct varset *startup;    /* only a connection logged in with just these will do; or NULL.
                                   The asker's reference, for as long as it asks */
+    uint64_t lending;          /* the last one's number; of this pool */
+    bool wants_own;            /* the connection it had last, if nobody has had it since */
+    bool is_own;               /* it got that one, or one that nobody has had */
     struct list_node node;
     struct pool *pool; /* not NULL while it waits */
     uint64_t asked;    /* monotonic us */

@@ -213,6 +213,11 @@ static bool has_sync(const struct inflight *q)
     return false;
 }
 
+bool inflight_is_skipped(const struct inflight *q)
+{
+    return q->skipping && !has_sync(q);
+}
+
 bool inflight_has_end(const struct inflight *q)
 {
     for (uint32_t i = 0; i < q->count; i++) {

@@ -41,7 +41,8 @@ enum step {
     SET_CHARACTERISTICS,
     SET_TIME,
     SET_XML,
-    SET_NOTHING, /* LOCAL, TRANSACTION, CONSTRAINTS: over at the transaction's end */
+    SET_LOCAL,
+    SET_NOTHING, /* TRANSACTION, CONSTRAINTS: over at the transaction's end */
 };
 
 struct rule {
@@ -132,7 +133,7 @@ static const struct rule rules[] = {
     {ENDING, "chain", SQL_BEGIN, ANY, NULL},
 
     {SET, "all", SQL_SETS_UNKNOWN, ANY, NULL},
-    {SET, "local", 0, SET_NOTHING, NULL},
+    {SET, "local", 0, SET_LOCAL, NULL},
     {SET, "transaction", 0, SET_NOTHING, NULL},
     {SET, "constraints", 0, SET_NOTHING, NULL},
     {SET, "session", 0, SET_SESSION, NULL},
@@ -140,6 +141,20 @@ static const struct rule rules[] = {
     {SET, "names", 0, SET_NAMES, NULL},
     {SET, "schema", 0, SET_SCHEMA, NULL},
     {SET, "xml", 0, SET_XML, NULL},
+    {SET_LOCAL, "datestyle", SQL_READS_OTHERWISE, ANY, NULL},
+    {SET_LOCAL, "intervalstyle", SQL_READS_OTHERWISE, ANY, NULL},
+    {SET_LOCAL, "timezone", SQL_READS_OTHERWISE, ANY, NULL},
+    {SET_LOCAL, "time", SQL_READS_OTHERWISE, ANY, NULL},
+    {SET_LOCAL, "timezone_abbreviations", SQL_READS_OTHERWISE, ANY, NULL},
+    {SET_LOCAL, "standard_conforming_strings", SQL_READS_OTHERWISE, ANY, NULL},
+    {SET_LOCAL, "backslash_quote", SQL_READS_OTHERWISE, ANY, NULL},
+    {SET_LOCAL, "transform_null_equals", SQL_READS_OTHERWISE, ANY, NULL},
+    {SET_LOCAL, "array_nulls", SQL_READS_OTHERWISE, ANY, NULL},
+    {SET_LOCAL, "xmloption", SQL_READS_OTHERWISE, ANY, NULL},
+    {SET_LOCAL, "xml", SQL_READS_OTHERWISE, ANY, NULL},
+    {SET_LOCAL, "lc_monetary", SQL_READS_OTHERWISE, ANY, NULL},
+    {SET_LOCAL, "lc_numeric", SQL_READS_OTHERWISE, ANY, NULL},
+    {SET_LOCAL, "lc_time", SQL_READS_OTHERWISE, ANY, NULL},
     {SET_TIME, "zone", 0, ANY, "timezone"},
     {SET_XML, "option", 0, ANY, "xmloption"},
     {SET_SESSION, "authorization", 0, ANY, "session_authorization"},
@@ -311,6 +326,10 @@ static enum step unruled_word(struct sql_scan *s)
     case DEALLOCATE:
     case DEALLOCATE_PREPARE:
         target_is(s, !st->word_opaque && !st->word_clipped);
+        return ANY;
+    case SET_LOCAL:
+        if (st->word_quoted || st->word_opaque)
+            s->effects |= SQL_READS_OTHERWISE; /* it may be one of those */
         return ANY;
     case ROUTINE_BEGIN:
         if (!is_keyword(st, "atomic"))

@@ -29,6 +29,7 @@ void varset_drop(struct varset **at)
     if (!v || --v->refs > 0)
         return;
     map_remove(&v->home->by_content, (struct text){v->pairs, v->len});
+    varset_drop(&v->reading);
     mem_free(v);
 }
 
@@ -119,6 +120,39 @@ struct varset *varset_make(struct varsets *s, const struct varset *base, const s
     return v;
 }
 
+/* The server's input functions and its parser look at these (rules for literals, dates, money,
+ * arrays, XML). */
+bool var_decides_reading(struct text name)
+{
+    static const char *const deciding[] = {"datestyle", "intervalstyle", "timezone", "timezone_abbreviations",
+                                           "standard_conforming_strings", "backslash_quote", "transform_null_equals",
+                                           "array_nulls", "xmloption", "lc_monetary", "lc_numeric", "lc_time"};
+    for (size_t i = 0; i < COUNT_OF(deciding); i++)
+        if (text_is(name, deciding[i]))
+            return true;
+    return false;
+}
+
+struct varset *varset_reading(struct varset *v)
+{
+    struct var each, deciding[16];
+    size_t n = 0;
+    if (!v || !v->count)
+        return NULL;
+    if (!v->reading_is_made) {
+        for (size_t pos = 0; varset_each(v, &pos, &each);)
+            if (var_decides_reading(each.name) && n < COUNT_OF(deciding))
+                deciding[n++] = each;
+        v->reading = n ? varset_make(v->home, NULL, deciding, n) : NULL;
+        CHECK(!n || v->reading);
+        v->reading_is_made = true;
+        v->reads_itself = v->reading == v;
+        if (v->reads_itself)
+            varset_drop(&v->reading);
+    }
+    return v->reads_itself ? v : v->reading;
+}
+
 bool sql_put_literal(struct buf *sql, struct text value)
 {
     bool escapes = value.len && memchr(value.at, '\\', value.len);
@@ -189,6 +223,12 @@ static bool put_encoding_first(const struct varset *from, const struct varset *t
     return ok && buf_put(sql, "", 1);
 }
 
+/* "ISO" as a DateStyle leaves the order of day and month as it is. */
+static bool adds_to_present(struct text name)
+{
+    return text_is(name, "datestyle");
+}
+
 bool varset_replay(const struct varset *from, const struct varset *to, struct buf *sql)
 {
     struct var each;
@@ -203,7 +243,8 @@ bool varset_replay(const struct varset *from, const struct varset *to, struct bu
         if (is_identity(each.name))
             ok = put_reset(sql, each.name);
     for (size_t pos = 0; ok && varset_each(from, &pos, &each);)
-        if (!is_identity(each.name) && !varset_get(to, each.name, &value))
+        if (!is_identity(each.name) && (!varset_get(to, each.name, &value) ||
+                                        (adds_to_present(each.name) && !text_eq(value, each.value))))
             ok = put_reset(sql, each.name);
     for (size_t pos = 0; ok && varset_each(to, &pos, &each);)
         if (!is_identity(each.name) &&
@@ -244,7 +285,8 @@ bool varset_ask_all(const struct varset *known, struct buf *sql)
 bool var_is_settable(struct text name)
 {
     static const char *const fixed[] = {"is_superuser", "server_version", "server_encoding",
-                                        "integer_datetimes", "in_hot_standby", "server_version_num"};
+                                        "integer_datetimes", "in_hot_standby", "server_version_num",
+                                        "seed" /* cannot be read */};
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
         if (text_is_nocase(name, fixed[i]))
             return false;

@@ -6,6 +6,7 @@ libsession_a_SOURCES = \
 	src/session/greet.c include/session/greet.h \
 	src/session/lost.c \
 	src/session/oauth.c include/session/oauth.h \
+	src/session/prepare.c include/session/prepare.h \
 	src/session/prove.c \
 	src/session/registry.c include/session/registry.h \
 	src/session/relay.c include/session/relay.h \

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "session/prepare.h"
 #include "session/sequences.h"
 #include "session/variables.h"
 
@@ -22,65 +23,30 @@ enum {
 
 /* ---- simple queries ---- */
 
-/* In a transaction a DEALLOCATE is a statement like any other (SET TRANSACTION must come before
- * it): the server runs one, of a statement of ours that is made for it. False when the session has
- * ended; gone is taken. */
-static bool deallocate_in_transaction(struct request_walk *w, struct named *gone)
-{
-    char name[STATEMENT_NAME], sql[STATEMENT_NAME + 16];
-    struct buf m;
-    snprintf(name, sizeof(name), "%s0", w->s->home->pools->statements.prefix);
-    snprintf(sql, sizeof(sql), "DEALLOCATE \"%s\"", name);
-    walk_put_run(w);
-    walk_end_unnamed(w->s);
-    walk_count_query(w->s);
-    buf_init(&m, 256);
-    struct wire p = wire_begin(&m, 'P');
-    wire_put_z(&p, name);
-    wire_put(&p, "\0\0", 3); /* no text, no parameters */
-    CHECK(wire_end(&p) && wire_simple(&m, 'S') && wire_query(&m, text_of(sql)));
-    stream_put(walk_backend(w), m.at, m.len);
-    buf_free(&m);
-    if (walk_push(w, OWED_PARSE, OWED_HIDDEN, NULL, NULL) && walk_push(w, OWED_SYNC, OWED_HIDDEN, NULL, NULL) &&
-        walk_push(w, OWED_QUERY, 0, gone, NULL)) {
-        walk_drop(w);
-        return true;
-    }
-    named_drop(&gone);
-    return false;
-}
-
-/* DEALLOCATE of a statement that was prepared by protocol: the server does not know that name,
- * we do. True when it was answered here, or is on its way. */
-static bool deallocate_here(struct request_walk *w, const struct sql_scan *scan)
+/* DEALLOCATE of a statement that was prepared by protocol: the server knows another name. Its own
+ * is given it to drop, in its own order; the client's name goes. False when the session has ended. */
+static bool deallocate(struct request_walk *w, struct named *gone)
 {
     struct session *s = w->s;
-    if (s->lost || (s->backend && s->backend->owed.status == 'E'))
+    char name[STATEMENT_NAME], head[WIRE_HEADER], sql[64];
+    /* A batch without its Sync would be ended by ours, and lives or dies with what it holds. */
+    bool ends = !s->backend->owed.batch_open;
+    if (!prepare_spare(w))
         return false;
-    struct text name = text_of(scan->target);
-    if (!name.len || !names_get(&s->names, name))
-        return false;
-    struct named *gone = names_unset(&s->names, name), *unnamed = names_unset(&s->names, TEXT(""));
-    named_drop(&unnamed); /* as any simple Query */
-    if (s->backend && s->backend->owed.status == 'T') {
-        (void)deallocate_in_transaction(w, gone);
-    } else if (s->backend) {
-        walk_drop(w);
-        if (!walk_push(w, OWED_QUERY, OWED_LOCAL, gone, NULL))
-            return true;
-        reply_local(s);
-    } else {
-        struct buf m;
-        buf_init(&m, 64);
-        struct wire c = wire_begin(&m, 'C');
-        wire_put_z(&c, "DEALLOCATE");
-        CHECK(wire_end(&c) && wire_ready(&m, 'I'));
-        stream_put(&s->client, m.at, m.len);
-        stream_flush(&s->client);
-        buf_free(&m);
-        named_drop(&gone);
-        walk_drop(w);
+    if (ends) {
+        stream_put(walk_backend(w), "S\0\0\0\4", 5);
+        if (!walk_push(w, OWED_SYNC, OWED_HIDDEN, NULL, NULL))
+            return false;
     }
+    gone = names_unset(&s->names, (struct text){gone->name, gone->len});
+    if (!walk_push(w, OWED_QUERY, 0, gone, NULL))
+        return false;
+    statement_name(&s->home->pools->statements, STATEMENT_SPARE, name);
+    int len = snprintf(sql, sizeof(sql), "DEALLOCATE \"%s\"", name) + 1;
+    head[0] = 'Q';
+    wire_set_u32(head + 1, (uint32_t)(4 + len));
+    stream_put(walk_backend(w), head, WIRE_HEADER);
+    stream_put(walk_backend(w), sql, (size_t)len);
     return true;
 }
 
@@ -114,6 +80,7 @@ static enum step on_query(struct request_walk *w)
     struct sql_scan scan = {.effects = 0};
     struct text sql = {NULL, 0};
     bool have, scans = false;
+    struct named *gone = NULL;
     if (s->is_transaction_mode && !walk_is_whole(w) && w->size <= QUERY_WHOLE)
         return STEP_WAIT;
     if (s->is_transaction_mode && walk_is_whole(w)) {
@@ -125,12 +92,19 @@ static enum step on_query(struct request_walk *w)
             sql_scan_feed(&scan, sql.at, sql.len);
             sql_scan_end(&scan);
             bool names = (scan.effects & SQL_DEALLOCATE) && scan.statements == 1 && !scan.target_too_long;
-            if (names && (!walk_names_are_known(s) || !walk_outcome_is_known(s)))
+            if (names && (!walk_names_are_known(w) || !walk_outcome_is_known(s)))
                 return STEP_STOP;
-            if (names && deallocate_here(w, &scan))
-                return s->state == SESSION_CLOSED ? STEP_STOP : STEP_ON;
+            gone = names && scan.target[0] ? names_get(&s->names, text_of(scan.target)) : NULL;
         }
     }
+    if (scans && scan.effects & SQL_EXECUTE && scan.statements == 1) {
+        bool mine;
+        enum step step = statements_execute(w, sql, &mine, &gone);
+        if (mine)
+            return step;
+    }
+    if ((scan.effects & SQL_SEQUENCE_READ) && !s->backend)
+        s->ask.wants_own = true;
     enum step step = walk_need(w, 'Q', &have);
     if (step != STEP_ON || !have)
         return step;
@@ -142,13 +116,19 @@ static enum step on_query(struct request_walk *w)
         walk_end_unnamed(s);
         if (scans)
             variables_effects(s, &scan, sql);
+        s->names_in_doubt = s->names_in_doubt || scan.effects & (SQL_DEALLOCATE_ALL | SQL_DISCARD_ALL);
         s->settles_first = s->resets_now;
         s->resets_now = false;
     }
     bool whole = walk_is_whole(w);
-    if (!walk_push(w, OWED_QUERY, query_fate(w, scans ? &scan : NULL, whole), NULL, NULL))
+    unsigned fate = query_fate(w, scans ? &scan : NULL, whole);
+    if (gone ? !deallocate(w, gone) : !walk_push(w, OWED_QUERY, fate, NULL, NULL))
         return STEP_STOP;
     walk_count_query(s);
+    if (gone) {
+        walk_drop(w);
+        return STEP_ON;
+    }
     walk_pass(w);
     if (s->is_transaction_mode && !whole) {
         s->scan = NEW(struct sql_scan);
@@ -185,6 +165,8 @@ static enum step on_run(struct request_walk *w, char type, enum owed_kind kind)
         return STEP_STOP;
     walk_count_query(w->s);
     walk_pass(w);
+    if (w->s->forgets && type == 'E')
+        w->s->forgets_now = true;
     return STEP_ON;
 }
 
@@ -215,7 +197,8 @@ static enum step on_sync(struct request_walk *w)
     s->settles_first = s->resets_now;
     s->resets_now = false;
     s->names_in_doubt = s->names_in_doubt || s->moves_names;
-    s->moves_names = s->parsed_unnamed = false;
+    s->names_in_doubt = s->names_in_doubt || s->forgets_now;
+    s->moves_names = s->parsed_unnamed = s->forgets = s->forgets_now = false;
     walk_pass(w);
     return STEP_ON;
 }

@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/prepare.h"
 #include "session/variables.h"
 
 enum fate { FATE_NOTHING, FATE_ROLLED_BACK, FATE_UNREAD, FATE_UNKNOWN };
@@ -165,7 +166,7 @@ void relay_lost(struct session *s, enum reason why)
     struct wire_fault f = fault_of(s, why, fate_of(s));
     if (cut || !s->is_transaction_mode || s->pins) {
         f.severity = "FATAL";
-        if (s->lost && f.why != REASON_COMMIT_LOST)
+        if (s->lost && (!s->is_transaction_mode || f.why != REASON_COMMIT_LOST))
             f.hint = s->lost->hint[0] ? s->lost->hint : NULL; /* to the letter what a client without a gateway reads */
         session_fail_fault(s, &f);
         return;
@@ -189,8 +190,10 @@ void relay_lost(struct session *s, enum reason why)
     limit_ask_cancel(&s->limit);
     timer_stop(&s->timer);
     s->suspects = 0;
-    s->draws_numbers = s->keeps_numbers = false;
-    s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->parsed_unnamed = false;
+    s->draws_numbers = s->reads_numbers = s->keeps_numbers = false;
+    s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->parsed_unnamed = s->reads_otherwise = s->forgets = s->forgets_now = s->executes = false;
+    learn_forget(s);
+    prepare_forget(s);
     session_become(s, SESSION_IDLE);
     relay_fail_owed(s);
     pool_return(s->pool, &s->backend);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "session/greet.h"
+#include "session/prepare.h"
 #include "session/sequences.h"
 #include "session/variables.h"
 #include "upstream/cancel.h"
@@ -70,12 +71,13 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
 static bool borrow(struct session *s);
 
 /* The lent backend is brought to the session's variables. True when it suits already. */
-static bool suits(struct session *s)
+static bool suits(struct session *s, bool lent)
 {
     struct backend *b = s->backend;
     if (!s->is_transaction_mode)
         return true;
-    bool forgets = sequences_lent(s);
+    bool forgets = lent && sequences_lent(s);
+    s->ask.wants_own = false;
     if (b->vars == s->vars && !forgets)
         return true;
     struct buf sql;
@@ -157,7 +159,7 @@ static void on_lent(struct pool_ask *ask, struct backend *b)
         return;
     }
     s->backend = b;
-    if (!suits(s))
+    if (!suits(s, true))
         return;
     session_become(s, SESSION_ACTIVE);
     relay_resume(s);
@@ -187,7 +189,7 @@ static bool borrow(struct session *s)
         session_become(s, SESSION_QUEUED);
         return false;
     }
-    if (!suits(s))
+    if (!suits(s, true))
         return false;
     session_become(s, SESSION_ACTIVE);
     return true;
@@ -290,12 +292,12 @@ void relay_settle(struct session *s)
     bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins || s->keeps_numbers;
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
-    s->resets = s->resets_now = s->settles_first = false;
+    s->resets = s->resets_now = s->settles_first = s->reads_otherwise = false;
     s->suspects = 0;
     s->bound = 0;
     touched_free(&s->touched);
     if (keep) {
-        if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s))
+        if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s, false))
             return; /* it went back to the server's defaults and is brought to the client's own */
         if (s->state == SESSION_ASKING)
             session_become(s, SESSION_ACTIVE);
@@ -334,6 +336,8 @@ void relay_release(struct session *s)
     struct backend *b = s->backend;
     if (!b)
         return;
+    learn_forget(s);
+    prepare_forget(s);
     if (s->is_transaction_mode && (s->touched || s->pins))
         b->dirty = true;
     if (!s->is_transaction_mode)

@@ -3,11 +3,13 @@
 #include "config.h"
 #include "session/relay.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/prepare.h"
 #include "session/variables.h"
 
 /* How much of a message is looked at where its body matters. */
@@ -30,58 +32,93 @@ static void put_run(struct walk *w)
 
 /* ---- what leaves the queue ---- */
 
+static void hidden_settled(struct session *s, const struct owed *o, enum owed_outcome outcome)
+{
+    struct backend *b = s->backend;
+    if (o->kind == OWED_CLOSE) {
+        struct prepared_slot *slot = o->what;
+        if (slot && outcome == OWED_SKIPPED)
+            prepared_put_waste(&b->prepared, slot);
+        else
+            prepared_slot_free(&slot);
+        b->unnamed_unsure = b->unnamed_unsure || outcome == OWED_SKIPPED;
+        return;
+    }
+    struct statement *st = o->what;
+    if (st && o->kind == OWED_PARSE && outcome == OWED_DONE)
+        prepared_answered(&b->prepared, st);
+    if (st && o->kind == OWED_PARSE && outcome != OWED_DONE) {
+        prepared_remove(&b->prepared, st);
+        if (b->unnamed == st)
+            statement_drop(&b->unnamed);
+    }
+    if (st && o->kind == OWED_DESCRIBE && outcome != OWED_DONE && s->preparing.probe == st)
+        prepare_forget(s);
+    b->unnamed_unsure = b->unnamed_unsure || outcome == OWED_SKIPPED;
+    statement_drop(&st);
+}
+
+/* The name is its holder's again, or that of the one before when its own Parse has come to nothing
+ * meanwhile. Takes the reference. */
+static void restore(struct session *s, struct named **holder)
+{
+    struct named *n = *holder;
+    *holder = NULL;
+    while (n && n->is_void) {
+        struct named *before = n->instead ? named_ref(n->instead) : NULL;
+        named_drop(&n);
+        n = before;
+    }
+    if (n && !names_get(&s->names, (struct text){n->name, n->len})) {
+        struct named *none = names_set(&s->names, n);
+        CHECK(!none);
+    }
+    named_drop(&n);
+}
+
+/* A Parse that failed or was skipped; a failed one has ended an unnamed statement all the same. */
+static void undo_parse(struct session *s, struct named *what, struct named **was, bool skipped)
+{
+    struct backend *b = s->backend;
+    struct text name = {what->name, what->len};
+    if (names_get(&s->names, name) == what) {
+        struct named *undone = names_unset(&s->names, name);
+        named_drop(&undone);
+        if (skipped)
+            restore(s, was);
+    } else {
+        what->is_void = true;
+        if (skipped && !what->instead) {
+            what->instead = *was;
+            *was = NULL;
+        }
+    }
+    if (what->len)
+        prepared_remove(&b->prepared, what->st);
+    else if (b->unnamed == what->st)
+        statement_drop(&b->unnamed);
+}
+
 static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
 {
     struct session *s = arg;
     struct backend *b = s->backend;
     if (o->flags & OWED_HIDDEN) {
-        struct statement *st = o->what;
-        if (st && o->kind == OWED_PARSE && outcome != OWED_DONE) {
-            prepared_remove(&b->prepared, st);
-            if (b->unnamed == st)
-                statement_drop(&b->unnamed);
-        }
-        b->unnamed_unsure = b->unnamed_unsure || outcome == OWED_SKIPPED;
-        if (st && o->kind == OWED_CLOSE && outcome == OWED_SKIPPED)
-            prepared_add(&b->prepared, st);
-        statement_drop(&st);
+        hidden_settled(s, o, outcome);
         return;
     }
     struct named *what = o->what, *was = o->was;
     bool unnamed = o->kind == OWED_QUERY || (o->kind == OWED_PARSE && what && !what->len);
     b->unnamed_unsure = b->unnamed_unsure || (unnamed && outcome == OWED_SKIPPED);
-    if (what && outcome != OWED_DONE && (o->kind == OWED_PARSE || o->kind == OWED_CLOSE || o->kind == OWED_QUERY)) {
-        struct text name = {what->name, what->len};
-        if (o->kind == OWED_PARSE) {
-            if (names_get(&s->names, name) == what) {
-                struct named *undone = names_unset(&s->names, name);
-                named_drop(&undone);
-                while (was && was->is_void) { /* its own Parse came to nothing meanwhile */
-                    struct named *before = was->instead ? named_ref(was->instead) : NULL;
-                    named_drop(&was);
-                    was = before;
-                }
-                if (was && outcome == OWED_SKIPPED) {
-                    struct named *none = names_set(&s->names, was);
-                    CHECK(!none);
-                }
-            } else {
-                what->is_void = true;
-                if (outcome == OWED_SKIPPED && !what->instead) {
-                    what->instead = was;
-                    was = NULL;
-                }
-            }
-            if (!(o->flags & (OWED_LOCAL | OWED_KNOWN))) {
-                if (what->len)
-                    prepared_remove(&b->prepared, what->st);
-                else if (b->unnamed == what->st)
-                    statement_drop(&b->unnamed);
-            }
-        } else if (!names_get(&s->names, name)) {
-            struct named *none = names_set(&s->names, what);
-            CHECK(!none);
-        }
+    if (o->kind == OWED_PARSE && what && outcome == OWED_DONE) {
+        what->is_new = false;
+        prepared_answered(&b->prepared, what->st);
+    } else if (o->kind == OWED_PARSE && what) {
+        undo_parse(s, what, &was, outcome == OWED_SKIPPED);
+    } else if ((o->kind == OWED_CLOSE || o->kind == OWED_QUERY) && !(o->flags & OWED_RENAMED) && outcome != OWED_DONE) {
+        restore(s, &what);
+    } else if (o->kind == OWED_BIND && outcome != OWED_DONE) {
+        restore(s, &was); /* what a DEALLOCATE was to drop */
     }
     named_drop(&what);
     named_drop(&was);
@@ -93,7 +130,10 @@ void relay_settle_owed(struct session *s)
     /* Entries stay (the replies still come), what they point to does not. */
     for (uint32_t i = 0; i < q->count; i++) {
         struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
-        if (o->flags & OWED_HIDDEN) {
+        if (o->flags & OWED_HIDDEN && o->kind == OWED_CLOSE) {
+            struct prepared_slot *slot = o->what;
+            prepared_slot_free(&slot);
+        } else if (o->flags & OWED_HIDDEN) {
             struct statement *st = o->what;
             statement_drop(&st);
         } else {
@@ -120,12 +160,11 @@ void reply_local(struct session *s)
     if (s->backend->body_left)
         return;
     while ((o = inflight_local(q))) {
-        if (o->kind == OWED_QUERY) {
-            static const char tag[] = "C\0\0\0\x0f" "DEALLOCATE\0Z\0\0\0\5";
-            stream_put(&s->client, tag, sizeof(tag) - 1);
-            stream_put(&s->client, &q->status, 1);
+        if (o->kind == OWED_DESCRIBE) { /* of a statement that gives no rows */
+            put_types(s, ((struct named *)o->what)->st);
+            stream_put(&s->client, "n\0\0\0\4", 5);
         } else {
-            stream_put(&s->client, o->kind == OWED_PARSE ? "1\0\0\0\4" : "3\0\0\0\4", 5);
+            stream_put(&s->client, "3\0\0\0\4", 5);
         }
         inflight_answered(q, settled, s);
     }
@@ -147,11 +186,11 @@ static bool rename_error(struct walk *w, struct text body, const struct named *n
     const char *at = body.at, *end = body.at + body.len, *hit;
     while ((hit = memmem(at, (size_t)(end - at), all->prefix, prefix))) {
         wire_put(&out, at, (size_t)(hit - at));
+        at = hit + prefix;
+        while (at < end && isxdigit((unsigned char)*at))
+            at++;
         if (n)
             wire_put(&out, n->name, n->len);
-        at = hit + prefix;
-        while (at < end && ((*at >= '0' && *at <= '9') || (*at >= 'a' && *at <= 'f')))
-            at++;
     }
     wire_put(&out, at, (size_t)(end - at));
     bool ok = wire_end(&out);
@@ -179,21 +218,35 @@ static bool is_fatal(struct text body)
 static const struct named *name_at_head(const struct backend *b)
 {
     const struct owed *o = inflight_head(&b->owed);
-    if (!o || (o->flags & OWED_HIDDEN) || o->kind == OWED_QUERY)
+    if (!o || (o->flags & OWED_HIDDEN) || (o->kind == OWED_QUERY && !(o->flags & OWED_RENAMED)))
         return NULL;
     return o->what ? o->what : o->was;
 }
 
-/* The server refuses the plan of a statement (its result type has changed): it must be prepared
- * anew, here and wherever else it is. */
-static void note_stale(struct walk *w, struct text body)
+/* The server was made to fail; its words for the reason would be these (plancache.c). Drivers
+ * that prepare such a statement again look at the code and at the routine. */
+static bool tell_changed(struct walk *w, struct text body)
 {
-    struct text sqlstate;
-    const struct named *n = name_at_head(w->b);
-    if (n && wire_error_field(body, 'C', &sqlstate) && text_is(sqlstate, "0A000") && n->len) {
-        prepared_remove(&w->b->prepared, n->st);
-        n->st->stale = true;
-    }
+    struct text severity = TEXT("ERROR"), sqlstate;
+    struct buf m;
+    if (!wire_error_field(body, 'C', &sqlstate) || !text_is(sqlstate, "26000"))
+        return false;
+    (void)wire_error_field(body, 'S', &severity);
+    buf_init(&m, 1024);
+    struct wire out = wire_begin(&m, 'E');
+    wire_put_u8(&out, 'S');
+    wire_put_text_z(&out, severity);
+    wire_put_z(&out, "VERROR");
+    wire_put_z(&out, "C0A000");
+    wire_put_z(&out, "Mcached plan must not change result type");
+    wire_put_z(&out, "Fplancache.c");
+    wire_put_z(&out, "RRevalidateCachedQuery");
+    wire_put_u8(&out, 0);
+    bool ok = wire_end(&out);
+    if (ok)
+        stream_put(&w->s->client, m.at, m.len);
+    buf_free(&m);
+    return ok;
 }
 
 enum take { TAKE_PASS, TAKE_HIDE, TAKE_DONE, TAKE_LOST };
@@ -213,8 +266,12 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     bool ours = whole && w->s->is_transaction_mode;
     if (w->s->touched)
         w->s->touched->failed = true;
-    if (ours)
-        note_stale(w, body);
+    const struct owed *head = inflight_head(&w->b->owed);
+    bool changed = head && head->flags & OWED_CHANGED;
+    if (ours && head && (changed || head->flags & OWED_HIDDEN)) {
+        put_run(w);
+        prepare_refused(w->s, head, body);
+    }
     const struct named *n = ours ? name_at_head(w->b) : NULL;
     struct named *kept = n ? named_ref((struct named *)n) : NULL;
     enum reply_verdict v = inflight_reply(&w->b->owed, 'E', 0, settled, w->s);
@@ -223,7 +280,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     enum take take = v == REPLY_PASS ? TAKE_PASS : v == REPLY_HIDE ? TAKE_HIDE : TAKE_LOST;
     if (take == TAKE_PASS && ours) {
         put_run(w);
-        if (rename_error(w, body, kept))
+        if ((changed && tell_changed(w, body)) || rename_error(w, body, kept))
             take = TAKE_DONE;
     }
     named_drop(&kept);
@@ -245,7 +302,7 @@ static void look_at_tag(struct walk *w, struct text body)
         put_run(w);
         variables_discarded(s);
     } else if (text_starts(body, "DEALLOCATE ALL")) {
-        names_clear(&s->names, false);
+        names_clear(&s->names);
         prepared_clear(&s->backend->prepared);
     }
 }
@@ -274,6 +331,8 @@ static enum take take_message(struct walk *w, char type, size_t size)
         return take_error(w, body, there == size);
     if (type == 'Z' && size != WIRE_HEADER + 1)
         return TAKE_LOST;
+    if (w->s->is_transaction_mode && (type == 't' || type == 'T' || type == 'n'))
+        learn_begin(w->s, type);
     enum reply_verdict v = inflight_reply(&w->b->owed, type, type == 'Z' ? body.at[0] : 0, settled, w->s);
     if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
         return TAKE_LOST;
@@ -309,6 +368,8 @@ static bool walk(struct walk *w)
         if (b->body_left) {
             size_t n = w->len - w->p < b->body_left ? w->len - w->p : b->body_left;
             b->body_left -= (uint32_t)n;
+            if (learn_takes(w->s))
+                learn_take(w->s, w->at + w->p, n, b->body_left == 0);
             w->p += n;
             if (b->body_hidden)
                 w->run = w->p;

@@ -7,12 +7,8 @@
 
 bool sequences_lent(struct session *s)
 {
-    struct backend *b = s->backend;
-    s->strange_numbers = b->numbers_of && b->numbers_of != s->id;
-    b->numbers_of = s->id;
-    bool forget = s->strange_numbers && s->pool->reads_sequences;
-    s->strange_numbers = s->strange_numbers && !forget;
-    return forget;
+    s->strange_numbers = !s->ask.is_own && !s->pool->reads_sequences;
+    return !s->ask.is_own && s->pool->reads_sequences;
 }
 
 bool sequences_may_run(struct session *s, uint32_t effects)
@@ -29,6 +25,12 @@ void sequences_run(struct session *s, uint32_t effects)
     if (effects & SQL_SEQUENCE)
         s->draws_numbers = true;
     else if ((effects & SQL_SEQUENCE_READ) && !s->draws_numbers)
+        s->pool->reads_sequences = s->reads_numbers = true;
+}
+
+void sequences_prepared(struct session *s, uint32_t effects)
+{
+    if ((effects & SQL_SEQUENCE_READ) && !s->draws_numbers)
         s->pool->reads_sequences = s->reads_numbers = true;
 }
 

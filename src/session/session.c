@@ -195,7 +195,8 @@ void session_close(struct session *s, enum reason why)
     s->connected = false;
     meter_drop(&s->meter);
     pool_drop(&s->pool);
-    names_clear(&s->names, true);
+    names_free(&s->names);
+    named_drop(&s->deallocator);
     varset_drop(&s->vars);
     varset_drop(&s->startup_vars);
     varset_drop(&s->ask.startup);

@@ -7,6 +7,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
+#include "pg/execute.h"
+#include "session/prepare.h"
+#include "session/sequences.h"
 #include "session/variables.h"
 
 enum {
@@ -14,246 +18,105 @@ enum {
     SMALL_WHOLE = 4096   /* Describe and Close */
 };
 
-static void put_parse(struct request_walk *w, const char *name, struct text tail)
-{
-    char head[WIRE_HEADER + STATEMENT_NAME];
-    size_t n = strlen(name) + 1;
-    head[0] = 'P';
-    wire_set_u32(head + 1, (uint32_t)(4 + n + tail.len));
-    memcpy(head + WIRE_HEADER, name, n);
-    stream_put(walk_backend(w), head, WIRE_HEADER + n);
-    stream_put(walk_backend(w), tail.at, tail.len);
-}
-
-static void put_close(struct request_walk *w, const char *name)
-{
-    char m[WIRE_HEADER + 1 + STATEMENT_NAME];
-    size_t n = strlen(name) + 1;
-    m[0] = 'C';
-    wire_set_u32(m + 1, (uint32_t)(4 + 1 + n));
-    m[WIRE_HEADER] = 'S';
-    memcpy(m + WIRE_HEADER + 1, name, n);
-    stream_put(walk_backend(w), m, WIRE_HEADER + 1 + n);
-}
-
-/* Closes, unseen, what must go before st can be prepared under its name. */
-static bool make_room(struct request_walk *w, struct statement *st)
-{
-    struct prepared *p = &w->s->backend->prepared;
-    struct statement *old = prepared_evict(p);
-    if (old) {
-        put_close(w, old->name);
-        if (!walk_push(w, OWED_CLOSE, OWED_HIDDEN, old, NULL))
-            return false;
-    }
-    if (st->stale) {
-        st->stale = false;
-        put_close(w, st->name);
-        if (!walk_push(w, OWED_CLOSE, OWED_HIDDEN, NULL, NULL))
-            return false;
-    }
-    return true;
-}
-
-/* The backend at hand gets the statement if it lacks it; order is kept, the reply is hidden. */
-static bool ensure(struct request_walk *w, struct statement *st)
-{
-    struct backend *b = w->s->backend;
-    if (prepared_has(&b->prepared, st))
-        return true;
-    walk_put_run(w);
-    w->s->moves_names = true;
-    if (!make_room(w, st))
-        return false;
-    put_parse(w, st->name, (struct text){st->tail, st->tail_len});
-    prepared_add(&b->prepared, st);
-    counter_add(w->s->home->counters, COUNTER_PREPARED_MISSES, 1);
-    return walk_push(w, OWED_PARSE, OWED_HIDDEN, statement_ref(st), NULL);
-}
-
-/* The unnamed statement must be this session's (or nobody's). */
-static bool ensure_unnamed(struct request_walk *w, struct named *n)
-{
-    struct backend *b = w->s->backend;
-    struct statement *mine = n ? n->st : NULL;
-    if (b->unnamed == mine && (mine || !b->unnamed_unsure))
-        return true;
-    b->unnamed_unsure = false;
-    walk_put_run(w);
-    w->s->moves_names = true;
-    statement_drop(&b->unnamed);
-    if (!mine) {
-        put_close(w, "");
-        return walk_push(w, OWED_CLOSE, OWED_HIDDEN, NULL, NULL);
-    }
-    b->unnamed = statement_ref(mine);
-    put_parse(w, "", (struct text){mine->tail, mine->tail_len});
-    return walk_push(w, OWED_PARSE, OWED_HIDDEN, statement_ref(mine), NULL);
-}
-
 static void look_at(struct session *s, struct statement *st)
 {
-    if (st->looked_at)
-        return;
+    struct sql_text *t = st->text;
+    struct text sql = statement_query(st);
     struct sql_scan scan;
-    size_t len = strnlen(st->tail, st->tail_len);
-    st->looked_at = true;
-    if (!sql_may_have_effects(st->tail, len))
+    if (t->looked_at)
+        return;
+    t->looked_at = true;
+    if (!sql_may_have_effects(sql.at, sql.len))
         return;
     sql_scan_begin(&scan, walk_standard_strings(s));
-    sql_scan_feed(&scan, st->tail, len);
+    sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
-    st->effects = scan.effects;
+    t->effects = scan.effects;
+    if (scan.effects & SQL_DEALLOCATE && scan.statements == 1 && !scan.target_too_long && scan.target[0])
+        t->drops = mem_dup(scan.target);
 }
 
-/* A text that is one DEALLOCATE of a name this client has given to a statement by protocol: that
- * statement, or NULL. */
-static struct named *deallocated_by(struct session *s, struct text tail, struct sql_scan *scan)
-{
-    size_t len = strnlen(tail.at, tail.len);
-    if (len < 12 || len > 512 || !sql_may_have_effects(tail.at, len))
-        return NULL;
-    sql_scan_begin(scan, walk_standard_strings(s));
-    sql_scan_feed(scan, tail.at, len);
-    sql_scan_end(scan);
-    if (!(scan->effects & SQL_DEALLOCATE) || scan->statements != 1 || scan->target_too_long || !scan->target[0])
-        return NULL;
-    return names_get(&s->names, text_of(scan->target));
-}
-
-/* Such a text with the name that the server knows, so that the server runs it in its own order:
- * psycopg drops statements so. NULL when memory is out. */
-static struct statement *deallocate_by_our_name(struct session *s, const struct named *n, struct text tail)
-{
-    char text[512];
-    size_t old = strnlen(tail.at, tail.len);
-    int len = snprintf(text, sizeof(text), "DEALLOCATE \"%s\"", n->st->name);
-    size_t rest = tail.len - old; /* its terminator and the parameter types */
-    if (len < 0 || (size_t)len + rest > sizeof(text))
-        return NULL;
-    memcpy(text + len, tail.at + old, rest);
-    return statement_take(&s->home->pools->statements, (struct text){text, (size_t)len + rest});
-}
-
-/* The statement that a DEALLOCATE by our name is about, which the client still has. */
-static struct named *named_of_ours(struct session *s, const char *name)
-{
-    struct named *n;
-    for (size_t i = 0; (n = map_each(&s->names.map, &i));)
-        if (strcmp(n->st->name, name) == 0)
-            return n;
-    return NULL;
-}
-
-/* A portal of the statement is about to run: its effects count now. False when the session has
+/* A DEALLOCATE of a name that this client has given to a statement by protocol: the server does
+ * not know it, and is given one of its own to drop, in its own order (psycopg drops statements so).
+ * *n becomes the statement that does it, *gone what the client loses. False when the session has
  * ended. */
-static bool ensure(struct request_walk *w, struct statement *st);
-static bool apply_effects(struct request_walk *w, struct statement *st)
+static bool deallocate(struct request_walk *w, struct named **n, struct named **gone)
 {
     struct session *s = w->s;
+    if (!s->deallocator) {
+        char tail[64], name[STATEMENT_NAME];
+        statement_name(&s->home->pools->statements, STATEMENT_SPARE, name);
+        int len = snprintf(tail, sizeof(tail), "DEALLOCATE \"%s\"", name);
+        memset(tail + len, 0, 3);
+        struct statement *st = statement_new(&s->home->pools->statements, (struct text){tail, (size_t)len + 3}, NULL, false);
+        s->deallocator = st ? named_new(TEXT(""), &st) : NULL;
+        if (!s->deallocator) {
+            statement_drop(&st);
+            session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
+            return false;
+        }
+        statement_described(s->deallocator->st, TEXT("\0\0"), 0);
+    }
+    *gone = names_unset(&s->names, text_of((*n)->st->text->drops));
+    *n = s->deallocator;
+    s->moves_names = true;
+    return prepare_spare(w);
+}
+
+/* A portal of the statement is about to run: its effects count now. */
+static void apply_effects(struct session *s, const struct named *n)
+{
     struct sql_scan scan;
-    if (!st->effects)
-        return true;
-    struct text sql = {st->tail, strnlen(st->tail, st->tail_len)};
+    if (!n || !n->st->text->effects)
+        return;
+    struct text sql = statement_query(n->st);
     sql_scan_begin(&scan, walk_standard_strings(s));
     sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
     variables_effects(s, &scan, sql);
-    struct named *gone = scan.effects & SQL_DEALLOCATE && scan.statements == 1 ? named_of_ours(s, scan.target) : NULL;
-    if (!gone)
-        return true;
-    /* It must be there to be dropped; whether it was is not followed: the next Parse of the text
-     * closes it first. */
-    if (!ensure(w, gone->st))
-        return false;
-    s->moves_names = true;
-    prepared_remove(&s->backend->prepared, gone->st);
-    gone->st->stale = true;
-    gone = names_unset(&s->names, (struct text){gone->name, gone->len});
-    named_drop(&gone);
-    return true;
+    s->forgets = s->forgets || scan.effects & (SQL_DEALLOCATE_ALL | SQL_DISCARD_ALL);
 }
 
 /* A Parse under a name that is taken: the server is made to say so itself, in its own order. */
 static enum step parse_again(struct request_walk *w, struct named *taken, struct text tail)
 {
-    if (!ensure(w, taken->st))
-        return STEP_STOP;
-    walk_put_run(w);
-    put_parse(w, taken->st->name, tail);
-    if (!walk_push(w, OWED_PARSE, 0, NULL, named_ref(taken)))
-        return STEP_STOP;
-    walk_drop(w);
-    return STEP_ON;
-}
-
-/* In a failed transaction the server takes some texts (ROLLBACK, COMMIT, none at all) and refuses
- * the rest: it is asked, under a name that goes again at once. */
-static enum step parse_in_failure(struct request_walk *w, struct named *fresh, struct named *was)
-{
     char name[STATEMENT_NAME];
-    snprintf(name, sizeof(name), "%s0", w->s->home->pools->statements.prefix);
-    put_parse(w, name, (struct text){fresh->st->tail, fresh->st->tail_len});
-    if (!walk_push(w, OWED_PARSE, OWED_KNOWN, fresh, was))
+    struct statement *st = statement_new(&w->s->home->pools->statements, tail, NULL, true);
+    if (!st) {
+        session_fail(w->s, REASON_OUT_OF_MEMORY, NULL, NULL);
         return STEP_STOP;
-    put_close(w, name);
-    if (!walk_push(w, OWED_CLOSE, OWED_HIDDEN, NULL, NULL))
+    }
+    statement_name(&w->s->home->pools->statements, STATEMENT_SPARE, name);
+    bool ok = prepare_spare(w);
+    if (ok)
+        put_parse(w, name, st);
+    statement_drop(&st);
+    if (!ok || !walk_push(w, OWED_PARSE, 0, NULL, named_ref(taken)))
         return STEP_STOP;
     walk_drop(w);
     return STEP_ON;
 }
 
-/* rewritten: the text is not the client's to the letter. */
-static enum step parse_named(struct request_walk *w, struct named *fresh, struct named *was, bool rewritten)
+static enum step parse_unnamed(struct request_walk *w, struct named *fresh, struct named *was)
 {
     struct session *s = w->s;
     struct backend *b = s->backend;
-    struct statement *st = fresh->st;
-    if (fresh->len == 0) {
-        /* Should it be skipped, the server keeps what it has: is that this session's? */
-        s->moves_names = s->moves_names || b->unnamed != (was ? was->st : NULL) || b->unnamed_unsure;
-        s->parsed_unnamed = true;
-        b->unnamed_unsure = false;
-        statement_drop(&b->unnamed);
-        b->unnamed = statement_ref(st);
-        if (!walk_push(w, OWED_PARSE, 0, fresh, was))
-            return STEP_STOP;
-        if (rewritten) {
-            walk_put_run(w);
-            put_parse(w, "", (struct text){st->tail, st->tail_len});
-            walk_drop(w);
-        } else {
-            walk_pass(w);
-        }
-        return STEP_ON;
-    }
-    if (b->owed.status != 'E' && prepared_has(&b->prepared, st)) {
-        counter_add(s->home->counters, COUNTER_PREPARED_HITS, 1);
-        walk_drop(w);
-        if (!walk_push(w, OWED_PARSE, OWED_LOCAL, fresh, was))
-            return STEP_STOP;
-        reply_local(s);
-        return STEP_ON;
-    }
-    walk_put_run(w);
-    if (prepared_has(&b->prepared, st))
-        return parse_in_failure(w, fresh, was);
-    if (!make_room(w, st))
-        return STEP_STOP;
-    put_parse(w, st->name, (struct text){st->tail, st->tail_len});
-    prepared_add(&b->prepared, st);
-    counter_add(s->home->counters, COUNTER_PREPARED_MISSES, 1);
+    /* Should it be skipped, the server keeps what it has: is that this session's? */
+    s->moves_names = s->moves_names || b->unnamed != (was ? was->st : NULL) || b->unnamed_unsure;
+    s->parsed_unnamed = true;
+    b->unnamed_unsure = false;
+    statement_drop(&b->unnamed);
+    b->unnamed = statement_ref(fresh->st);
     if (!walk_push(w, OWED_PARSE, 0, fresh, was))
         return STEP_STOP;
-    walk_drop(w);
+    walk_pass(w);
     return STEP_ON;
 }
 
-/* A named statement too long to be prepared again elsewhere: an ERROR outside of a transaction,
- * and in one, which only the server could fail, the end of the session. */
-static enum step refuse_large(struct request_walk *w)
+/* A named statement that cannot be kept: an ERROR outside of a transaction, and in one, which only
+ * the server could fail, the end of the session. */
+static enum step refuse_named(struct request_walk *w, const char *message)
 {
-    static const char message[] = "a named prepared statement is longer than max_message";
     struct session *s = w->s;
     if (s->backend && !(inflight_is_quiet(&s->backend->owed) && s->backend->owed.status == 'I')) {
         session_fail(s, REASON_TOO_LARGE, message, NULL);
@@ -285,8 +148,11 @@ enum step statements_parse(struct request_walk *w)
         return STEP_WAIT;
     if (s->is_transaction_mode && large && w->len - w->p < WIRE_HEADER + 1)
         return STEP_WAIT;
-    if (s->is_transaction_mode && large && !s->lost && w->at[w->p + WIRE_HEADER] != 0)
-        return refuse_large(w);
+    bool refusable = s->is_transaction_mode && !s->lost && w->len - w->p > WIRE_HEADER && w->at[w->p + WIRE_HEADER] != 0;
+    if (refusable && large)
+        return refuse_named(w, "a named prepared statement is longer than max_message");
+    if (refusable && s->pool->row && s->names.bytes > s->pool->row->statement_memory)
+        return refuse_named(w, "too many prepared statements: close some, or see statement_memory");
     enum step step = walk_need(w, 'P', &have);
     if (step != STEP_ON || !have)
         return step;
@@ -304,16 +170,12 @@ enum step statements_parse(struct request_walk *w)
     wire_get_z(&r);
     if (r.bad || r.left < 2 || wire_u16(r.at) * 4u != r.left - 2)
         return walk_violation(w, "invalid Parse message");
-    if (name.len && (!walk_names_are_known(s) || !walk_outcome_is_known(s)))
+    if (name.len && (!walk_names_are_known(w) || !walk_outcome_is_known(s)))
         return STEP_STOP;
-    s->moves_names = s->moves_names || name.len > 0;
     struct named *taken = name.len ? names_get(&s->names, name) : NULL;
     if (taken)
         return parse_again(w, taken, tail);
-    struct sql_scan scan;
-    struct named *dropped = deallocated_by(s, tail, &scan);
-    struct statement *st = dropped ? deallocate_by_our_name(s, dropped, tail)
-                                   : statement_take(&s->home->pools->statements, tail);
+    struct statement *st = statement_new(&s->home->pools->statements, tail, varset_reading(s->vars), s->reads_otherwise);
     struct named *fresh = st ? named_new(name, &st) : NULL;
     if (!fresh) {
         statement_drop(&st);
@@ -321,8 +183,29 @@ enum step statements_parse(struct request_walk *w)
         return STEP_STOP;
     }
     look_at(s, fresh->st);
+    sequences_prepared(s, fresh->st->text->effects);
     struct named *was = names_set(&s->names, fresh);
-    return parse_named(w, fresh, was, dropped != NULL);
+    if (!name.len)
+        return parse_unnamed(w, fresh, was);
+    if (!prepare_parsed(w, fresh, was))
+        return STEP_STOP;
+    walk_drop(w);
+    return STEP_ON;
+}
+
+/* A client may read our names in the server's views. They are not its statements: NULL for any
+ * other name that is not its. */
+static struct named *looked_up(struct session *s, struct text name)
+{
+    struct statement *none = NULL;
+    return text_starts(name, s->home->pools->statements.prefix) ? named_new(name, &none) : NULL;
+}
+
+/* Will the statement ask for a number that its session has drawn? */
+static bool reads_sequences(const struct session *s, struct text name)
+{
+    const struct named *n = s->is_transaction_mode ? names_get(&s->names, name) : NULL;
+    return n && n->st && n->st->text->effects & SQL_SEQUENCE_READ;
 }
 
 enum step statements_bind(struct request_walk *w)
@@ -338,9 +221,13 @@ enum step statements_bind(struct request_walk *w)
             return STEP_WAIT;
         return walk_violation(w, "invalid Bind message");
     }
+    bool reads = reads_sequences(s, name);
+    s->ask.wants_own = s->ask.wants_own || (reads && !s->backend);
     enum step step = walk_need(w, 'B', &have);
     if (step != STEP_ON || !have)
         return step;
+    if (reads && !sequences_may_run(s, SQL_SEQUENCE_READ))
+        return STEP_STOP;
     if (!s->is_transaction_mode) {
         s->bound = OWED_UNREAD;
         if (!walk_push(w, OWED_BIND, 0, NULL, NULL))
@@ -348,29 +235,40 @@ enum step statements_bind(struct request_walk *w)
         walk_pass(w);
         return STEP_ON;
     }
-    if (!(name.len == 0 && s->parsed_unnamed) && !walk_names_are_known(s))
+    if (!(name.len == 0 && s->parsed_unnamed) && !walk_names_are_known(w))
         return STEP_STOP;
-    struct named *n = names_get(&s->names, name);
-    if (n && !apply_effects(w, n->st))
+    struct named *n = names_get(&s->names, name), *gone = NULL;
+    uint64_t number = STATEMENT_NONE;
+    enum readiness is = READY;
+    bool drops = n && n->st->text->drops;
+    if (drops && !walk_names_are_known(w))
         return STEP_STOP;
-    if (!(name.len ? !n || ensure(w, n->st) : ensure_unnamed(w, n)))
+    drops = drops && !inflight_is_skipped(&s->backend->owed) && names_get(&s->names, text_of(n->st->text->drops));
+    if (drops && (!deallocate(w, &n, &gone) || prepare(w, n, false, &number) != READY))
         return STEP_STOP;
+    if (!drops && (n || !name.len))
+        is = name.len ? prepare(w, n, false, &number) : prepare_unnamed(w, n, false, &number);
+    if (is == READY_LATER || is == READY_ENDED)
+        return STEP_STOP;
+    apply_effects(s, n);
     /* A portal with a name may run later than others that are bound after it. */
-    s->bound = (uint8_t)((n ? walk_fate(n->st->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));
-    if (!walk_push(w, OWED_BIND, 0, n ? named_ref(n) : NULL, NULL))
+    s->bound = (uint8_t)((n ? walk_fate(n->st->text->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));
+    struct named *what = n ? named_ref(n) : looked_up(s, name);
+    if (!walk_push(w, OWED_BIND, is == READY_NEVER ? OWED_CHANGED : 0, what, gone))
         return STEP_STOP;
-    if (!n || name.len == 0) {
+    if (!what || (name.len == 0 && is == READY && number == STATEMENT_NONE)) {
         walk_pass(w);
         return STEP_ON;
     }
-    char head[WIRE_HEADER];
-    size_t new_len = strlen(n->st->name);
+    char head[WIRE_HEADER], ours[STATEMENT_NAME];
+    statement_name(&s->home->pools->statements, number, ours);
+    size_t new_len = strlen(ours);
     walk_put_run(w);
     head[0] = 'B';
     wire_set_u32(head + 1, (uint32_t)(w->size - name.len + new_len));
     stream_put(walk_backend(w), head, WIRE_HEADER);
     stream_put(walk_backend(w), portal.at, portal.len + 1);
-    stream_put(walk_backend(w), n->st->name, new_len + 1);
+    stream_put(walk_backend(w), ours, new_len + 1);
     w->p += WIRE_HEADER + portal.len + name.len + 2;
     w->run = w->p;
     s->frame_left = (uint32_t)(w->size - 4 - portal.len - name.len - 2);
@@ -392,25 +290,32 @@ enum step statements_describe(struct request_walk *w)
     struct text name = wire_get_z(&r);
     if (r.bad || r.left || (kind != 'S' && kind != 'P'))
         return walk_violation(w, "invalid Describe message");
-    if (s->is_transaction_mode && kind == 'S' && !(name.len == 0 && s->parsed_unnamed) && !walk_names_are_known(s))
+    if (s->is_transaction_mode && kind == 'S' && !(name.len == 0 && s->parsed_unnamed) && !walk_names_are_known(w))
         return STEP_STOP;
-    struct named *n = s->is_transaction_mode && kind == 'S' ? names_get(&s->names, name) : NULL;
-    if (s->is_transaction_mode && kind == 'S' && !(name.len ? !n || ensure(w, n->st) : ensure_unnamed(w, n)))
+    bool renames = s->is_transaction_mode && kind == 'S';
+    struct named *n = renames ? names_get(&s->names, name) : NULL;
+    uint64_t number = STATEMENT_NONE;
+    enum readiness is = !renames ? READY : name.len ? n ? prepare(w, n, true, &number) : READY : prepare_unnamed(w, n, true, &number);
+    if (is == READY_LATER || is == READY_ENDED)
         return STEP_STOP;
-    if (!walk_push(w, OWED_DESCRIBE, 0, n ? named_ref(n) : NULL, NULL))
+    if (is == READY_HERE) {
+        walk_drop(w);
+        if (!walk_push(w, OWED_DESCRIBE, OWED_LOCAL, named_ref(n), NULL))
+            return STEP_STOP;
+        reply_local(s);
+        return STEP_ON;
+    }
+    struct named *what = n ? named_ref(n) : renames ? looked_up(s, name) : NULL;
+    if (!walk_push(w, OWED_DESCRIBE, is == READY_NEVER ? OWED_CHANGED : 0, what, NULL))
         return STEP_STOP;
-    if (!n || name.len == 0) {
+    if (!what || (name.len == 0 && is == READY && number == STATEMENT_NONE)) {
         walk_pass(w);
         return STEP_ON;
     }
-    char m[WIRE_HEADER + 1 + STATEMENT_NAME];
-    size_t len = strlen(n->st->name) + 1;
+    char ours[STATEMENT_NAME];
+    statement_name(&s->home->pools->statements, number, ours);
     walk_put_run(w);
-    m[0] = 'D';
-    wire_set_u32(m + 1, (uint32_t)(4 + 1 + len));
-    m[WIRE_HEADER] = 'S';
-    memcpy(m + WIRE_HEADER + 1, n->st->name, len);
-    stream_put(walk_backend(w), m, WIRE_HEADER + 1 + len);
+    put_about(w, 'D', ours);
     walk_drop(w);
     return STEP_ON;
 }
@@ -442,7 +347,7 @@ enum step statements_close(struct request_walk *w)
         walk_pass(w);
         return STEP_ON;
     }
-    if (!walk_names_are_known(s))
+    if (!walk_names_are_known(w))
         return STEP_STOP;
     s->moves_names = true;
     struct named *gone = names_unset(&s->names, name);
@@ -451,4 +356,82 @@ enum step statements_close(struct request_walk *w)
         return STEP_STOP;
     reply_local(s);
     return STEP_ON;
+}
+
+/* What was prepared for a Query has failed, and that was its answer: its end is that of a Sync. */
+static enum step execute_failed(struct request_walk *w)
+{
+    w->s->executes = false;
+    walk_drop(w);
+    stream_put(walk_backend(w), "S\0\0\0\4", 5);
+    return walk_push(w, OWED_SYNC, 0, NULL, NULL) ? STEP_ON : STEP_STOP;
+}
+
+static enum step execute(struct request_walk *w, struct named *n, struct text sql, struct text written)
+{
+    struct session *s = w->s;
+    struct inflight *q = &s->backend->owed;
+    uint64_t number;
+    walk_put_run(w);
+    if (s->executes && inflight_is_skipped(q))
+        return execute_failed(w);
+    enum readiness is = prepare(w, n, false, &number);
+    s->executes = s->executes || q->batch_open;
+    if (is == READY && q->batch_open && q->count) { /* it goes on when that has come to something */
+        stream_put(walk_backend(w), "H\0\0\0\4", 5);
+        s->stalled = true;
+        return STEP_STOP;
+    }
+    if (is == READY_LATER || is == READY_ENDED)
+        return STEP_STOP;
+    if (q->batch_open) {
+        stream_put(walk_backend(w), "S\0\0\0\4", 5);
+        if (!walk_push(w, OWED_SYNC, OWED_HIDDEN, NULL, NULL))
+            return STEP_STOP;
+    }
+    s->executes = false;
+    walk_end_unnamed(s);
+    apply_effects(s, n);
+    unsigned flags = OWED_RENAMED | (is == READY_NEVER ? OWED_CHANGED : 0) | walk_fate(n->st->text->effects, 1);
+    if (!walk_push(w, OWED_QUERY, flags, named_ref(n), NULL))
+        return STEP_STOP;
+    walk_count_query(s);
+    char ours[STATEMENT_NAME], head[WIRE_HEADER] = {'Q'};
+    size_t before = (size_t)(written.at - sql.at), rest = sql.len - before - written.len;
+    statement_name(&s->home->pools->statements, number, ours);
+    wire_set_u32(head + 1, (uint32_t)(4 + before + strlen(ours) + rest + 1));
+    walk_put_run(w);
+    stream_put(walk_backend(w), head, WIRE_HEADER);
+    stream_put(walk_backend(w), sql.at, before);
+    stream_put(walk_backend(w), ours, strlen(ours));
+    stream_put(walk_backend(w), written.at + written.len, rest);
+    stream_put(walk_backend(w), "", 1);
+    walk_drop(w);
+    return STEP_ON;
+}
+
+enum step statements_execute(struct request_walk *w, struct text sql, bool *mine, struct named **gone)
+{
+    struct session *s = w->s;
+    struct text written;
+    char name[SQL_EXECUTE_NAME];
+    bool have;
+    *mine = sql_execute_name(sql, &written, name) && names_get(&s->names, text_of(name)) &&
+            (s->executes || !s->backend || !s->backend->owed.batch_open);
+    if (!*mine)
+        return STEP_ON;
+    if (!walk_names_are_known(w) || !walk_outcome_is_known(s))
+        return STEP_STOP;
+    struct named *n = names_get(&s->names, text_of(name));
+    *gone = n && n->st->text->drops && !s->executes ? names_get(&s->names, text_of(n->st->text->drops)) : NULL;
+    if (!n || *gone) {
+        *mine = false;
+        return STEP_ON;
+    }
+    enum step step = walk_need(w, 'Q', &have);
+    if (step != STEP_ON || !have)
+        return step;
+    if (!s->executes && !relay_may_run(s))
+        return STEP_STOP;
+    return execute(w, n, sql, written);
 }

@@ -26,8 +26,8 @@ static const struct {
     {SQL_ADVISORY_LOCK, PIN_ADVISORY_LOCK, "advisory_lock"},
     {SQL_SET_CONFIG, PIN_SET_CONFIG, "set_config"},
     {SQL_LOAD, PIN_LOAD, "load"},
-    {0, PIN_LARGE_STATEMENT, "large_statement"},
     {SQL_SEED, PIN_SEED, "seed"},
+    {0, PIN_LARGE_STATEMENT, "large_statement"},
 };
 
 enum { UNDO = SQL_UNLISTEN | SQL_CLOSE_CURSOR | SQL_DROP | SQL_DEALLOCATE | SQL_DEALLOCATE_ALL | SQL_ADVISORY_UNLOCK | SQL_DISCARD | SQL_DISCARD_ALL };
@@ -74,6 +74,7 @@ void variables_touch(struct session *s, struct text name)
     }
     for (char *c = lower; *c; c++)
         *c = (char)tolower((unsigned char)*c);
+    s->reads_otherwise = s->reads_otherwise || var_decides_reading(text_of(lower));
     for (unsigned i = 0; i < t->count; i++)
         if (strcmp(t->names[i], lower) == 0)
             return;
@@ -139,7 +140,7 @@ static void suspect(struct session *s, struct text sql)
     touched_of(s)->all = true;
     for (size_t i = 0; i < COUNT_OF(askable); i++)
         s->suspects |= (uint16_t)askable[i];
-    if (sql.at && text_starts(sql, "CALL"))
+    if (sql.at && sql.len > 4 && strncasecmp(sql.at, "call", 4) == 0)
         return;
     s->backend->dirty = true;
     if (!sql.at || (memmem(sql.at, sql.len, "set_config", 10) && !sql_set_config_names(sql, touch_named, s)))
@@ -156,14 +157,18 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     /* set_config() with its name written out is as good as SET. */
     if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s))
         effects &= ~(uint32_t)SQL_SET_CONFIG;
-    for (unsigned i = 0; i < scan->name_count; i++)
+    for (unsigned i = 0; i < scan->name_count; i++) {
         variables_touch(s, text_of(scan->names[i]));
+        effects |= strcmp(scan->names[i], "seed") == 0 ? SQL_SEED : 0; /* it cannot be read back */
+    }
     if (effects & SQL_SETS_UNKNOWN)
         touched_of(s)->all = true;
     if (effects & SQL_DO)
         suspect(s, sql);
     if (effects & (SQL_SEQUENCE | SQL_SEQUENCE_READ))
         sequences_run(s, effects);
+    if (effects & (SQL_SETS_UNKNOWN | SQL_SET_CONFIG | SQL_READS_OTHERWISE | SQL_DISCARD_ALL | SQL_DO))
+        s->reads_otherwise = true;
     note_resets(s, scan);
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
         if (effects & pin_rows[i].effect) {
@@ -286,12 +291,11 @@ void variables_discarded(struct session *s)
     touched_free(&s->touched);
     if (s->resets)
         touched_of(s)->resets_all = true; /* the server will report its own defaults now */
-    names_clear(&s->names, true);
+    names_clear(&s->names);
     varset_drop(&s->vars);
     s->vars = varset_ref(s->startup_vars);
     if (s->backend) {
         prepared_clear(&s->backend->prepared);
-        statement_drop(&s->backend->unnamed);
         varset_drop(&s->backend->vars);
     }
 }
@@ -336,6 +340,9 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
     /* Variables that no module has defined are in no list; they are reset to nothing. */
     if (count > 2 && !columns[2].at && columns[1].at && columns[1].len == 0)
         is_reset = a->session->resets;
+    /* Nor is the role. */
+    if (count > 2 && !columns[2].at && text_is(columns[0], "role") && text_is(columns[1], "none"))
+        is_reset = was_reset(a->touched, columns[0]);
     char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
     (void)(buf_put(&a->text, &kind, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
            buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));
@@ -486,10 +493,12 @@ static void on_pin_row(void *arg, struct backend *b, const struct text *columns,
 static void on_pins(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     struct session *s = arg;
-    if (lost)
+    if (lost) {
         relay_lost(s, REASON_BACKEND_LOST);
-    else
-        relay_settle(s); /* an error leaves the pins as they are, which is safe */
+        return;
+    }
+    s->backend->dirty = s->backend->dirty || s->pins || error;
+    relay_settle(s); /* an error leaves the pins as they are, which is safe */
 }
 
 static void ask_pins(struct session *s)

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "session/sequences.h"
+
 struct stream *walk_backend(struct request_walk *w)
 {
     return &w->s->backend->stream;
@@ -49,12 +51,31 @@ enum step walk_violation(struct request_walk *w, const char *what)
     return STEP_STOP;
 }
 
+/* A Parse of a text that reads what this session's nextval() gave. */
+static bool reads_sequences(const struct request_walk *w)
+{
+    struct sql_scan scan;
+    struct wire_reader r = wire_read(walk_body(w));
+    wire_get_z(&r);
+    struct text sql = wire_get_z(&r);
+    if (r.bad || !sql_may_have_effects(sql.at, sql.len))
+        return false;
+    sql_scan_begin(&scan, walk_standard_strings(w->s));
+    sql_scan_feed(&scan, sql.at, sql.len);
+    sql_scan_end(&scan);
+    return scan.effects & SQL_SEQUENCE_READ;
+}
+
 /* A backend, or the message was refused (dropped, on we go), or we wait. STEP_ON with *have
  * false: look at the input again. */
 enum step walk_need(struct request_walk *w, char type, bool *have)
 {
     struct session *s = w->s;
+    bool reads = type == 'P' && s->is_transaction_mode && (!s->backend || s->strange_numbers) && walk_is_whole(w) && reads_sequences(w);
+    s->ask.wants_own = s->ask.wants_own || reads;
     *have = relay_need_backend(s, type);
+    if (*have && reads && !sequences_may_run(s, SQL_SEQUENCE_READ))
+        return STEP_STOP;
     if (*have)
         return STEP_ON;
     if (s->state == SESSION_CLOSED || relay_is_blocked(s))
@@ -97,13 +118,21 @@ bool walk_standard_strings(const struct session *s)
 
 /* What a batch prepares and closes is noted as it is sent. Whether it came so far is known only
  * when its replies are through: a later batch that uses names waits for that. */
-bool walk_names_are_known(struct session *s)
+bool walk_names_are_known(struct request_walk *w)
 {
+    struct session *s = w->s;
     if (s->names_in_doubt && s->backend && inflight_has_end(&s->backend->owed)) {
         s->stalled = true;
         return false;
     }
     s->names_in_doubt = false;
+    if (s->forgets_now && s->backend && s->backend->owed.count && !inflight_is_skipped(&s->backend->owed)) {
+        walk_put_run(w);
+        stream_put(walk_backend(w), "H\0\0\0\4", 5); /* the batch goes on when all so far is answered */
+        s->stalled = true;
+        return false;
+    }
+    s->forgets_now = false;
     return true;
 }
 

@@ -475,35 +475,41 @@ static void open_more(struct pool *p)
 
 /* ---- lending ---- */
 
-static void lend(struct pool *p, struct backend *b, struct backend_user *user)
+static void lend(struct pool *p, struct backend *b, struct pool_ask *ask)
 {
     backend_become(b, BACKEND_BUSY);
-    b->user = user;
+    b->user = ask->user;
     list_push_back(&p->busy, &b->in_pool);
-    p->lent++;
+    ask->is_own = b->lending == 0 || ask->lending == b->lending;
+    ask->lending = b->lending = ++p->lent;
 }
 
 /* One with news in this turn has probably died: what is sent to it would be lost. When that is
  * all there is, pool_offer() or pool_discard() follows in the same turn. */
-static struct backend *idle_of(const struct pool *p, const struct varset *startup, bool *have_news)
+static struct backend *idle_of(const struct pool *p, const struct pool_ask *ask, bool *have_news)
 {
+    struct backend *first = NULL;
     LIST_EACH(&p->idle, struct backend, in_pool, b) {
-        if (b->startup != startup)
+        if (b->startup != ask->startup)
             continue;
-        if (!stream_has_news(&b->stream))
+        if (stream_has_news(&b->stream)) {
+            *have_news = true;
+            continue;
+        }
+        if (!ask->wants_own || (ask->lending && b->lending == ask->lending))
             return b;
-        *have_news = true;
+        first = first ? first : b;
     }
-    return NULL;
+    return first;
 }
 
 struct backend *pool_request(struct pool *p, struct pool_ask *ask)
 {
     bool have_news = false;
-    struct backend *b = p->row ? idle_of(p, ask->startup, &have_news) : NULL;
+    struct backend *b = p->row ? idle_of(p, ask, &have_news) : NULL;
     if (b) {
         list_remove(&p->idle, &b->in_pool);
-        lend(p, b, ask->user);
+        lend(p, b, ask);
         return b;
     }
     ask->pool = p;
@@ -597,7 +603,7 @@ void pool_available(struct backend *b)
     uint64_t waited = now - ask->asked;
     p->waited_us += waited;
     counter_add(p->home->counters, COUNTER_WAITED_US, waited);
-    lend(p, b, ask->user);
+    lend(p, b, ask);
     ask->ops->lent(ask, b);
 }
 

@@ -88,8 +88,8 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
     if (b->dirty && b->owed.status == 'I' && arg) {
         /* DISCARD ALL has run. */
         b->dirty = false;
-        b->numbers_of = 0;
-        prepared_clear(&b->prepared);
+        b->lending = 0;
+        prepared_forget(&b->prepared);
         varset_drop(&b->vars);
     }
     recycle_start(b);

@@ -148,13 +148,13 @@ static void test_cleaning(void)
     borrow(p, &w);
     pool_return(p, &next.backend);
     ok(run_until(loop, is_told, &w) && w.backend == b && f->resets == 1 && !b->dirty, "a dirty one is reset first");
-    struct statement *st = statement_take(&pools->statements, TEXT("SELECT\0\0"));
-    prepared_add(&b->prepared, st);
+    struct statement *st = statement_new(&pools->statements, TEXT("SELECT\0\0"), NULL, false);
+    prepared_add(&b->prepared, st, STATEMENT_FIRST);
     query(&w, "BEGIN");
     b->dirty = true;
     pool_return(p, &w.backend);
     ok(run_until(loop, pool_rests, p) && f->rollbacks == 2 && f->resets == 2, "a dirty transaction is both");
-    ok(!prepared_has(&b->prepared, st), "and what was prepared is forgotten");
+    ok(!prepared_number(&b->prepared, st), "and what was prepared is forgotten");
     statement_drop(&st);
 
     ok(borrow_now(p, &w), "lent again");

@@ -4,40 +4,38 @@
 #include "pg/prepared.h"
 
 #include "base/mem.h"
+#include "pg/execute.h"
 #include "tap.h"
 
 static struct statements all;
 
 static struct statement *take(const char *sql)
 {
-    return statement_take(&all, (struct text){sql, strlen(sql) + 1});
+    return statement_new(&all, (struct text){sql, strlen(sql) + 1}, NULL, false);
 }
 
 static void test_statements(void)
 {
     struct statement *a = take("SELECT 1"), *b = take("SELECT 1"), *c = take("SELECT 2");
-    ok(a == b && a != c, "one text is one statement");
-    is_int(a->refs, 2, "with two references");
-    is_int(all.bytes, 18, "whose bytes are counted once");
-    ok(strcmp(a->name, c->name) != 0 && strlen(a->name) < STATEMENT_NAME, "names differ");
-    ok(strncmp(a->name, all.prefix, strlen(all.prefix)) == 0, "and begin with our prefix");
-    char first[STATEMENT_NAME];
-    memcpy(first, a->name, sizeof(first));
+    ok(a != b && a->text == b->text && a->text != c->text, "each Parse is a statement, one text is held once");
+    is_int(all.bytes, 18, "and its bytes are counted once");
     statement_drop(&a);
     ok(a == NULL, "a dropped one is NULL");
     statement_drop(&b);
     is_int(all.bytes, 9, "the last reference frees the text");
-    a = take("SELECT 1");
-    ok(strcmp(a->name, first) != 0, "the same text later has another name: no name is used twice");
-    statement_drop(&a);
     statement_drop(&c);
     is_int(all.by_tail.count, 0, "nothing is left");
     statement_drop(&c);
     ok(true, "dropping NULL does nothing");
 
-    struct statement *bare = statement_take(&all, TEXT("S\0\0\0")), *typed = statement_take(&all, TEXT("S\0\0\1\0\0\0\x17"));
-    ok(bare != typed, "other parameter types make another statement");
-    char *text = mem_format("ERROR: prepared statement \"%s\" does not exist", bare->name);
+    char name[STATEMENT_NAME];
+    statement_name(&all, UINT64_MAX, name);
+    ok(strncmp(name, all.prefix, strlen(all.prefix)) == 0 && strlen(name) == strlen(all.prefix) + 16, "a name");
+    struct statement *bare = statement_new(&all, TEXT("S\0\0\0"), NULL, false),
+                     *typed = statement_new(&all, TEXT("S\0\0\1\0\0\0\x17"), NULL, false);
+    ok(bare->text != typed->text, "other parameter types make another text");
+    ok(text_eq(statement_types(typed), TEXT("\0\1\0\0\0\x17")) && text_is(statement_query(typed), "S"), "which is read in two parts");
+    char *text = mem_format("ERROR: prepared statement \"%s\" does not exist", name);
     ok(statements_name_in(&all, text_of(text)), "our name is found in a text");
     ok(!statements_name_in(&all, TEXT("postern_0000 of a client")), "a client's is not");
     ok(!statements_name_in(&all, TEXT("")), "nor in no text");
@@ -49,6 +47,60 @@ static void test_statements(void)
     statements_init(&other);
     ok(strcmp(other.prefix, all.prefix) != 0, "two workers do not share a prefix");
     statements_free(&other);
+}
+
+static void test_sameness(void)
+{
+    static const struct text none = {"\0\0", 2}, one = {"\0\1\0\0\0\x17", 6};
+    struct statement *a = take("SELECT $1"), *b = take("SELECT $1"), *c = take("SELECT $1"), *d = take("SELECT $1");
+    statement_described(a, one, 11);
+    ok(a->is_known && !a->same, "the first that is described");
+    statement_described(b, one, 11);
+    ok(b->same == a, "the second is the same");
+    statement_described(c, one, 13);
+    ok(c->is_known && !c->same, "one of another shape is not");
+    statement_described(d, none, 11);
+    ok(!d->same, "nor one with other types");
+    struct statement *again = statement_again(a), *changed = statement_again(a);
+    ok(text_eq(statement_types(again), one), "prepared again it has the types that were told");
+    statement_described(again, one, 11);
+    statement_described(changed, one, 13);
+    ok(again->same == a, "and is the same");
+    ok(changed->same == c, "unless its table has changed");
+    struct statement *mine = statement_apart(a), *theirs = take("SELECT $1");
+    ok(mine->is_private && mine->is_known && mine->shape == 11, "one session's own");
+    statement_drop(&a);
+    statement_drop(&b);
+    statement_drop(&again);
+    statement_described(theirs, one, 11);
+    ok(!theirs->same, "is nobody else's");
+    struct statement *shared = statement_shared(mine, NULL);
+    ok(shared == theirs, "it can be shared again");
+    struct statement *now = take("SELECT 'now'::text, now()"), *call = take("SELECT now ()"), *known = take("SELECT known");
+    ok(now->is_private, "what is read when it is parsed is not shared");
+    ok(!call->is_private && !known->is_private, "a call is");
+    struct statement *left[] = {c, d, changed, mine, theirs, shared, now, call, known};
+    for (size_t i = 0; i < COUNT_OF(left); i++)
+        statement_drop(&left[i]);
+    is_int(all.by_tail.count, 0, "nothing is left");
+}
+
+static void test_shapes(void)
+{
+    static const char one[] = "\0\1id\0" "\0\0\x40\1\0\1" "\0\0\0\x17\0\4\xff\xff\xff\xff\0\0";
+    char other[sizeof(one)];
+    struct text t = {one, sizeof(one) - 1}, u = {other, sizeof(one) - 1};
+    memcpy(other, one, sizeof(one));
+    ok(statement_shape(t) && statement_shape(t) == statement_shape(u), "a shape");
+    other[7] = 9;
+    ok(statement_shape(t) == statement_shape(u), "does not say which table");
+    other[14] = 0x19;
+    ok(statement_shape(t) != statement_shape(u), "but the type");
+    memcpy(other, one, sizeof(one));
+    other[2] = 'x';
+    ok(statement_shape(t) != statement_shape(u), "and the name");
+    u.len--;
+    ok(!statement_shape(u) && !statement_shape((struct text){one, 1}), "cut off it is none");
 }
 
 static struct named *name(const char *client_name, const char *sql)
@@ -75,11 +127,14 @@ static void test_names(void)
     named_drop(&was);
     ok(!names_unset(&names, TEXT("a")), "once");
     names_set(&names, a);
-    names_clear(&names, false);
+    names_clear(&names);
+    ok(names_get(&names, TEXT("a")), "a Parse that was not answered came behind DEALLOCATE ALL");
+    a->is_new = false;
+    names_clear(&names);
     ok(!names_get(&names, TEXT("a")) && names_get(&names, TEXT("")), "DEALLOCATE ALL spares the unnamed one");
     is_int(a->refs, 1, "and gives the references back");
-    names_clear(&names, true);
-    ok(!names_get(&names, TEXT("")), "unless told");
+    names_free(&names);
+    ok(!names_get(&names, TEXT("")), "the session's end does not");
     named_drop(&a);
     named_drop(&other);
     named_drop(&unnamed);
@@ -96,28 +151,34 @@ static void test_prepared(void)
         snprintf(sql, sizeof(sql), "SELECT %d", i);
         st[i] = take(sql);
     }
-    for (int i = 0; i < 3; i++) {
-        ok(!prepared_evict(&p), "room for number %d", i);
-        prepared_add(&p, st[i]);
-    }
+    for (int i = 0; i < 3; i++)
+        prepared_add(&p, st[i], 10 + (uint64_t)i);
     is_int(st[0]->refs, 2, "it holds a reference");
-    prepared_add(&p, st[0]);
-    is_int(st[0]->refs, 2, "added twice it is held once");
-    ok(!prepared_has(&p, st[3]) && prepared_has(&p, st[1]), "what it has");
-    struct statement *out = prepared_evict(&p);
-    ok(out == st[2], "the least recently used goes first");
-    statement_drop(&out);
-    ok(!prepared_evict(&p), "and makes room");
-    prepared_add(&p, st[3]);
-    out = prepared_evict(&p);
-    ok(out == st[0], "then the next");
-    statement_drop(&out);
+    is_int(prepared_number(&p, st[0]), 10, "the number is known");
+    ok(!prepared_take_waste(&p), "and there was room");
+    ok(!prepared_number(&p, st[3]) && prepared_number(&p, st[1]), "what it has");
+    prepared_add(&p, st[3], 13);
+    struct prepared_slot *out = prepared_take_waste(&p);
+    ok(out && out->number == 12 && !prepared_number(&p, st[2]), "the least recently used goes first");
+    prepared_put_waste(&p, out);
+    ok(prepared_take_waste(&p) == out && !prepared_take_waste(&p), "once, or again when it could not be closed");
+    prepared_slot_free(&out);
+    prepared_become(&p, st[3], st[2]);
+    ok(prepared_number(&p, st[2]) == 13 && !prepared_number(&p, st[3]), "one becomes another");
+    prepared_become(&p, st[2], st[1]);
+    out = prepared_take_waste(&p);
+    ok(out && out->number == 13 && prepared_number(&p, st[1]) == 11, "or goes when that is there");
+    prepared_slot_free(&out);
     prepared_remove(&p, st[1]);
     prepared_remove(&p, st[1]);
-    ok(!prepared_has(&p, st[1]) && prepared_has(&p, st[3]), "one is removed");
+    ok(!prepared_number(&p, st[1]) && prepared_number(&p, st[0]), "one is removed");
+    prepared_add(&p, st[1], 14);
+    prepared_answered(&p, st[0]);
     prepared_clear(&p);
-    ok(!prepared_has(&p, st[3]) && list_is_empty(&p.lru), "all are");
-    prepared_add(&p, st[2]);
+    ok(!prepared_number(&p, st[0]) && prepared_number(&p, st[1]), "all are, but what is still to be answered");
+    prepared_forget(&p);
+    ok(!prepared_number(&p, st[1]) && list_is_empty(&p.lru), "or all");
+    prepared_add(&p, st[2], 15);
     prepared_free(&p);
     for (int i = 0; i < 4; i++) {
         is_int(st[i]->refs, 1, "statement %d is only ours again", i);
@@ -125,12 +186,47 @@ static void test_prepared(void)
     }
 }
 
+static void test_execute(void)
+{
+    static const struct {
+        const char *sql, *written, *name;
+    } rows[] = {
+        {"EXECUTE a", "a", "a"},
+        {" /* x /* y */ */ execute\n-- z\n My_1$ (1, 'x')", "My_1$", "my_1$"},
+        {"execute\"A b\"(1)", "\"A b\"", "A b"},
+        {"EXECUTE \"a\"\"b\"", "\"a\"\"b\"", "a\"b"},
+        {"EXECUTE a123456789b123456789c123456789d123456789e123456789f123456789xyz", "a123456789b123456789c123456789d123456789e123456789f123456789xyz",
+         "a123456789b123456789c123456789d123456789e123456789f123456789xyz"},
+        {"EXECUTE a123456789b123456789c123456789d123456789e123456789f123456789xyz1", NULL, NULL},
+        {"EXECUTE", NULL, NULL},
+        {"EXECUTE ", NULL, NULL},
+        {"EXECUTES a", NULL, NULL},
+        {"EXECUTE \"a", NULL, NULL},
+        {"EXECUTE \"a\"\"", NULL, NULL},
+        {"EXECUTE \"\"", NULL, NULL},
+        {"EXECUTE U&\"a\"", NULL, NULL},
+        {"EXPLAIN EXECUTE a", NULL, NULL},
+        {"/* EXECUTE a", NULL, NULL},
+        {"", NULL, NULL},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct text written;
+        char name[SQL_EXECUTE_NAME], *copy = mem_dup(rows[i].sql); /* a sanitizer sees its end */
+        bool found = sql_execute_name((struct text){copy, strlen(copy)}, &written, name);
+        ok(found == (rows[i].name != NULL) && (!found || (text_is(written, rows[i].written) && strcmp(name, rows[i].name) == 0)), "%s", rows[i].sql);
+        mem_free(copy);
+    }
+}
+
 int main(void)
 {
     statements_init(&all);
     test_statements();
+    test_sameness();
+    test_shapes();
     test_names();
     test_prepared();
+    test_execute();
     statements_free(&all);
     return tap_done();
 }

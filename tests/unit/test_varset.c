@@ -134,6 +134,9 @@ static void test_replay(void)
     replays(make(NULL, "client_encoding=L"), make(NULL, "a=\xc3\xa9"),
             "RESET \"client_encoding\";|RESET \"client_encoding\";" SET("a", "'\xc3\xa9'"), "also out of one");
     replays(make(NULL, "client_encoding=L"), make(NULL, "a=\xe9 client_encoding=L"), SET("a", "'\xe9'"), "not when it is there");
+    replays(make(NULL, "datestyle=German"), make(NULL, "datestyle=ISO"),
+            "RESET \"datestyle\";" SET("datestyle", "'ISO'"), "one that adds to what it finds");
+    replays(make(NULL, "datestyle=ISO"), make(NULL, "a=1 datestyle=ISO"), SET("a", "'1'"), "not when it is there");
     struct varset *to = make(NULL, "a=12345");
     struct buf sql;
     buf_init(&sql, 20);

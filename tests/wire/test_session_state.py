@@ -150,9 +150,24 @@ def test_set_that_fails_is_not_kept(one, login):
     assert show(a, "work_mem") == show(b, "work_mem")
 
 
-def test_set_role_stays_with_its_session(one, login, stand):
+@pytest.fixture
+def team(stand):
     stand.postgres.sql("DO $$ BEGIN CREATE ROLE acme_team; EXCEPTION WHEN duplicate_object THEN END $$;"
                        " GRANT acme_team TO acme_rw")
+    return "acme_team"
+
+
+def test_reset_role_goes_back_to_the_startup_packets(one, login, team):
+    a, b = login(one, role=team), login(one)
+    for back, role in (("RESET ROLE", team), ("SET ROLE NONE", "acme_rw"), ("RESET ALL", "acme_rw"),
+                       ("DISCARD ALL", team)):
+        a.query("SET ROLE acme_rw")
+        a.query(back)
+        b.query("SELECT 1")
+        assert a.query("SELECT current_user") == [[role]], back
+
+
+def test_set_role_stays_with_its_session(one, login, team):
     a, b = login(one), login(one)
     a.query("SET ROLE acme_team")
     assert b.query("SELECT current_user") == [["acme_rw"]]
@@ -212,6 +227,96 @@ def test_own_notifications_are_told_apart(two, login, database):
     b.query("NOTIFY news, 'others'")
     others = a.expect("A")
     assert int.from_bytes(others[:4], "big") != a.key[0]
+
+
+@pytest.fixture
+def sequence(stand):
+    stand.postgres.sql("CREATE SEQUENCE numbers", "acme", "acme_rw")
+    yield "numbers"
+    stand.postgres.sql("DROP SEQUENCE numbers", "acme", "acme_rw")
+
+
+@pytest.mark.parametrize("how", ["query", "extended"])
+def test_currval_is_the_sessions_own(two, login, sequence, how):
+    a, b = login(two), login(two)
+    assert a.query(f"SELECT nextval('{sequence}')") == [["1"]]
+    for n in range(3):  # from its first use on the session keeps its connection
+        assert getattr(a, how)(f"SELECT currval('{sequence}'), lastval()") == [["1"] * 2]
+        assert getattr(b, how)(f"SELECT nextval('{sequence}')") == [[str(n + 2)]]
+
+
+@pytest.mark.parametrize("how", ["query", "extended"])
+def test_currval_is_never_anothers(one, login, sequence, how):
+    a, b = login(one), login(one)
+    a.query(f"SELECT nextval('{sequence}')")
+    b.query(f"SELECT nextval('{sequence}')")
+    with pytest.raises(wire.ServerError) as caught:
+        getattr(a, how)(f"SELECT currval('{sequence}')")
+    assert caught.value.code == "55000"
+
+
+def test_currval_that_was_prepared_before(make_gate, login, sequence):
+    # (a gate of its own: it learns what programs do)
+    gate = make_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 2, "shards": 1}})
+    a, b = login(gate), login(gate)
+    a.query(f"SELECT nextval('{sequence}')")
+    a.ask(wire.parse(f"SELECT currval('{sequence}')", "s1"), wire.sync())
+    b.query(f"SELECT nextval('{sequence}')")
+    got = a.ask(wire.bind("s1"), wire.execute(), wire.sync())
+    assert wire.rows(got) == [["1"]]
+
+
+def test_currval_that_was_prepared_where_it_was_drawn(make_gate, login, sequence):
+    gate = make_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}})
+    a, b = login(gate), login(gate)
+    a.query("BEGIN")
+    a.query(f"SELECT nextval('{sequence}')")
+    a.ask(wire.parse(f"SELECT currval('{sequence}')", "s1"), wire.sync())
+    a.query("COMMIT")
+    a.query("SELECT 1")  # gives the connection back
+    b.query(f"SELECT nextval('{sequence}')")
+    got = a.ask(wire.bind("s1"), wire.execute(), wire.sync())
+    assert [e["C"] for e in wire.errors(got)] == ["55000"]
+
+
+@pytest.mark.parametrize("seed", ["SELECT setseed(0.5)", "SET SEED TO 0.5", "SET seed = 0.5"])
+def test_seed_is_the_sessions_own(two, login, seed):
+    def numbers(between):
+        a, b = login(two), login(two)
+        a.query(seed)
+        out = []
+        for n in range(3):
+            if between:
+                b.query("SELECT setseed(0.1), random()")
+            out += a.query("SELECT random()")
+        a.close()
+        b.close()
+        return out
+    assert numbers(True) == numbers(False)
+
+
+def test_do_block_may_do_anything(two, login):
+    a, b = login(two), login(two)
+
+    def do(body):
+        a.query(f"DO $$ BEGIN {body} END $$")
+        b.query("BEGIN")  # whatever connection a gave back is b's now
+        b.query("SELECT 1")
+
+    do("PERFORM set_config('work_mem', '5MB', false);")
+    assert show(a, "work_mem") == "5MB"
+    b.query("COMMIT")
+    assert show(b, "work_mem") != "5MB"
+    do("CREATE TEMP TABLE t_do AS SELECT 5 AS five;")
+    assert a.query("SELECT five FROM t_do") == [["5"]]
+    a.query("DROP TABLE t_do")
+    b.query("COMMIT")
+    do("LISTEN done;")
+    assert a.query("SELECT pg_listening_channels()") == [["done"]]
+    b.query("NOTIFY done")
+    b.query("COMMIT")
+    assert a.expect("A")
+    a.query("UNLISTEN *")
 
 
 def test_cursor_with_hold(two, login):
@@ -348,6 +453,13 @@ def test_encoding_of_one_client_is_not_the_others(one, login):
         a.send(wire.message("Q", b"SELECT '\xe9'\0"))
         assert a.until("Z")[1][1].endswith(b"\0\0\0\1\xe9")
         assert b.query("SELECT 'é'") == [["é"]]
+
+
+def test_datestyle_in_part_does_not_add_to_anothers(one, login):
+    a, b = login(one, DateStyle="ISO"), login(one)
+    for _ in range(2):
+        b.query("SET DateStyle = 'German, DMY'")
+        assert show(a, "DateStyle") == "ISO, MDY"
 
 
 @pytest.mark.parametrize("encoding, value", [("UTF8", "é世"), ("LATIN1", "é")])

@@ -707,7 +707,7 @@ static void startup(struct out *o, size_t i)
         put(o, "%s", message ? message + 8 : PQerrorMessage(c));
     } else {
         run(o, c, "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings"
-                  " WHERE source IN ('client', 'session') AND name <> 'client_encoding'");
+                  " WHERE source IN ('client', 'session') AND name NOT IN ('client_encoding', 'transaction_isolation')");
         run(o, c, "SHOW client_encoding");
         run(o, c, "SELECT current_user");
     }

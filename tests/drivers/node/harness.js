@@ -81,7 +81,7 @@ async function steps(driver, lines) {
 }
 
 function error(e) {
-  return `!${e.severity || e.severity_local || e.name} ${e.code || ""} ${e.message}` +
+  return `!${e.severity || e.severity_local || e.name} ${e.code || ""} ${String(e.message).replace(/localhost:\d+/, "(its)")}` +
     (e.detail ? ` DETAIL ${e.detail}` : "") + (e.hint ? ` HINT ${e.hint}` : "") +
     (e.position ? ` at ${e.position}` : "");
 }
@@ -110,7 +110,8 @@ const listed = (variable) => new Set((process.env[variable] || "").split("|").fi
 async function main(driver) {
   const only = listed("DRIVERS_ONLY"), skip = listed("DRIVERS_SKIP"), one = process.env.DRIVERS_ONE === "1";
   const common = commonCases().map((c) => ({ ...c, run: () => steps(driver, c.steps) }));
-  for (const { name, two, run } of [...common, ...own]) {
+  const unfit = new Set(driver.unfit || []);
+  for (const { name, two, run } of [...common.filter((c) => !unfit.has(c.name)), ...own]) {
     if ((only.size && !only.has(name)) || skip.has(name) || (one && two)) continue;
     fs.writeSync(1, `> ${name}\n`);
     let result;

@@ -218,6 +218,80 @@ def isolation():
     return out
 
 
+@case("locks of rows", two=True)
+def locks():
+    out = []
+    with Tables():
+        Thing.objects.bulk_create([Thing(name=f"n{i}") for i in range(3)])
+        other = D.open({})
+        with transaction.atomic():
+            out.append(Thing.objects.select_for_update().get(name="n0").name)
+            out.append(D.run(other, "SELECT name FROM t_django_thing ORDER BY name FOR UPDATE SKIP LOCKED"))
+            out.append(failing(D.run, other, "SELECT name FROM t_django_thing FOR UPDATE NOWAIT"))
+        out.append(D.run(other, "SELECT count(*) FROM t_django_thing"))
+        other.close()
+    return out
+
+
+@case("hooks of a commit, and savepoints")
+def hooks():
+    out = []
+    with Tables():
+        with transaction.atomic():
+            transaction.on_commit(lambda: out.append("committed"))
+            Thing.objects.create(name="a")
+            for n in range(3):
+                s = transaction.savepoint()
+                Thing.objects.create(name=f"s{n}")
+                (transaction.savepoint_rollback if n == 1 else transaction.savepoint_commit)(s)
+            out.append("open")
+        try:
+            with transaction.atomic():
+                transaction.on_commit(lambda: out.append("never"))
+                Thing.objects.create(name="a")
+        except DatabaseError as e:
+            out.append(D.error(e))
+        out.append(list(Thing.objects.order_by("name").values_list("name", flat=True)))
+    return out
+
+
+@case("bulk changes, conflicts and expressions")
+def bulk():
+    from django.db.models import Case, F, Value, When
+    from django.db.models.functions import Length, Upper
+    with Tables():
+        Thing.objects.bulk_create([Thing(name=f"n{i}", price=i, data={"k": {"i": i}}) for i in range(300)], batch_size=70)
+        out = [len(Thing.objects.bulk_create([Thing(name="n1"), Thing(name="fresh")], ignore_conflicts=True)), Thing.objects.count()]
+        things = list(Thing.objects.order_by("id")[:5])
+        for t in things:
+            t.price += 1
+        Thing.objects.bulk_update(things, ["price"])
+        out += [str(sum(t.price for t in Thing.objects.order_by("id")[:5])),
+                list(Thing.objects.filter(data__k__i__in=[3, 4]).annotate(u=Upper("name"), n=Length("name")).values_list("u", "n").order_by("u")),
+                Thing.objects.update(price=Case(When(price__gt=100, then=Value(0)), default=F("price") * 2, output_field=models.DecimalField())),
+                str(Thing.objects.aggregate(s=models.Sum("price"), a=models.Avg("price"))),
+                Thing.objects.filter(name__regex=r"^n\d{2}$").delete()[0], Thing.objects.count(),
+                list(Thing.objects.filter(name="n1").union(Thing.objects.filter(name="n2")).values_list("name", flat=True).order_by("name"))]
+    return out
+
+
+@case("copy and notifications by the driver's own connection")
+def raw_connection():
+    import io
+    out = []
+    with Tables():
+        with connection.cursor() as cursor:
+            cursor.copy_expert("COPY t_django_thing (name, data, price) FROM STDIN",
+                               io.StringIO("".join(f"c{i}\t{{}}\t{i}\n" for i in range(1000))))
+            out.append(Thing.objects.count())
+            cursor.execute("LISTEN dj")
+            cursor.execute("NOTIFY dj, 'said'")
+            cursor.execute("SELECT 1")
+            out.append([(n.channel, n.payload) for n in connection.connection.notifies])
+            cursor.execute("UNLISTEN *")
+    return out
+
+
 @case("raw queries and explain")
 def raw():
     with Tables():

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
 
 from harness import case, main
@@ -16,7 +17,7 @@ def tidy(text):
     """Without what changes with the build or the pipe: LOCATION, psql's own prefix."""
     text = re.sub(r"^LOCATION: .*\n?", "", text, flags=re.M)
     text = re.sub(r"connection to server at .*? failed: ", "", text)
-    text = re.sub(r"psql:<stdin>:\d+: ", "", text)
+    text = re.sub(r"psql:\S+?:\d+: ", "", text)
     return text.strip("\n")
 
 
@@ -140,13 +141,43 @@ def databases():
     return script("\\l acme\n\\db\n\\dx\n\\dRp\n")
 
 
-@case("gdesc, gexec, gset, crosstabview, watch")
+@case("gdesc, gexec, gset, crosstabview")
 def gcommands():
     return script("SELECT 1 AS a, 'x'::text AS b, NULL::jsonb AS c \\gdesc\n"
                   "SELECT 'SELECT ' || g FROM generate_series(1, 5) g \\gexec\n"
                   "SELECT 42 AS answer, 'q' AS other \\gset\n\\echo :answer :other\n"
                   "SELECT 'r' || g % 2 AS r, 'c' || g % 3 AS c, g FROM generate_series(1, 6) g \\crosstabview\n"
                   "SELECT 1/0 \\gdesc\nSELECT no_such \\gdesc\nSELECT 'on' \\g\n")
+
+
+@case("watch until an error")
+def watch():
+    text = script("CREATE TEMP SEQUENCE w;\nSELECT 12 / (4 - nextval('w')) \\watch 0.05\nSELECT 'on';\n")
+    return re.sub(r"^.*\(every .*\)\n+", "", text, flags=re.M)
+
+
+@case("copy in binary, to a program, with a query")
+def copy_binary():
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "rows")
+        return script("CREATE TEMP TABLE t_binary (id int, v bytea, t timestamptz);\n"
+                      "INSERT INTO t_binary SELECT g, decode(md5(g::text), 'hex'), to_timestamp(g) FROM generate_series(1, 3000) g;\n"
+                      f"\\copy t_binary TO '{path}' WITH (FORMAT binary)\n\\copy t_binary FROM '{path}' WITH (FORMAT binary)\n"
+                      "SELECT count(*), count(DISTINCT v), max(t) FROM t_binary;\n"
+                      f"\\! head -c 11 '{path}' | od -c | head -1\n"
+                      "\\copy (SELECT id FROM t_binary ORDER BY id LIMIT 2) TO PROGRAM 'cat'\n"
+                      f"\\copy t_binary FROM '{path}' WITH (FORMAT csv)\nSELECT 'on';\n")
+
+
+@case("input from several files")
+def files():
+    with tempfile.TemporaryDirectory() as folder:
+        a, b = os.path.join(folder, "a.sql"), os.path.join(folder, "b.sql")
+        with open(a, "w", encoding="utf-8") as f:
+            f.write(f"CREATE TEMP TABLE t_files (id int);\nINSERT INTO t_files VALUES (1);\n\\i {b}\n")
+        with open(b, "w", encoding="utf-8") as f:
+            f.write("INSERT INTO t_files VALUES (2);\nSELECT count(*) FROM t_files;\n")
+        return [script("", "-f", a, "-f", b), script("", "-1", "-f", a, "-c", "SELECT 1/0", "-f", b)]
 
 
 @case("FETCH_COUNT")

@@ -468,17 +468,19 @@ async def composed():
 
 @case("two-phase commit of the driver")
 async def tpc():
-    c = await connect()
+    name = "psycopg async" if ASYNC else "psycopg"
     out = []
-    for n, end in enumerate((c.tpc_commit, c.tpc_rollback)):
-        x = c.xid(n, "psycopg", "a" if ASYNC else "s")
-        out += [await failing_call(c.tpc_begin, x), await failing(c.execute("SELECT 1")) != "",
-                await failing_call(c.tpc_prepare)]
-        found = [y for y in await settled(c.tpc_recover()) if y.gtrid == "psycopg"]
-        out += [[(y.format_id, y.gtrid, y.bqual) for y in found], await failing_call(end)]
-        await settled(c.rollback())
-        out += [await failing_call(c.tpc_commit, x)]
-    await D.close(c)
+    for n, end in enumerate(("tpc_commit", "tpc_rollback")):
+        c, d = await connect(), await connect()
+        await settled(c.tpc_begin(c.xid(n, name, "b")))
+        await settled(c.execute("SELECT 1"))
+        await settled(c.tpc_prepare())
+        await D.close(c)  # and another program finishes it
+        found = [x for x in await settled(d.tpc_recover()) if x.gtrid == name]
+        await settled(d.rollback())
+        out += [[(x.format_id, x.gtrid, x.bqual) for x in found]]
+        out += [await failing_call(getattr(d, end), found[0]), await failing_call(getattr(d, end), found[0])]
+        await D.close(d)
     return out
 
 

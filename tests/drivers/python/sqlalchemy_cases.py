@@ -229,6 +229,109 @@ def two_phase():
     return out
 
 
+@case("enums, arrays, ranges and documents")
+def kinds():
+    e = engine()
+    meta = sa.MetaData()
+    t = sa.Table("t_sa_kinds", meta, sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+                 sa.Column("state", sa.Enum("on", "off", name="sa_state")), sa.Column("numbers", pg.ARRAY(sa.Numeric, dimensions=2)),
+                 sa.Column("span", pg.INT4RANGE), sa.Column("doc", pg.JSONB), sa.Column("key", pg.UUID), sa.Column("bits", sa.LargeBinary),
+                 sa.Column("twice", sa.Integer, sa.Computed("id * 2")))
+    meta.drop_all(e)
+    meta.create_all(e)
+    with e.begin() as c:
+        out = [c.execute(t.insert().values(state="on", numbers=[[1, 2], [3, 4]], span="[1,5)", doc={"a": {"b": [1]}}, bits=b"\0\xff",
+                                           key="f0000000-0000-4000-8000-00000000000f").returning(t.c.id, t.c.twice)).one()]
+        row = c.execute(sa.select(t).where(t.c.doc["a"]["b"][0].as_integer() == 1)).one()
+        out += [row.state, row.numbers, str(row.span), row.doc, row.key, bytes(row.bits)]
+        c.execute(sa.update(t).values(state="off"))
+        out.append(c.execute(sa.select(t.c.state)).scalar())
+    with e.begin() as c:
+        out.append(failing(c.execute, t.insert().values(state="neither")))
+    meta.drop_all(e)
+    e.dispose()
+    return out
+
+
+@case("upsert, lateral and common table expressions")
+def statements():
+    e = engine()
+    tables(e)
+    out = []
+    with e.begin() as c:
+        for n in range(3):
+            insert = pg.insert(Author.__table__).values([{"name": f"a{i}", "tags": [str(n)]} for i in range(4)])
+            rows_ = c.execute(insert.on_conflict_do_update(index_elements=["name"], set_={"tags": insert.excluded.tags})
+                              .returning(Author.__table__.c.name, Author.__table__.c.tags)).all()
+            out.append(rows_)
+        n = sa.select(sa.literal(1).label("n")).cte(recursive=True, name="numbers")
+        n = n.union_all(sa.select(n.c.n + 1).where(n.c.n < 20))
+        out.append(c.execute(sa.select(sa.func.sum(n.c.n))).scalar())
+        out.append(c.execute(sa.text("SELECT a.name, x.n FROM t_sa_author a, LATERAL (SELECT length(a.name) AS n) x ORDER BY 1 LIMIT 2")).all())
+    Base.metadata.drop_all(e)
+    e.dispose()
+    return out
+
+
+@case("locks of rows", two=True)
+def locks():
+    e = engine()
+    tables(e)
+    with Session(e) as s:
+        s.add_all([Author(name=f"a{i}") for i in range(2)])
+        s.commit()
+    out = []
+    with Session(e) as a, Session(e) as b:
+        a.execute(sa.select(Author).where(Author.name == "a0").with_for_update()).scalar_one()
+        out.append(b.execute(sa.select(Author.name).with_for_update(skip_locked=True)).scalars().all())
+        b.rollback()
+        out.append(failing(b.execute, sa.select(Author.name).with_for_update(nowait=True)))
+        b.rollback()
+        b.execute(sa.text("SET LOCAL lock_timeout = 100"))
+        out.append(failing(b.execute, sa.update(Author).values(tags=["x"])))
+        b.rollback()
+        a.rollback()
+        out.append(b.execute(sa.text("SHOW lock_timeout")).scalar())
+    Base.metadata.drop_all(e)
+    e.dispose()
+    return out
+
+
+@case("connections are checked before they are used")
+def pre_ping():
+    e = engine(pool_pre_ping=True, pool_size=1, max_overflow=0)
+    out = []
+    for n in range(5):
+        with e.connect() as c:
+            out.append(c.execute(sa.text("SELECT :n"), {"n": n}).scalar())
+            c.execute(sa.text("SET work_mem = '9MB'"))
+            c.commit()
+            out.append(c.execute(sa.text("SHOW work_mem")).scalar())
+    e.dispose()
+    return out
+
+
+@case("copy and notifications by the driver's own connection")
+def raw():
+    import io
+    e = engine()
+    c = e.raw_connection()
+    cursor = c.cursor()
+    cursor.execute("CREATE TEMP TABLE t_raw (id int, v text)")
+    cursor.copy_expert("COPY t_raw FROM STDIN", io.StringIO("".join(f"{i}\tv{i}\n" for i in range(2000))))
+    cursor.execute("SELECT count(*), max(v) FROM t_raw")
+    out = [cursor.fetchone()]
+    cursor.execute("LISTEN sa; NOTIFY sa, 'said'")
+    c.commit()
+    cursor.execute("SELECT 1")
+    out.append([(n.channel, n.payload, n.pid == c.driver_connection.info.backend_pid) for n in c.driver_connection.notifies])
+    cursor.execute("UNLISTEN *; DROP TABLE t_raw")
+    c.commit()
+    c.close()
+    e.dispose()
+    return out
+
+
 @case("events that SET at connect")
 def events():
     e = engine(pool_size=1)
