@@ -131,13 +131,13 @@ def test_wrong_keys_cost_the_guesser_and_not_the_gate(one, login, connect):
             n += 8
             cancel_and_leave(one, (n, struct.pack("!I", n * 2654435761 % 2**32)))
             guesses.append(n)
-    before, counted = resident(one), float(one.metrics()["postern_cancels_unknown_total"])
+    counted = float(one.metrics()["postern_cancels_unknown_total"])
     threads = [threading.Thread(target=guess, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
     try:
-        slowest = 0
-        while len(guesses) < 5000:
+        slowest, before = 0, resident(one)
+        while len(guesses) < 12000:
             began = time.monotonic()
             assert c.query("SELECT 'served'") == [["served"]]
             slowest = max(slowest, time.monotonic() - began)
@@ -147,8 +147,9 @@ def test_wrong_keys_cost_the_guesser_and_not_the_gate(one, login, connect):
         for thread in threads:
             thread.join()
     assert slowest < 2 * proc.PATIENCE, "a query waited for the guesses"
-    proc.wait_for("all guesses to be counted", 20, lambda: float(one.metrics()["postern_cancels_unknown_total"]) - counted >= 5000)
-    assert resident(one) - before < 8 * 1024 or sanitized(one)
+    proc.wait_for("all guesses to be counted", 20, lambda: float(one.metrics()["postern_cancels_unknown_total"]) - counted >= 12000)
+    # What many of them at once took stays with the allocator; nothing that grows with their number.
+    assert resident(one) - before < 64 * 1024 or sanitized(one)
 
 
 def test_cancels_that_pile_up_block_neither_logins_nor_queries(make_gate, nodes, login, running):
