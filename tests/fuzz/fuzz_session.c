@@ -414,23 +414,23 @@ static void run_turns(unsigned n)
 
 static void set_up(void)
 {
-    static char folder[] = "/tmp/postern-fuzz-XXXXXX";
+    char credentials[] = "/tmp/postern-fuzz-XXXXXX";
     struct conf_faults faults;
     log_start(); /* before it, lines go to stderr */
-    CHECK(log_configure(LOG_ERROR, LOG_TEXT, "/dev/null") && mkdtemp(folder));
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s/s", folder);
-    char *credentials = mem_format("%s/c", folder);
-    int fd = open(credentials, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    CHECK(log_configure(LOG_ERROR, LOG_TEXT, "/dev/null"));
+    /* An address without a file: nothing is left behind. */
+    snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "postern-fuzz-%d", (int)getpid());
+    int fd = mkostemp(credentials, O_CLOEXEC);
     CHECK(fd >= 0 && write(fd, "\"rw\" \"x\"\n", 9) == 9);
     close(fd);
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     CHECK(listener >= 0 && bind(listener, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(listener, 64) == 0);
     conf_faults_init(&faults);
-    char *text = mem_format("[listener main]\ntls = off\naddress = %s\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\ncredentials = %s\n"
+    char *text = mem_format("[listener main]\ntls = off\naddress = /tmp\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\ncredentials = %s\n"
                             "[tenant acme]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\n"
                             "[database app]\ncluster = main\nshards = 1\npool_size = 2\nprepared_statements = 10\n"
                             "[database own]\ncluster = main\nshards = 1\npool_size = 2\npool_mode = session\n",
-                            folder, credentials);
+                            credentials);
     struct conf *conf = conf_load_text("fuzz.ini", text_of(text), &faults);
     generation = faults.count ? NULL : generation_load(conf, &faults);
     if (!generation)
@@ -440,7 +440,6 @@ static void set_up(void)
     conf_faults_free(&faults);
     mem_free(text);
     unlink(credentials);
-    mem_free(credentials);
     limits = limiter_shared_new();
     audit = audit_new("fuzz");
     loop = loop_new();
