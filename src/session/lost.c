@@ -164,7 +164,9 @@ void relay_lost(struct session *s, enum reason why)
     b->doomed = true;
     bool cut = b->body_left && !b->body_hidden;
     struct wire_fault f = fault_of(s, why, fate_of(s));
-    if (cut || !s->is_transaction_mode || s->pins) {
+    /* A SET that was told to be done and not asked for yet went with the connection. */
+    bool forgets = s->unsettled && variables_must_ask(s);
+    if (cut || !s->is_transaction_mode || s->pins || forgets) {
         f.severity = "FATAL";
         if (s->lost && (!s->is_transaction_mode || f.why != REASON_COMMIT_LOST))
             f.hint = s->lost->hint[0] ? s->lost->hint : NULL; /* to the letter what a client without a gateway reads */

@@ -21,7 +21,7 @@ def wide(module_gate):
                         "tenant acme": {"databases": "wide, wide_session"},
                         "database acme": None, "database acme_session": None, "database acme_pool1": None,
                         "database wide": {**many, "pool_mode": "transaction"},
-                        "database wide_session": {**many, "pool_mode": "session"}})
+                        "database wide_session": {**many, "pool_mode": "session", "session_reuse": "on"}})
 
 
 class Crowd:
