@@ -177,7 +177,7 @@ def test_cancels_that_pile_up_block_neither_logins_nor_queries(make_gate, nodes,
 
 # ---- clients that go away ----
 
-def test_backend_that_does_not_come_to_rest_is_closed_in_time(make_gate, nodes, login, running):
+def test_backend_that_does_not_come_to_rest_is_closed_in_time(make_gate, nodes, login, running, stand):
     """Its node is frozen: neither the cancel nor the end of the query arrives."""
     gate = make_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1, "cancel_timeout": "1s"},
                       **own_cluster(nodes)})
@@ -189,6 +189,8 @@ def test_backend_that_does_not_come_to_rest_is_closed_in_time(make_gate, nodes, 
     c.close()
     assert login(gate).query("SELECT 'another connection'") == [["another connection"]]
     node.thaw()
+    # The server was never told: it would go on sleeping under the tests that follow.
+    stand.postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%AS never_ends'")
 
 
 # ---- who may cause what ----
