@@ -140,6 +140,7 @@ struct session {
     uint8_t state;            /* enum session_state */
     uint8_t frame_mode;       /* what happens to frame_left */
     bool is_transaction_mode;
+    bool settings_told;       /* what may have set variables is over, and they are still to be asked for */
     bool strange_numbers;     /* what currval() says on this connection may be another session's */
     bool draws_numbers;       /* the present transaction has drawn from a sequence */
     bool reads_numbers;       /* ... has asked for what an earlier one drew */

@@ -119,8 +119,8 @@ static bool answer_owed(struct session *s, const struct wire_fault *f)
     bool told = false, failed = q->skipping;
     for (uint32_t i = 0; i < q->count; i++) {
         const struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
-        if (o->kind == OWED_QUERY && (o->flags & OWED_HIDDEN))
-            continue; /* a question of our own: nobody waits for its answer */
+        if (o->flags & OWED_HIDDEN)
+            continue; /* our own: nobody waits for its answer, and what the client waits for is behind it */
         if (failed && o->kind != OWED_SYNC)
             continue;
         if (o->kind == OWED_QUERY || o->kind == OWED_FUNCTION) {
@@ -165,8 +165,7 @@ void relay_lost(struct session *s, enum reason why)
     bool cut = b->body_left && !b->body_hidden;
     struct wire_fault f = fault_of(s, why, fate_of(s));
     /* A SET that was told to be done and not asked for yet went with the connection. */
-    bool forgets = s->unsettled && variables_must_ask(s);
-    if (cut || !s->is_transaction_mode || s->pins || forgets) {
+    if (cut || !s->is_transaction_mode || s->pins || s->settings_told) {
         f.severity = "FATAL";
         if (s->lost && (!s->is_transaction_mode || f.why != REASON_COMMIT_LOST))
             f.hint = s->lost->hint[0] ? s->lost->hint : NULL; /* to the letter what a client without a gateway reads */
@@ -192,6 +191,7 @@ void relay_lost(struct session *s, enum reason why)
     limit_ask_cancel(&s->limit);
     timer_stop(&s->timer);
     s->suspects = 0;
+    s->settings_told = false;
     s->draws_numbers = s->reads_numbers = s->keeps_numbers = false;
     s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->parsed_unnamed = s->reads_otherwise = s->forgets = s->forgets_now = s->executes = false;
     learn_forget(s);

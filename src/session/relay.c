@@ -294,6 +294,7 @@ void relay_settle(struct session *s)
         return;
     s->resets = s->resets_now = s->settles_first = s->reads_otherwise = false;
     s->suspects = 0;
+    s->settings_told = false;
     s->bound = 0;
     touched_free(&s->touched);
     if (keep) {

@@ -348,8 +348,10 @@ static enum take take_message(struct walk *w, char type, size_t size)
         wire_set_u32(w->at + w->p + WIRE_HEADER, reply_sender(w->s, wire_u32(body.at)));
     else if (type == 'C')
         look_at_tag(w, body);
-    else if (type == 'Z')
+    else if (type == 'Z') {
         w->s->unsettled = true;
+        w->s->settings_told = w->s->settings_told || (w->s->touched && body.at[0] == 'I');
+    }
     return v == REPLY_HIDE ? TAKE_HIDE : TAKE_PASS;
 }
 

@@ -317,6 +317,7 @@ static void make_statement(struct client *c, struct statement *st)
     } else if (kind < 97) {
         snprintf(st->sql, SQL, "DO $$ BEGIN RAISE NOTICE '%s; SET x = LISTEN'; END $$", tag);
         strcpy(st->tag, "DO");
+        c->set_in = c->scripts; /* it sets nothing, but the gate cannot know before it has asked */
     } else {
         snprintf(st->sql, SQL, "INSERT INTO torture_log VALUES (%d, '%s')", c->id, tag);
         strcpy(st->tag, "INSERT 0 1");

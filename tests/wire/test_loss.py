@@ -290,3 +290,17 @@ def test_what_may_have_run_is_never_run_again(make_gate, nodes, login, stand, ta
     node.kill()
     said(c.until("Z"), "08007", UNKNOWN)
     assert c.query(f"SELECT count(*) FROM {table}") == [["1"]]
+
+
+def test_loss_at_a_deallocate_is_told_once(make_gate, nodes, login):
+    """What the gate sends of its own beside it is owed to nobody."""
+    gate = make_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}, **own_cluster(nodes)})
+    c = login(gate)
+    node = next(n for n in nodes if n.carries(int(c.query("SELECT inet_client_port()")[0][0])))
+    c.ask(wire.parse("SELECT 1", "s1"), wire.sync())
+    node.freeze()
+    c.send(wire.query("DEALLOCATE s1"), wire.query("SELECT 'behind it'"))
+    node.kill()
+    for _ in range(2):
+        assert wire.kinds(c.until("Z")) == "EZ"
+    assert c.query("SELECT 'and on'") == [["and on"]]
