@@ -87,7 +87,7 @@ static bool on_error(struct client *c, const char *body, size_t len)
     statistics.errors++;
     if (strcmp(severity, "FATAL") == 0) {
         /* Lost with what it was about to tell of the variables: going on would be a lie. */
-        bool asked = c->set_in > 0 && c->scripts - c->set_in <= 1; /* perhaps before a transaction that came with it */
+        bool asked = c->set_in > 0 && c->scripts - c->set_in <= 8; /* in the last transaction, perhaps, which may have been rolled back */
         bool may = options.chaos && is_loss(sqlstate) && (c->login->session || c->has_pinned || s->pins || asked);
         if (!may) {
             fail(c, "FATAL %s %s", sqlstate, text);
