@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <openssl/err.h>
+#include <openssl/x509v3.h>
 
 #include "base/mem.h"
 
@@ -101,6 +102,21 @@ static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_l
     return SSL_TLSEXT_ERR_OK;
 }
 
+/* OpenSSL works out a certificate's extensions when they are first looked at: here, so that no
+ * two workers do it at once on one that they share. */
+static bool load_authorities(SSL_CTX *ctx, const char *file)
+{
+    if (SSL_CTX_load_verify_locations(ctx, file, NULL) != 1)
+        return false;
+    STACK_OF(X509_OBJECT) *all = X509_STORE_get0_objects(SSL_CTX_get_cert_store(ctx));
+    for (int i = 0; i < sk_X509_OBJECT_num(all); i++) {
+        X509 *cert = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(all, i));
+        if (cert)
+            (void)X509_check_purpose(cert, -1, 0);
+    }
+    return true;
+}
+
 static bool configure_server(SSL_CTX *ctx, const struct tls_server_options *o, char *error,
                              size_t size)
 {
@@ -113,7 +129,7 @@ static bool configure_server(SSL_CTX *ctx, const struct tls_server_options *o, c
             return false;
     if (o->client_ca[0]) {
         STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(o->client_ca);
-        if (!names || SSL_CTX_load_verify_locations(ctx, o->client_ca, NULL) != 1) {
+        if (!names || !load_authorities(ctx, o->client_ca)) {
             sk_X509_NAME_pop_free(names, X509_NAME_free);
             return failed(o->client_ca, "cannot be used as authorities", error, size);
         }
@@ -144,7 +160,7 @@ static bool configure_client(SSL_CTX *ctx, const struct tls_client_options *o, c
                              size_t size)
 {
     if (o->ca[0]) {
-        if (SSL_CTX_load_verify_locations(ctx, o->ca, NULL) != 1)
+        if (!load_authorities(ctx, o->ca))
             return failed(o->ca, "cannot be used as authorities", error, size);
     } else if (o->verify && SSL_CTX_set_default_verify_paths(ctx) != 1) {
         return failed("system authorities", "cannot be read", error, size);
