@@ -244,3 +244,16 @@ def exit_on_signals():
 
 
 atexit.register(stop_everything)
+
+
+def resident(pid):
+    """KiB of memory."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
+
+
+def is_sanitized(pid):
+    """Whether a process carries a sanitizer, which has memory of its own."""
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as f:
+        maps = f.read()
+    return "libasan" in maps or "libtsan" in maps

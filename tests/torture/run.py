@@ -56,12 +56,6 @@ def prepare(stand):
                            tenant, f"{tenant}_rw")
 
 
-def resident(pid):
-    """KiB of memory."""
-    with open(f"/proc/{pid}/status", encoding="ascii") as f:
-        return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1))
-
-
 class Chaos:
     """Takes connections, nodes and settings away while the clients run."""
 
@@ -208,7 +202,7 @@ def torment(stand, gate, build, *, clients=64, seconds=20, seed=1, quiet=False, 
 
     def watch():
         gate.process.need_alive()
-        memory.append((time.monotonic() - began, resident(gate.pid)))
+        memory.append((time.monotonic() - began, proc.resident(gate.pid)))
 
     more = ["--stuck", str(stuck)] + ([] if quiet else ["--chaos"])
     argv = arguments(stand, build, gate.port(), clients=clients, seconds=seconds, seed=seed,

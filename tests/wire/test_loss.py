@@ -97,10 +97,8 @@ COMMITS = {
 }
 
 
-@pytest.mark.parametrize("form", COMMITS)
-def test_loss_in_commit_says_that_the_outcome_is_unknown(make_gate, nodes, login, sleepy, asleep, form):
-    gate = make_gate(own_cluster(nodes))
-    c = login(gate)
+def lose_in_commit(c, nodes, sleepy, asleep, form):
+    """The nodes die while the server sleeps at the end of the transaction."""
     within, make = COMMITS[form]
     if within:
         c.query("BEGIN")
@@ -109,6 +107,13 @@ def test_loss_in_commit_says_that_the_outcome_is_unknown(make_gate, nodes, login
     asleep()
     for node in nodes:
         node.kill()
+
+
+@pytest.mark.parametrize("form", COMMITS)
+def test_loss_in_commit_says_that_the_outcome_is_unknown(make_gate, nodes, login, sleepy, asleep, form):
+    gate = make_gate(own_cluster(nodes))
+    c = login(gate)
+    lose_in_commit(c, nodes, sleepy, asleep, form)
     messages = c.until("Z")
     said(messages, "08007", UNKNOWN)
     assert c.status == "I"
@@ -118,14 +123,7 @@ def test_loss_in_commit_says_that_the_outcome_is_unknown(make_gate, nodes, login
 def test_loss_in_commit_in_session_mode(make_gate, nodes, login, sleepy, asleep, form):
     gate = make_gate(own_cluster(nodes))
     c = login(gate, "acme_session")
-    within, make = COMMITS[form]
-    if within:
-        c.query("BEGIN")
-        c.query(insert(sleepy))
-    c.send(*make(sleepy))
-    asleep()
-    for node in nodes:
-        node.kill()
+    lose_in_commit(c, nodes, sleepy, asleep, form)
     fields = wire.errors(c.until("E"))[0]
     assert fields["S"] == "FATAL" and UNKNOWN in fields["H"]
     assert fields["C"] == ("08006" if form == "extended" else "08007"), "an extended COMMIT is not recognised there"

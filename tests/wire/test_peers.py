@@ -18,17 +18,6 @@ def one(module_gate):
                         "database acme": {"pool_size": 1, "prepared_statements": 50}})
 
 
-def resident(gate):
-    with open(f"/proc/{gate.pid}/status", encoding="ascii") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
-
-
-def sanitized(gate):
-    with open(f"/proc/{gate.pid}/maps", encoding="utf-8") as f:
-        maps = f.read()
-    return "libasan" in maps or "libtsan" in maps
-
-
 # ---- session state ----
 
 @pytest.mark.parametrize("how", ["SELECT pg_catalog.set_config('search_path', '', false)",
@@ -97,9 +86,9 @@ def test_statements_that_come_and_go_leave_no_memory_behind(one, login):
                               + wire.one(f"SELECT {n}, 'unnamed {tag}{'x' * 300}'") for n in range(at, at + 200)), wire.sync())
             assert not wire.errors(c.until("Z"))
     many(4000, "warm")
-    warm = resident(one)
+    warm = proc.resident(one.pid)
     many(20000, "more")
-    assert resident(one) - warm < 8 * 1024 or sanitized(one), f"{warm} to {resident(one)} kB"
+    assert proc.resident(one.pid) - warm < 8 * 1024 or proc.is_sanitized(one.pid), f"{warm} to {proc.resident(one.pid)} kB"
 
 
 # ---- cancels ----
@@ -136,7 +125,7 @@ def test_wrong_keys_cost_the_guesser_and_not_the_gate(one, login, connect):
     for thread in threads:
         thread.start()
     try:
-        slowest, before = 0, resident(one)
+        slowest, before = 0, proc.resident(one.pid)
         while len(guesses) < 12000:
             began = time.monotonic()
             assert c.query("SELECT 'served'") == [["served"]]
@@ -149,7 +138,7 @@ def test_wrong_keys_cost_the_guesser_and_not_the_gate(one, login, connect):
     assert slowest < 2 * proc.PATIENCE, "a query waited for the guesses"
     proc.wait_for("all guesses to be counted", 20, lambda: float(one.metrics()["postern_cancels_unknown_total"]) - counted >= 12000)
     # What many of them at once took stays with the allocator; nothing that grows with their number.
-    assert resident(one) - before < 64 * 1024 or sanitized(one)
+    assert proc.resident(one.pid) - before < 64 * 1024 or proc.is_sanitized(one.pid)
 
 
 def test_cancels_that_pile_up_block_neither_logins_nor_queries(make_gate, nodes, login, running):

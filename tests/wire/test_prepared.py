@@ -3,7 +3,7 @@ connection changes."""
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from stand import wire
+from stand import proc, wire
 
 
 @pytest.fixture(scope="module")
@@ -380,17 +380,6 @@ def test_deallocate_all_in_the_middle_of_a_batch(gate, login, database):
     assert run(c, "s") == [["new"]]
 
 
-def resident(gate):
-    with open(f"/proc/{gate.process.pid}/status", encoding="ascii") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
-
-
-def is_sanitized(gate):
-    with open(f"/proc/{gate.process.pid}/maps", encoding="utf-8") as f:
-        maps = f.read()
-    return "libasan" in maps or "libtsan" in maps
-
-
 def prepare_many(c, count, text):
     for first in range(0, count, 500):
         c.send_and_read(*(wire.parse(f"SELECT {n}, {text}", f"s{n}") for n in range(first, first + 500)), wire.sync())
@@ -408,10 +397,10 @@ def test_thousands_of_statements_in_bounded_memory_pgdog_1311(make_gate, login):
         assert int(c.query("SELECT count(*) FROM pg_prepared_statements")[0][0]) < 1100
         if turn == 1:
             c.query("DEALLOCATE ALL")
-        sizes.append(resident(gate))
+        sizes.append(proc.resident(gate.pid))
         c.send(wire.terminate())
         assert c.is_closed()
-    if is_sanitized(gate):  # freed memory is kept for a while: its size says nothing
+    if proc.is_sanitized(gate.pid):  # freed memory is kept for a while: its size says nothing
         return
     # About 1 kB each while there is one who may use them, and not twice over.
     assert sizes[0] < 64 * 1024 and sizes[2] < sizes[0] * 1.25
@@ -436,8 +425,8 @@ def test_large_texts_are_not_kept_for_nobody(make_gate, login):
     c, sizes = login(gate), []
     for n in range(40):
         ok(c.ask(wire.parse(f"SELECT length('{n % 10}{'y' * 2000000}')", f"s{n}"), wire.close("S", f"s{n}"), wire.sync()))
-        sizes.append(resident(gate))
-    assert is_sanitized(gate) or max(sizes) < 64 * 1024
+        sizes.append(proc.resident(gate.pid))
+    assert proc.is_sanitized(gate.pid) or max(sizes) < 64 * 1024
 
 
 # ---- names ----
