@@ -246,14 +246,14 @@ def exit_on_signals():
 atexit.register(stop_everything)
 
 
-def resident(pid):
-    """KiB of memory."""
+def resident(pid, field="VmRSS"):
+    """KiB of memory: now, or VmHWM, at most so far."""
     with open(f"/proc/{pid}/status", encoding="ascii") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
+        return next(int(line.split()[1]) for line in f if line.startswith(field))
 
 
 def is_sanitized(pid):
-    """Whether a process carries a sanitizer, which has memory of its own."""
+    """Sanitizers keep freed memory for a while: the size of a process with one says nothing."""
     with open(f"/proc/{pid}/maps", encoding="utf-8") as f:
         maps = f.read()
     return "libasan" in maps or "libtsan" in maps

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from stand import wire
+from stand import proc, wire
 
 
 def data(text):
@@ -159,18 +159,10 @@ def test_slow_reader_does_not_make_the_gate_hold_everything(gate, login, stand):
     other = login(gate)
     for n in range(50):
         assert other.query(f"SELECT {n}") == [[str(n)]]
-    with open(f"/proc/{gate.pid}/status", encoding="ascii") as f:
-        size = next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
-    assert size < 150 * 1024 or _sanitized(gate), f"{size} kB"
+    size = proc.resident(gate.pid)
+    assert size < 150 * 1024 or proc.is_sanitized(gate.pid), f"{size} kB"
     total = sum(len(body) for kind, body in c.until("Z") if kind == "d")
     assert total == 20000 * 10001
-
-
-def _sanitized(gate):
-    """Sanitizers keep freed memory for a while: their size says nothing."""
-    with open(f"/proc/{gate.pid}/maps", encoding="utf-8") as f:
-        maps = f.read()
-    return "libasan" in maps or "libtsan" in maps
 
 
 @pytest.mark.parametrize("kind", "dcf")

@@ -24,23 +24,17 @@ class Peak:
     def __init__(self, gate):
         self.gate = gate
 
-    def _field(self, name):
-        with open(f"/proc/{self.gate.pid}/status", encoding="ascii") as f:
-            return next(int(line.split()[1]) for line in f if line.startswith(name)) * 1024
-
     def __enter__(self):
         with open(f"/proc/{self.gate.pid}/clear_refs", "w", encoding="ascii") as f:
             f.write("5")
-        self.before = self._field("VmRSS")
+        self.before = proc.resident(self.gate.pid)
         return self
 
     def __exit__(self, kind, *_):
         if kind is None:
-            grown = self._field("VmHWM") - self.before
+            grown = 1024 * (proc.resident(self.gate.pid, "VmHWM") - self.before)
             print(f"grew by {grown / MB:.1f} MB")
-            with open(f"/proc/{self.gate.pid}/maps", encoding="utf-8") as f:
-                maps = f.read()
-            if "libasan" not in maps and "libtsan" not in maps:
+            if not proc.is_sanitized(self.gate.pid):
                 assert grown < ROOM, f"{grown / MB:.1f} MB"
 
 
