@@ -42,7 +42,6 @@ struct greeting {
     unsigned move_to;
     bool refused; /* the answer to a failed proof waits for its time */
     const char *refusal; /* kept from the client, for the audit trail */
-    bool learning;       /* a backend is lent to learn the welcome */
     struct buf welcome;  /* ParameterStatus messages being gathered */
 };
 
@@ -66,6 +65,10 @@ void greet_welcome(struct session *s);
 void admit_limited(struct session *s, enum limit_verdict v, uint64_t retry_after);
 void admit_lent(struct session *s, struct backend *b);
 void admit_refused(struct session *s, enum reason why, const struct server_error *error);
+/* While it waits to learn its welcome: another login has learned one. */
+void admit_learned(struct session *s);
+/* login_timeout is over. The client is told what its login waits for, which may be itself. */
+void admit_timed_out(struct session *s);
 /* The login fails with a uniform text; `kept` says why, for us. */
 void greet_deny(struct session *s, enum reason why, const char *kept);
 

@@ -128,7 +128,8 @@ void session_arrive(struct home *home, struct session *s)
 {
     join_home(home, s);
     stream_attach(&s->client, home->loop);
-    timer_start(&s->timer, home->generation->conf->postern.login_timeout);
+    uint64_t end = s->born + home->generation->conf->postern.login_timeout, now = loop_now(home->loop);
+    timer_start(&s->timer, end > now ? end - now : 0);
     greet_arrived(s);
 }
 
@@ -268,7 +269,7 @@ static bool is_streaming(const struct session *s)
 /* It keeps its backend for a currval() that may not come, and others wait. */
 static bool is_in_the_way(const struct session *s)
 {
-    return s->keeps_numbers && !s->pins && s->pool && !list_is_empty(&s->pool->waiting) && is_between_transactions(s);
+    return s->keeps_numbers && !s->pins && s->pool && pool_is_wanted(s->pool) && is_between_transactions(s);
 }
 
 static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
