@@ -62,6 +62,9 @@ void stream_start_tls(struct stream *s, struct tls_context *ctx, bool is_client,
 /* Closes; safe at any time and twice. Tries once to write what is gathered, and, with TLS, to
  * say goodbye. */
 void stream_close(struct stream *s);
+/* Closes all but the socket of an open stream: it is shut down for writing and the caller's to
+ * close, which is told when the peer ends too. -1: it is not open, or broken; nothing is done. */
+int stream_leave(struct stream *s) MUST_USE;
 /* Off one loop and onto another, gathered and held output included. */
 void stream_detach(struct stream *s);
 void stream_attach(struct stream *s, struct loop *loop);

@@ -107,9 +107,10 @@ enum { BACKEND_INPUT_MAX = 4 << 20 };
 const struct stream_ops *backend_stream_ops(void);
 /* The table of allowed moves is checked here; lists follow in the pool. */
 void backend_become(struct backend *b, enum backend_state next);
-/* Closes the connection, says goodbye when it can, and buries the object. Its pool must have
- * let go of it (pool.c calls this). */
-void backend_close(struct backend *b);
+/* Closes the connection, says goodbye when it can, and buries the object. Its pool must have let go
+ * of it. With `keeps_socket`, the socket is shut down for writing and returned, so that the server's
+ * end can be waited for; -1: there is nothing to wait for. */
+int backend_close(struct backend *b, bool keeps_socket);
 /* The server has reported a parameter: the body of a ParameterStatus, in place of the one before.
  * False when it is none, or too much. */
 bool backend_parameter(struct backend *b, struct text body);

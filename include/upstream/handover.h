@@ -19,6 +19,8 @@ bool handover_want(struct pool *p, const struct pool_ask *ask);
 void handover_settle(struct pool *p);
 /* The slot of a connection that was closed: to who waits for one, or back. */
 void handover_return_slot(struct pool *p);
+/* To a worker whose want was claimed. */
+void handover_send_slot(struct pool *p, unsigned to);
 /* A clean connection that is in no list, and the ask here that would get it (or NULL): true when
  * a session of another shard comes first, and has been sent it. */
 bool handover_give(struct backend *b, const struct pool_ask *taker);

@@ -94,6 +94,7 @@ struct pools {
     struct varsets varsets;
     struct timer tick;
     struct pools_sharing sharing;
+    struct list farewells; /* connections that the server has not closed yet */
     struct list leaving; /* letters with connections: they go when the turn is over */
     struct turn_end departure;
     unsigned worker, worker_count;
@@ -116,7 +117,7 @@ struct pool {
     uint64_t retry_at, backoff;
     uint64_t compared_at;  /* when the waits of other shards were last looked at */
     bool wants;            /* a want of ours is published, or claimed and a slot on its way */
-    uint32_t sessions;
+    uint32_t sessions, farewells;
     bool reads_sequences; /* its programs use currval() or lastval() behind the transaction that draws */
     uint64_t waited_us, lent; /* for SHOW POOLS */
 };
@@ -173,8 +174,6 @@ void pool_offer(struct backend *b);
 void pool_discard(struct backend *b);
 /* Do the two lead to different databases, or in different ways? NULL leads nowhere. */
 bool pool_is_elsewhere(const struct conf_database *a, const struct conf_database *b);
-/* One that is in no list: its slot stays with the caller. */
-void pool_close(struct backend *b);
 /* Connections of this shard. */
 uint32_t pool_total(const struct pool *p);
 /* All that asked at asked_before or earlier: they learn at once what waiting would not mend. */

@@ -126,9 +126,10 @@ static void release(struct funeral *f)
     mem_free(b);
 }
 
-void backend_close(struct backend *b)
+int backend_close(struct backend *b, bool keeps_socket)
 {
-    CHECK(b->state == BACKEND_CLOSED && !list_is_linked(&b->in_pool));
+    CHECK(!list_is_linked(&b->in_pool));
+    backend_become(b, BACKEND_CLOSED);
     login_abort(b);
     recycle_abort(b);
     cancel_forget(b);
@@ -138,6 +139,7 @@ void backend_close(struct backend *b)
         stream_put(&b->stream, "X\0\0\0\4", 5);
         stream_flush(&b->stream);
     }
+    int fd = keeps_socket ? stream_leave(&b->stream) : -1;
     stream_close(&b->stream);
     inflight_free(&b->owed, NULL, NULL);
     prepared_free(&b->prepared);
@@ -156,6 +158,7 @@ void backend_close(struct backend *b)
         b->node = NULL;
     }
     loop_bury(b->stream.loop, &b->funeral, release);
+    return fd;
 }
 
 /* ---- tasks ---- */

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "upstream/farewell.h"
 #include "upstream/opening.h"
 #include "upstream/recycle.h"
 
@@ -30,7 +31,7 @@ static void discard(struct mail *m)
 {
     struct pool_letter *l = CONTAINER_OF(m, struct pool_letter, mail);
     if (l->backend)
-        pool_close(l->backend);
+        (void)backend_close(l->backend, false);
     letter_free(l);
 }
 
@@ -157,6 +158,11 @@ static bool is_wanted(const struct pool *p)
     return p->row && shared_pool_is_wanted(p->shared, p->wants);
 }
 
+void handover_send_slot(struct pool *p, unsigned to)
+{
+    post(p->home, letter_new(p, to, LETTER_SLOT));
+}
+
 void handover_return_slot(struct pool *p)
 {
     struct shared_pool *s = p->shared;
@@ -167,7 +173,7 @@ void handover_return_slot(struct pool *p)
         bool is_surplus = shared_pool_slots(s) > size;
         int to = is_wanted(p) && !is_surplus ? shared_pool_claim(s, p->home->worker, before) : -1;
         if (to >= 0) {
-            post(p->home, letter_new(p, (unsigned)to, LETTER_SLOT));
+            handover_send_slot(p, (unsigned)to);
             return;
         }
         shared_pool_return_slot(s);
@@ -179,12 +185,11 @@ void handover_return_slot(struct pool *p)
 static void send_to(struct pool *p, struct backend *b, unsigned to)
 {
     struct pools *ps = p->home;
-    struct pool_letter *l = letter_new(p, to, LETTER_SLOT);
     if (b->startup) { /* its own startup parameters would hardly suit who waits there */
-        pool_close(b);
-        post(ps, l);
+        farewell_start(b, (int)to);
         return;
     }
+    struct pool_letter *l = letter_new(p, to, LETTER_SLOT);
     backend_depart(b);
     l->backend = b;
     l->access = access_ref(ps->access);

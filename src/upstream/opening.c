@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "upstream/farewell.h"
 #include "upstream/handover.h"
 #include "upstream/login.h"
 
@@ -146,8 +147,7 @@ static void opened(struct backend *b, enum reason why, const struct server_error
     struct varset *startup = varset_ref(b->startup);
     list_remove(&p->opening, &b->in_pool);
     opening_end(b);
-    pool_close(b);
-    handover_return_slot(p);
+    farewell_start(b, FAREWELL_BACK);
     opening_failed(p, startup, why, error ? &said : NULL);
     varset_drop(&startup);
 }
@@ -186,8 +186,7 @@ static bool open_one(struct pool *p, struct varset *startup)
         return true;
     }
     opening_end(b);
-    pool_close(b);
-    handover_return_slot(p);
+    farewell_start(b, FAREWELL_BACK);
     opening_failed(p, startup, why_none(p), NULL);
     return false;
 }
@@ -241,18 +240,18 @@ bool opening_is_slow(const struct pool *p, const struct pool_ask *ask)
     return opening > 0 && opening == shared_pool_slots(p->shared);
 }
 
-/* A slot for this ask: a free one, or that of an idle connection that nobody of those who wait can
- * use, or what another shard had free. */
+/* A slot for this ask now? Else an idle connection that nobody of those who wait can use makes way, or
+ * another shard gives one, in a moment. */
 static bool has_slot(struct pool *p, const struct pool_ask *ask)
 {
     if (shared_pool_take_slot(p->shared, p->row->pool_size))
         return true;
-    if (list_is_empty(&p->idle))
+    if (list_is_empty(&p->idle) || p->farewells > 0)
         return handover_want(p, ask);
     struct backend *oldest = LIST_LAST(&p->idle, struct backend, in_pool);
     list_remove(&p->idle, &oldest->in_pool);
-    pool_close(oldest);
-    return true;
+    farewell_start(oldest, FAREWELL_BACK);
+    return shared_pool_take_slot(p->shared, p->row->pool_size);
 }
 
 void opening_more(struct pool *p)

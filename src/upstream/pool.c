@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "pg/wire.h"
+#include "upstream/farewell.h"
 #include "upstream/handover.h"
 #include "upstream/opening.h"
 #include "upstream/recycle.h"
@@ -76,9 +77,10 @@ static void maintain(struct pool *p, uint64_t now)
         if (!useless && !shared_pool_return_surplus(p->shared, stale ? row->pool_min : row->pool_size))
             continue;
         list_remove(&p->idle, &b->in_pool);
-        pool_close(b);
         if (useless)
-            handover_return_slot(p);
+            farewell_start(b, FAREWELL_BACK);
+        else
+            (void)backend_close(b, false);
     }
     if (row && p->sessions > 0)
         opening_more(p);
@@ -94,7 +96,8 @@ static void on_tick(struct timer *t)
         all[n++] = p;
     for (size_t k = 0; k < n; k++) {
         maintain(all[k], now);
-        if (all[k]->sessions == 0 && pool_total(all[k]) == 0 && !all[k]->wants)
+        if (all[k]->sessions == 0 && pool_total(all[k]) == 0 && !all[k]->wants &&
+            all[k]->farewells == 0)
             pool_free(all[k]);
     }
     mem_free(all);
@@ -112,6 +115,7 @@ struct pools *pools_new(struct loop *loop, struct counters *counters, const stru
     p->worker_count = worker_count;
     statements_init(&p->statements);
     list_init(&p->cancels);
+    list_init(&p->farewells);
     handover_start(p);
     timer_init(&p->tick, loop, on_tick);
     timer_start(&p->tick, TICK);
@@ -124,6 +128,7 @@ void pools_free(struct pools *ps)
         return;
     timer_stop(&ps->tick);
     handover_stop(ps);
+    farewell_stop(ps);
     for (;;) {
         size_t i = 0;
         struct pool *p = map_each(&ps->pools, &i);
@@ -408,12 +413,11 @@ static bool stays(struct backend *b)
     struct pool *p = b->pool;
     bool old = p->row && p->row->lifetime && loop_now(p->home->loop) - b->born > p->row->lifetime;
     if (!p->row || b->doomed || old || atomic_load(&b->node->health) == NODE_DRAINING) {
-        pool_close(b);
-        handover_return_slot(p);
+        farewell_start(b, FAREWELL_BACK);
         return false;
     }
     if (shared_pool_return_surplus(p->shared, p->row->pool_size)) { /* a reload has made it smaller */
-        pool_close(b);
+        (void)backend_close(b, false);
         return false;
     }
     return true;
@@ -489,12 +493,6 @@ void pool_return(struct pool *p, struct backend **lent)
     recycle_start(b);
 }
 
-void pool_close(struct backend *b)
-{
-    backend_become(b, BACKEND_CLOSED);
-    backend_close(b);
-}
-
 void pool_discard(struct backend *b)
 {
     struct pool *p = b->pool;
@@ -503,8 +501,7 @@ void pool_discard(struct backend *b)
     if (in == &p->opening)
         opening_end(b);
     list_remove(in, &b->in_pool);
-    pool_close(b);
-    handover_return_slot(p);
+    farewell_start(b, FAREWELL_BACK);
     opening_more(p);
 }
 
