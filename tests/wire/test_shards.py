@@ -99,7 +99,6 @@ def test_nobody_waits_while_the_pool_has_room(make_gate, login, stand, console, 
     reach their limit; as many hold one at a time as the pool has. Whoever takes a permit gets one."""
     size, seconds = 10, 12
     gate = make(make_gate, workers, size, wait_limit="2s")
-    clients = [login(gate) for _ in range(3 * size)]
     permits, over, wrong = threading.Semaphore(size), threading.Event(), []
 
     def work(n, c):
@@ -123,6 +122,7 @@ def test_nobody_waits_while_the_pool_has_room(make_gate, login, stand, console, 
             wrong.append((n, e))
 
     with Watch(stand) as watch:
+        clients = [login(gate) for _ in range(3 * size)]
         threads = [threading.Thread(target=work, args=(n, c)) for n, c in enumerate(clients)]
         for t in threads:
             t.start()
@@ -224,8 +224,8 @@ def test_what_moves_is_as_new(make_gate, login):
 
 def test_reload_changes_size_and_shards(make_gate, login, stand, console):
     gate = make(make_gate, 2, 2, wait_limit="20s")
-    clients = [login(gate) for _ in range(6)]
     with Watch(stand) as watch:
+        clients = [login(gate) for _ in range(6)]
         for c in clients[:2]:
             c.query("BEGIN")
         for c in clients[2:]:
@@ -239,8 +239,7 @@ def test_reload_changes_size_and_shards(make_gate, login, stand, console):
             c.query("COMMIT")
         admin = console(gate)
         proc.wait_for("what is too much to be closed", 15,
-                      lambda: len(backends(stand) - watch.before) == 3
-                      and pools(admin)[0]["sv_idle"] == "3")
+                      lambda: len(backends(stand) - watch.before) == 3 and pools(admin)[0]["sv_idle"] == "3")
         for c in clients:
             assert c.query("SELECT 1") == [["1"]]
     assert watch.most <= 6
