@@ -1,4 +1,5 @@
 /* Lends the server connections of one tenant, database and role to sessions.
+ * SPDX-License-Identifier: Apache-2.0
  *
  *   pools (a worker's)  ->  pool (tenant, database, role)  ->  backends
  *
@@ -13,8 +14,7 @@
  *
  *   pool.c  the worker's set, lending    opening.c  new connections    handover.c  between shards
  *
- * Thread: worker.  Owner: worker.  Outlives every session that asks.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Thread: worker.  Owner: worker.  Outlives every session that asks. */
 #ifndef POSTERN_UPSTREAM_POOL_H
 #define POSTERN_UPSTREAM_POOL_H
 

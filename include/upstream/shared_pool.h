@@ -1,5 +1,6 @@
 /* What the shards of one pool share, whatever worker they are on: the number of its server
  * connections, which shard waits for one, and what logins are told.
+ * SPDX-License-Identifier: Apache-2.0
  *
  *   slot   the right to have one server connection. A pool has pool_size of them in the whole
  *          process. A shard takes one before it opens a connection and returns it when that one
@@ -10,8 +11,7 @@
  *
  * A want is published before free slots are looked at once more, and a slot is returned before
  * wants are looked at once more, so that one of the two always sees the other.
- * Thread: any. A lock is taken only when a shard comes or goes, and at logins.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Thread: any. A lock is taken only when a shard comes or goes, and at logins. */
 #ifndef POSTERN_UPSTREAM_SHARED_POOL_H
 #define POSTERN_UPSTREAM_SHARED_POOL_H
 
