@@ -116,6 +116,7 @@ struct pool {
     struct timer patience; /* until an ask that has waited here wants what other shards have */
     uint64_t retry_at, backoff;
     uint64_t compared_at;  /* when the waits of other shards were last looked at */
+    uint64_t wanted_since; /* what was published: since when the first one waits */
     bool wants;            /* a want of ours is published, or claimed and a slot on its way */
     uint32_t sessions, farewells;
     bool reads_sequences; /* its programs use currval() or lastval() behind the transaction that draws */

@@ -413,6 +413,10 @@ static enum reason waits_for(const struct session *s)
 void admit_timed_out(struct session *s)
 {
     enum reason why = waits_for(s);
+    if (!s->greeting->user[0]) { /* it has not even asked for a login */
+        session_fail(s, why, NULL, NULL);
+        return;
+    }
     char tag[40];
     session_tag(s, tag, sizeof(tag));
     log_info(tag, "login of %s from %s took longer than login_timeout: %s", s->who ? s->who : "a client", s->peer,

@@ -59,6 +59,7 @@ static void on_departure(struct turn_end *t)
         struct pool_letter *l = LIST_FIRST(&ps->leaving, struct pool_letter, mail.node);
         list_remove(&ps->leaving, &l->mail.node);
         stream_detach(&l->backend->stream);
+        counter_add(ps->counters, COUNTER_BACKENDS_MOVED, 1);
         post(ps, l);
     }
 }
@@ -95,6 +96,7 @@ void handover_tell_learned(struct pool *p)
 static bool publish(struct pool *p, uint64_t since)
 {
     p->wants = true;
+    p->wanted_since = since;
     shared_pool_want(p->shared, p->home->worker, since);
     /* One that was returned a moment ago by a shard that saw no want yet. */
     if (shared_pool_take_slot(p->shared, p->row->pool_size)) {
@@ -137,10 +139,13 @@ void handover_settle(struct pool *p)
     if (!p->wants)
         return;
     const struct pool_ask *first = LIST_FIRST(&p->waiting, struct pool_ask, node);
-    if (first)
+    if (!first) {
+        if (shared_pool_withdraw(p->shared, p->home->worker))
+            p->wants = false;
+    } else if (first->asked - p->wanted_since >= COMPARE) {
+        p->wanted_since = first->asked;
         shared_pool_want_since(p->shared, p->home->worker, first->asked);
-    else if (shared_pool_withdraw(p->shared, p->home->worker))
-        p->wants = false;
+    }
 }
 
 void handover_end(struct pool *p)
@@ -218,12 +223,15 @@ bool handover_give(struct backend *b, const struct pool_ask *taker)
 
 void handover_look(struct pool *p)
 {
-    struct backend *b = LIST_LAST(&p->idle, struct backend, in_pool);
-    if (!b || !p->row || !list_is_empty(&p->waiting) || stream_has_news(&b->stream))
+    struct backend *last = NULL;
+    LIST_EACH(&p->idle, struct backend, in_pool, b)
+        if (!stream_has_news(&b->stream))
+            last = b;
+    if (!last || !is_wanted(p) || !list_is_empty(&p->waiting))
         return;
-    list_remove(&p->idle, &b->in_pool);
-    if (!handover_give(b, NULL))
-        list_push_back(&p->idle, &b->in_pool);
+    list_remove(&p->idle, &last->in_pool);
+    if (!handover_give(last, NULL))
+        list_push_back(&p->idle, &last->in_pool);
 }
 
 /* ---- getting ---- */

@@ -344,7 +344,8 @@ enum reason pool_waits_for(const struct pool_ask *ask)
     if (opening_is_slow(p, ask))
         return REASON_NODE_SLOW;
     unsigned failure = atomic_load(&p->shared->failure);
-    return failure != REASON_OK ? (enum reason)failure : REASON_POOL_TIMEOUT;
+    bool has_room = shared_pool_slots(p->shared) < p->row->pool_size;
+    return has_room && failure != REASON_OK ? (enum reason)failure : REASON_POOL_TIMEOUT;
 }
 
 bool pool_is_wanted(const struct pool *p)

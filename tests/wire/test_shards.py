@@ -205,6 +205,20 @@ def test_both_shards_wait_and_both_are_served(make_gate, login):
     assert not wrong and answers == [100] * 8
 
 
+def test_connection_kept_for_currval_goes_to_the_other_worker(make_gate, login, table):
+    """A session keeps its connection from nextval() to currval(), unless others wait, wherever they are."""
+    gate = make(make_gate, 2, 1, wait_limit="5s")
+    a, b = login(gate), login(gate)
+    a.query(f"CREATE SEQUENCE {table}_numbers")
+    try:
+        for _ in range(3):
+            first = a.query(f"SELECT nextval('{table}_numbers')")
+            assert a.query(f"SELECT currval('{table}_numbers')") == first
+            assert b.query("SELECT 1") == [["1"]]
+    finally:
+        a.query(f"DROP SEQUENCE {table}_numbers")
+
+
 def test_what_moves_is_as_new(make_gate, login):
     """A connection that served sessions of one worker serves those of the other: nothing is left of them,
     and their statements and variables are theirs again when they come back."""
