@@ -19,7 +19,8 @@ size_t opening_count(const struct list *list, const struct varset *startup);
 struct pool_ask *opening_unserved(const struct pool *p);
 /* May it begin another one now? */
 bool opening_may_begin(const struct pool *p);
-/* Does a login to a node take so long that it is what this ask waits for? */
-bool opening_is_slow(const struct pool *p, const struct pool_ask *ask);
+/* What keeps those that are being opened from being there for this ask: a node that takes long, or
+ * what the last one said; OK when there are none. */
+enum reason opening_waits_for(const struct pool *p, const struct pool_ask *ask);
 
 #endif

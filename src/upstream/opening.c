@@ -20,7 +20,8 @@ enum { OPENING_MAX = 8, TRIED_MAX = 16 };
 struct opening {
     struct node *tried[TRIED_MAX];
     size_t count;
-    uint64_t begun;
+    uint64_t dialled;  /* when the present node was */
+    enum reason failed; /* what the one before said, or OK */
 };
 
 static void opened(struct backend *b, enum reason why, const struct server_error *error);
@@ -36,6 +37,7 @@ static bool dial_next(struct backend *b)
     if (!n)
         return false;
     o->tried[o->count++] = node_ref(n);
+    o->dialled = loop_now(p->home->loop);
     b->node = node_ref(n);
     atomic_fetch_add(&n->in_use, 1);
     const struct access *a = p->home->access;
@@ -125,6 +127,7 @@ static void opened(struct backend *b, enum reason why, const struct server_error
         return;
     }
     log_failure(b, error);
+    ((struct opening *)b->user)->failed = why;
     bool is_node = is_of_node(why);
     if (is_node && error && strncmp(error->sqlstate, "57P", 3) == 0)
         node_drains(b->node, now);
@@ -177,9 +180,7 @@ static bool open_one(struct pool *p, struct varset *startup)
     b->since = loop_now(p->home->loop);
     inflight_init(&b->owed);
     prepared_init(&b->prepared, p->row->prepared_statements);
-    struct opening *o = NEW(struct opening);
-    o->begun = b->since;
-    b->user = (struct backend_user *)o;
+    b->user = (struct backend_user *)NEW(struct opening);
     atomic_fetch_add(&p->shared->opening, 1);
     if (dial_next(b)) {
         list_push_back(&p->opening, &b->in_pool);
@@ -229,15 +230,21 @@ bool opening_may_begin(const struct pool *p)
     return p->row && loop_now(p->home->loop) >= p->retry_at && p->opening.count < OPENING_MAX;
 }
 
-bool opening_is_slow(const struct pool *p, const struct pool_ask *ask)
+enum reason opening_waits_for(const struct pool *p, const struct pool_ask *ask)
 {
     uint64_t now = loop_now(p->home->loop), half = (now - ask->asked) / 2;
-    LIST_EACH(&p->opening, struct backend, in_pool, b)
-        if (now - ((const struct opening *)b->user)->begun >= half)
-            return true;
-    /* Those of other shards: when there is nothing else. */
+    enum reason failed = REASON_OK;
+    LIST_EACH(&p->opening, struct backend, in_pool, b) {
+        const struct opening *o = (const struct opening *)b->user;
+        if (now - o->dialled >= half)
+            return REASON_NODE_SLOW;
+        failed = o->failed != REASON_OK ? o->failed : failed;
+    }
+    /* Those of other shards count when there is nothing else. */
     unsigned opening = atomic_load(&p->shared->opening);
-    return opening > 0 && opening == shared_pool_slots(p->shared);
+    if (p->opening.count == 0 && opening > 0 && opening == shared_pool_slots(p->shared))
+        return REASON_NODE_SLOW;
+    return failed;
 }
 
 /* A slot for this ask now? Else an idle connection that nobody of those who wait can use makes way, or

@@ -341,8 +341,9 @@ enum reason pool_waits_for(const struct pool_ask *ask)
     const struct pool *p = ask->pool;
     if (!p || !p->row)
         return REASON_CONFIG_CHANGED;
-    if (opening_is_slow(p, ask))
-        return REASON_NODE_SLOW;
+    enum reason opening = opening_waits_for(p, ask);
+    if (opening != REASON_OK)
+        return opening;
     unsigned failure = atomic_load(&p->shared->failure);
     bool has_room = shared_pool_slots(p->shared) < p->row->pool_size;
     return has_room && failure != REASON_OK ? (enum reason)failure : REASON_POOL_TIMEOUT;
