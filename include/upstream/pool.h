@@ -115,6 +115,7 @@ struct pool {
     struct timer timer;    /* the oldest ask's deadline, or the next try to open */
     struct timer patience; /* until an ask that has waited here wants what other shards have */
     uint64_t retry_at, backoff;
+    uint64_t short_at;     /* when there was last no slot for an ask */
     uint64_t compared_at;  /* when the waits of other shards were last looked at */
     uint64_t wanted_since; /* what was published: since when the first one waits */
     bool wants;            /* a want of ours is published, or claimed and a slot on its way */

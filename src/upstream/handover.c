@@ -1,8 +1,10 @@
 /* Slots and idle connections on their way from one shard of a pool to another.
  *
  * A shard that is short waits for PATIENCE first: its own connections come back within a
- * transaction, and moving one costs a reset. What is idle elsewhere is given at once then; where
- * sessions wait on both sides, a shard gives when the other's have waited longer by FAIR.
+ * transaction, and moving one costs a reset. What is idle elsewhere is given at once then, unless that
+ * shard has been short itself of late (RECENT): there it is needed again in a moment, so it goes only
+ * to who has waited for FAIR. Where sessions wait on both sides, a shard gives when the other's have
+ * waited longer by FAIR.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "upstream/handover.h"
@@ -15,7 +17,10 @@
 
 #define PATIENCE (2 * US_PER_MS)
 #define FAIR     (10 * US_PER_MS)
-#define COMPARE  US_PER_MS /* between two looks at the waits of others */
+#define RECENT   (20 * US_PER_MS)
+#define TIMER_EARLY (5 * US_PER_MS)
+#define COMPARE  US_PER_MS         /* between two looks at the waits of others */
+#define REMIND   (100 * US_PER_MS) /* between two letters about one want */
 
 /* ---- mail ---- */
 
@@ -104,14 +109,16 @@ static bool publish(struct pool *p, uint64_t since)
         return true;
     }
     post_to_all(p, LETTER_LOOK);
+    timer_start(&p->patience, FAIR + TIMER_EARLY); /* by then nobody declines */
     return false;
 }
 
 bool handover_want(struct pool *p, const struct pool_ask *ask)
 {
+    p->short_at = loop_now(p->home->loop);
     if (p->wants || atomic_load(&p->shared->shards_there) == 1)
         return false;
-    uint64_t waited = loop_now(p->home->loop) - ask->asked;
+    uint64_t waited = p->short_at - ask->asked;
     /* Where there is nothing at all, nothing comes back. */
     if (waited >= PATIENCE || pool_total(p) == 0)
         return publish(p, ask->asked);
@@ -123,8 +130,14 @@ bool handover_want(struct pool *p, const struct pool_ask *ask)
 static void on_patience(struct timer *t)
 {
     struct pool *p = CONTAINER_OF(t, struct pool, patience);
-    if (!list_is_empty(&p->waiting))
+    if (list_is_empty(&p->waiting))
+        return;
+    if (!p->wants) {
         opening_more(p);
+        return;
+    }
+    post_to_all(p, LETTER_LOOK);
+    timer_start(t, REMIND);
 }
 
 void handover_init(struct pool *p)
@@ -214,6 +227,8 @@ bool handover_give(struct backend *b, const struct pool_ask *taker)
             return false;
         before = taker->asked - FAIR;
         p->compared_at = now;
+    } else if (now - p->short_at < RECENT && now > FAIR) {
+        before = now - FAIR + 1;
     }
     int to = shared_pool_claim(p->shared, p->home->worker, before);
     if (to >= 0)

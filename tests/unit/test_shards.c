@@ -160,6 +160,30 @@ static void test_fairness(void)
     end();
 }
 
+static bool has_want(void *arg)
+{
+    return at[1]->wants;
+}
+
+/* A shard that has been short of late keeps what is idle for a moment, and then gives it. */
+static void test_short_of_late(void)
+{
+    struct borrower w[3];
+    begin("pool_size = 1" WAIT);
+    for (unsigned i = 0; i < 2; i++)
+        timer_stop(&both[i]->tick); /* nothing but the wants themselves */
+    ok(borrow_now(at[0], &w[0]), "the only one");
+    borrow(at[0], &w[1]);
+    pool_return(at[0], &w[0].backend);
+    borrow(at[1], &w[2]);
+    ok(run_until(loop, has_want, NULL) && !w[2].backend, "the other shard wants it");
+    at[0]->short_at = loop_now(loop); /* whatever the test's machine is doing */
+    pool_return(at[0], &w[1].backend);
+    ok(run_until(loop, is_told, &w[2]) && w[2].backend, "and gets it in the end");
+    pool_return(at[1], &w[2].backend);
+    end();
+}
+
 static void test_closed_elsewhere(void)
 {
     struct borrower w[3];
@@ -339,6 +363,7 @@ int main(void)
     test_one_budget();
     test_all_pinned();
     test_fairness();
+    test_short_of_late();
     test_closed_elsewhere();
     test_left_meanwhile();
     test_kinds();
