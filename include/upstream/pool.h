@@ -178,6 +178,11 @@ void pool_discard(struct backend *b);
 bool pool_is_elsewhere(const struct conf_database *a, const struct conf_database *b);
 /* Connections of this shard. */
 uint32_t pool_total(const struct pool *p);
+/* The list of idle ones has changed. */
+static inline void pool_note_idle(struct pool *p)
+{
+    atomic_store_explicit(&p->shared->shards[p->home->worker].idle, (unsigned)p->idle.count, memory_order_relaxed);
+}
 /* All that asked at asked_before or earlier: they learn at once what waiting would not mend. */
 void pool_refuse(struct pool *p, uint64_t asked_before, enum reason why, const struct server_error *error);
 struct pool_ask *pool_first_ask_of(const struct pool *p, const struct varset *startup);

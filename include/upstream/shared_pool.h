@@ -32,8 +32,9 @@ void shared_pools_free(struct shared_pools *all);
 struct shared_shard {
     _Atomic uint64_t want; /* monotonic us since when it waits; 0: it wants nothing */
     atomic_uint waiting;   /* sessions in its queue */
+    atomic_uint idle;      /* connections, or more; a hint: seen late, it is seen by the next reminder */
     atomic_bool is_there;
-    char apart[128 - sizeof(uint64_t) - 2 * sizeof(unsigned)]; /* no cache line with the next one's */
+    char apart[128 - sizeof(uint64_t) - 3 * sizeof(unsigned)]; /* no cache line with the next one's */
 };
 
 struct shared_pool {

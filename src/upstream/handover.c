@@ -15,7 +15,7 @@
 #include "upstream/opening.h"
 #include "upstream/recycle.h"
 
-#define PATIENCE (2 * US_PER_MS)
+#define PATIENCE (5 * US_PER_MS)
 #define FAIR     (10 * US_PER_MS)
 #define RECENT   (20 * US_PER_MS)
 #define TIMER_EARLY (5 * US_PER_MS)
@@ -84,11 +84,16 @@ void handover_stop(struct pools *ps)
     }
 }
 
+/* To the other shards. LOOK only where there may be something to see: who has nothing now sees the
+ * want by itself, as soon as it has. */
 static void post_to_all(struct pool *p, enum pool_letter_kind kind)
 {
-    for (unsigned w = 0; w < p->shared->workers; w++)
-        if (w != p->home->worker && atomic_load(&p->shared->shards[w].is_there))
+    for (unsigned w = 0; w < p->shared->workers; w++) {
+        const struct shared_shard *shard = &p->shared->shards[w];
+        bool concerned = kind == LETTER_LOOK ? atomic_load(&shard->idle) > 0 : atomic_load(&shard->is_there);
+        if (w != p->home->worker && concerned)
             post(p->home, letter_new(p, w, kind));
+    }
 }
 
 void handover_tell_learned(struct pool *p)
@@ -247,6 +252,7 @@ void handover_look(struct pool *p)
     list_remove(&p->idle, &last->in_pool);
     if (!handover_give(last, NULL))
         list_push_back(&p->idle, &last->in_pool);
+    pool_note_idle(p);
 }
 
 /* ---- getting ---- */

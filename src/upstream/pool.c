@@ -82,6 +82,7 @@ static void maintain(struct pool *p, uint64_t now)
         else
             (void)backend_close(b, false);
     }
+    pool_note_idle(p);
     if (row && p->sessions > 0)
         opening_more(p);
 }
@@ -288,6 +289,7 @@ struct backend *pool_request(struct pool *p, struct pool_ask *ask)
     struct backend *b = p->row ? idle_of(p, ask, &have_news) : NULL;
     if (b) {
         list_remove(&p->idle, &b->in_pool);
+        pool_note_idle(p);
         lend(p, b, ask);
         return b;
     }
@@ -437,6 +439,7 @@ static void hand_out(struct backend *b)
         backend_become(b, BACKEND_IDLE);
         b->user = NULL;
         list_push_front(&p->idle, &b->in_pool);
+        pool_note_idle(p);
         if (!list_is_empty(&p->waiting))
             opening_more(p);
         return;

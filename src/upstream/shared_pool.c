@@ -67,6 +67,7 @@ void shared_pool_leave(struct shared_pool **pool, unsigned worker)
     atomic_store(&(*pool)->shards[worker].is_there, false);
     atomic_fetch_sub(&(*pool)->shards_there, 1);
     atomic_store(&(*pool)->shards[worker].waiting, 0);
+    atomic_store(&(*pool)->shards[worker].idle, 0);
     shared_pool_unref(pool);
 }
 
