@@ -14,7 +14,7 @@
 #include "base/clock.h"
 #include "base/sink.h"
 
-enum { LINE_MAX_BYTES = 8192, MESSAGE_MAX = 4096 };
+enum { LINE_MAX_BYTES = 8192 * 4, MESSAGE_MAX = 4096 };
 
 static const char *const level_names[] = {"debug", "info", "warning", "error"};
 static atomic_int current_level = LOG_INFO;
@@ -54,14 +54,6 @@ uint64_t log_dropped(void)
     return s ? sink_dropped(s) : 0;
 }
 
-/* A peer's bytes may not forge a line or drive a terminal. */
-static void make_printable(char *s)
-{
-    for (; *s; s++)
-        if ((unsigned char)*s < 0x20 || *s == 0x7f)
-            *s = '?';
-}
-
 void log_line(enum log_level level, const char *tag, const char *fmt, ...)
 {
     if (!log_is_on(level))
@@ -73,7 +65,7 @@ void log_line(enum log_level level, const char *tag, const char *fmt, ...)
     va_end(ap);
     clock_text(clock_wall_us(), when);
     struct buf line;
-    buf_init(&line, LINE_MAX_BYTES * 4);
+    buf_init(&line, LINE_MAX_BYTES);
     if (atomic_load(&current_format) == LOG_JSON) {
         buf_printf(&line, "{\"time\":\"%s\",\"level\":\"%s\"", when, level_names[level]);
         if (tag) {
@@ -84,9 +76,11 @@ void log_line(enum log_level level, const char *tag, const char *fmt, ...)
         buf_put_json(&line, text_of(message));
         buf_printf(&line, "}\n");
     } else {
-        make_printable(message);
-        buf_printf(&line, "%s %-7s %s%s%s\n", when, level_names[level], tag ? tag : "",
-                   tag ? ": " : "", message);
+        /* A peer's bytes may not forge a line or drive a terminal. */
+        bool whole = buf_printf(&line, "%s %-7s ", when, level_names[level]) &&
+                     (!tag || (buf_put_shown(&line, text_of(tag)) && buf_put_text(&line, ": "))) &&
+                     buf_put_shown(&line, text_of(message));
+        (void)(buf_put_text(&line, "\n") && whole);
     }
     struct sink *s = atomic_load(&log_sink);
     if (s)

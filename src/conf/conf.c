@@ -42,12 +42,12 @@ void conf_fault_va(struct conf_faults *f, const char *file, unsigned line, const
              section ? "[" : "", section ? section : "", section ? "]" : "", key ? " " : "",
              key ? key : "");
     f->count++;
-    if (!buf_printf(&f->text, "%s%s%s\n", place, section || key ? ": " : "", said))
-        return; /* counted; a megabyte of faults has been told */
-    /* What a file says may not drive the operator's terminal. */
-    for (size_t i = from; i + 1 < f->text.len; i++)
-        if ((unsigned char)f->text.at[i] < 0x20 || f->text.at[i] == 0x7f)
-            f->text.at[i] = '?';
+    /* What a file says may not drive the operator's terminal; and past a megabyte of faults they
+     * are only counted. */
+    if (buf_put_shown(&f->text, text_of(place)) && (!(section || key) || buf_put_text(&f->text, ": ")) &&
+        buf_put_shown(&f->text, text_of(said)) && buf_put_text(&f->text, "\n"))
+        return;
+    f->text.len = from;
 }
 
 void conf_fault_at(struct conf_faults *f, const char *file, unsigned line, const char *section,

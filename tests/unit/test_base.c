@@ -59,6 +59,82 @@ static void test_buf(void)
     buf_free(&b);
 }
 
+static size_t encode(int32_t c, char out[4])
+{
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    for (size_t i = n - 1; i > 0; i--, c >>= 6)
+        out[i] = (char)(0x80 | (c & 0x3f));
+    out[0] = (char)(n == 1 ? c : (0xf00 >> n & 0xf0) | c);
+    return n;
+}
+
+static bool is_in(int32_t c, int32_t first, int32_t last)
+{
+    return c >= first && c <= last;
+}
+
+/* What drives a terminal, ends a line or turns it round: none of it may pass. */
+static bool is_dangerous(int32_t c)
+{
+    return c < 0x20 || is_in(c, 0x7f, 0x9f) || c == 0x61c || is_in(c, 0x200e, 0x200f) ||
+           is_in(c, 0x2028, 0x202e) || is_in(c, 0x2066, 0x2069) || is_in(c, 0xd800, 0xdfff) ||
+           c == 0xfeff || (c & 0xffff) >= 0xfffe;
+}
+
+/* Scripts, signs, emoji: what people write. */
+static bool is_writing(int32_t c)
+{
+    return is_in(c, 0x20, 0x7e) || is_in(c, 0xa0, 0xac) || is_in(c, 0xae, 0x61b) ||
+           is_in(c, 0x620, 0x17ff) || is_in(c, 0x2010, 0x2027) || is_in(c, 0x2070, 0xd7ff) ||
+           is_in(c, 0xe000, 0xfdcf) || is_in(c, 0x10000, 0x1fffd) || is_in(c, 0x20000, 0x2fffd);
+}
+
+static bool is_ascii(struct text t)
+{
+    for (size_t i = 0; i < t.len; i++)
+        if (t.at[i] < 0x20 || t.at[i] > 0x7e)
+            return false;
+    return true;
+}
+
+static void test_every_character(void)
+{
+    bool taken = true, safe = true, kept = true, shown = true, json = true;
+    struct buf b;
+    buf_init(&b, 256);
+    for (int32_t c = 0; c <= 0x10ffff; c++) {
+        char bytes[4], out[TEXT_SHOWN];
+        struct text one = {bytes, encode(c, bytes)}, rest = one;
+        bool surrogate = is_in(c, 0xd800, 0xdfff);
+        taken = taken && text_take_character(&rest) == (surrogate ? -1 : c) && (surrogate || rest.len == 0);
+        safe = safe && !(is_dangerous(c) && text_is_visible(c));
+        kept = kept && (!is_writing(c) || text_is_visible(c));
+        rest = one;
+        struct text said = {out, text_show(&rest, out)};
+        shown = shown && (text_is_visible(c) ? text_eq(said, one) : said.len > 1 && said.at[0] == '\\' && is_ascii(said));
+        b.len = b.off = 0;
+        json = json && buf_put_json(&b, one) &&
+               (text_is_visible(c) && c != '"' && c != '\\' ? b.len == one.len + 2 && !memcmp(b.at + 1, one.at, one.len)
+                                                            : b.len >= 4 && b.at[1] == '\\' && is_ascii(buf_text(&b)));
+    }
+    buf_free(&b);
+    ok(taken, "characters: every code point is read as itself, a surrogate as none");
+    ok(safe, "characters: none that is dangerous is visible");
+    ok(kept, "characters: what people write is visible");
+    ok(shown, "characters: a visible one is shown as it is, any other as an escape");
+    ok(json, "characters: the same in JSON");
+    buf_init(&b, 1000);
+    ok(buf_put_shown(&b, TEXT("a\x1b[1m\n\xc2\x85\xe2\x80\xae\xff\xf3\xa0\x80\x81\xc3\xa9\xc3")), "characters: put");
+    ok(text_is(buf_text(&b), "a\\u001b[1m\\u000a\\u0085\\u202e\\xff\\U000e0001\xc3\xa9\\xc3"), "characters: as people see them");
+    b.len = 0;
+    ok(buf_put_json(&b, TEXT("\xf3\xa0\x80\x81\xe2\x80\xae")) && text_is(buf_text(&b), "\"\\udb40\\udc01\\u202e\""),
+       "characters: surrogate pairs in JSON");
+    buf_free(&b);
+    buf_init(&b, 8);
+    ok(!buf_put_shown(&b, TEXT("123456789")), "characters: what does not fit is refused");
+    buf_free(&b);
+}
+
 /* Random bytes through a small buffer, against a plain array. */
 static void test_buf_model(void)
 {
@@ -403,6 +479,7 @@ int main(void)
         return 99;
     test_buf();
     test_buf_model();
+    test_every_character();
     test_map();
     test_list();
     test_text();
