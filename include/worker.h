@@ -40,6 +40,8 @@ struct job {
     struct cancel_key key;   /* cancels */
     struct cancel_waiter waiter; /* goes on when the cancel has been delivered */
     bool found;
+    /* For the audit trail: who gave the command, and whom KILL ended. */
+    char asker[40], *user, *address, target[40], *target_subject, *target_tenant;
     char *text;              /* the outcome of a reload */
     void (*finished)(struct job *, void *receiver); /* for control; NULL: the origin's own */
     void *arg;

@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "gate/tally.h"
 #include "io/listen.h"
 #include "upstream/watcher.h"
 #include "worker.h"
@@ -251,6 +252,7 @@ static char *reload(struct control *c)
     char *wrong = NULL;
     if (g) {
         warn_restart(c->generation->conf, g->conf);
+        tallies_limit(limiter_shared_tallies(c->workers.limits), g->conf->postern.tenant_counters);
         settle_gates(c, g->conf);
         for (unsigned i = 0; i < c->workers.count; i++)
             worker_configure(c->workers.all[i], g);
@@ -264,7 +266,6 @@ static char *reload(struct control *c)
         log_error("config", "reload refused: %s has %u fault%s; the old configuration stays in force", c->path, faults.count, faults.count == 1 ? "" : "s");
         wrong = mem_dup_n(faults.text.len ? buf_front(&faults.text) : "unreadable", faults.text.len ? buf_size(&faults.text) : 10);
     }
-    audit_write(c->workers.audit, &(struct audit_event){.event = "admin", .command = "RELOAD", .reason = g ? "ok" : "faults"});
     conf_faults_free(&faults);
     notify("READY=1");
     return wrong;
@@ -331,7 +332,8 @@ static void answer_scrape(struct job *j, bool page)
     const struct counters *counters[WORKERS_MAX];
     struct metrics_input in = {.counters = counters, .workers = c->workers.count, .pools = j->more[0],
                                .limits = j->more[1], .nodes = j->more[2],
-                               .clients = atomic_load(&c->sessions.clients), .log_dropped = log_dropped(),
+                               .clients = atomic_load(&c->sessions.clients), .log_dropped = log_dropped(), .log_writable = log_is_writable(),
+                               .audit_dropped = audit_dropped(c->workers.audit), .audit_writable = audit_is_writable(c->workers.audit),
                                .started_at = c->started_at,
                                .redis_configured = c->generation->conf->redis.url[0] != '\0', .redis_ready = true};
     for (unsigned i = 0; i < c->workers.count; i++) {
@@ -426,7 +428,10 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg)
 {
     struct control *c = arg;
     if (signal_number == SIGHUP) {
-        mem_free(reload(c));
+        char *wrong = reload(c);
+        audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_ADMIN, .method = "signal", .command = "RELOAD",
+                                                            .outcome = wrong ? "refused" : "ok"});
+        mem_free(wrong);
     } else if (signal_number == SIGTERM) {
         drain(c);
     } else {
@@ -560,6 +565,7 @@ int control_run(const char *path, const struct conf *conf, struct generation *ge
     timer_init(&c->drain, c->loop, on_drain_timer);
     c->workers.sessions = &c->sessions;
     c->workers.limits = limiter_shared_new();
+    tallies_limit(limiter_shared_tallies(c->workers.limits), generation->conf->postern.tenant_counters);
     c->workers.audit = audit_new(c->instance);
     c->workers.instance = c->instance;
     c->workers.control = c->mailbox;
@@ -572,11 +578,13 @@ int control_run(const char *path, const struct conf *conf, struct generation *ge
     start_workers(c);
     c->watcher = watcher_new(c->loop, generation->conf, generation->access->credentials, &watcher_ops, c);
     add_signals(c);
+    audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_START, .detail = PACKAGE_VERSION});
     write_ready_file(c);
     log_info(NULL, "postern %s started: %u workers, configuration %s", PACKAGE_VERSION, c->workers.count, path);
     notify("READY=1");
     loop_run(c->loop);
     stop_all(c);
+    audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_STOP});
     release(c);
     log_info(NULL, "postern ended");
     return 0;

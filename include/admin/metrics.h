@@ -14,6 +14,8 @@ struct metrics_input {
     const struct table *pools, *limits, *nodes;
     uint64_t clients, log_dropped, started_at; /* seconds since 1970 */
     bool redis_configured, redis_ready;
+    uint64_t audit_dropped;
+    bool log_writable, audit_writable;
 };
 /* All names begin with postern_; label values are escaped. */
 void metrics_write(const struct metrics_input *in, struct buf *out);

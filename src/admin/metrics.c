@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "gate/tally.h"
 
 /* Text that grows until the buffer is full; then it ends with the last whole line. */
 struct sheet {
@@ -176,8 +177,19 @@ static void put_limits(struct sheet *m, const struct table *limits)
     put_column(m, "postern_limit_connections", "gauge",
                "Client connections that count against the tenant's limit.", limits, labels,
                "connections");
-    put_column(m, "postern_limit_refused_total", "counter",
-               "Refusals by the tenant's limits since it connected.", limits, labels, "refused");
+    put_column(m, "postern_tenant_queries_total", "counter",
+               "Queries of the tenant; tenant \"*\" is all for whom there is no row.", limits, labels,
+               "queries");
+    const char *name = "postern_limit_refused_total";
+    put_head(m, name, "counter", "Refusals by the tenant's limits, by reason.");
+    for (size_t row = 0; row < table_rows(limits); row++)
+        for (enum tally_count i = TALLY_REFUSED; i < TALLY_COUNT; i++) {
+            const char *reason = reason_row(tally_reason(i))->name;
+            put_labels(m, name, limits, row, labels);
+            put_label(m, ",", "reason", reason);
+            put(m, "}");
+            put_value(m, number(limits, row, reason));
+        }
 }
 
 /* ---- the process ---- */
@@ -235,7 +247,12 @@ static void put_gate(struct sheet *m, const struct metrics_input *in)
         put_single(m, "postern_redis_up", "gauge", "1 while Redis answers every worker.",
                    in->redis_ready);
     put_single(m, "postern_log_lines_dropped_total", "counter",
-               "Log lines that were dropped because the log could not keep up.", in->log_dropped);
+               "Log lines that were lost because the log could not keep up or be written.", in->log_dropped);
+    put_single(m, "postern_log_writable", "gauge", "1 while the log can be written.", in->log_writable);
+    put_single(m, "postern_audit_lines_dropped_total", "counter",
+               "Lines of the audit trail that were lost.", in->audit_dropped);
+    put_single(m, "postern_audit_writable", "gauge", "1 while the audit trail can be written, or there is none.",
+               in->audit_writable);
 }
 
 void metrics_write(const struct metrics_input *in, struct buf *out)
@@ -252,7 +269,7 @@ void metrics_write(const struct metrics_input *in, struct buf *out)
         table_free(pools);
     }
     if (in->limits) {
-        struct table *limits = table_merge(in->limits, "kjssssssssj");
+        struct table *limits = table_merge(in->limits, "kjsmmmssssjssss");
         put_limits(&m, limits);
         table_free(limits);
     }

@@ -277,6 +277,12 @@ static void put_header(struct page *p, const struct metrics_input *in)
     put(p, "</span>");
     if (in->redis_configured)
         put_chip(p, in->redis_ready ? "good" : "bad", in->redis_ready ? "Redis answers" : "Redis is away");
+    if (!in->log_writable)
+        put_chip(p, "bad", "the log cannot be written");
+    if (!in->audit_writable)
+        put_chip(p, "bad", "the audit trail cannot be written");
+    if (in->audit_dropped)
+        put_chip(p, "warn", "lines of the audit trail were lost");
     if (in->log_dropped)
         put_chip(p, "warn", "log lines were dropped");
     put(p, "</header>\n");

@@ -21,9 +21,34 @@ static atomic_int current_level = LOG_INFO;
 static atomic_int current_format = LOG_TEXT;
 static _Atomic(struct sink *) log_sink;
 
+/* The log cannot tell of itself: standard error does, unless that is where it goes. */
+static void tell(enum sink_news news, int error, uint64_t lost)
+{
+    char text[256], why[128];
+    struct sink *s = atomic_load(&log_sink);
+    if (news == SINK_HAS_LOST)
+        log_line(LOG_WARNING, "log", "%llu lines were lost so far", (unsigned long long)lost);
+    if (news == SINK_WORKS_AGAIN)
+        log_line(LOG_WARNING, "log", "the log can be written again; %llu lines were lost so far",
+                 (unsigned long long)lost);
+    if (news != SINK_FAILS || !s || sink_is_on_stderr(s))
+        return;
+    int n = snprintf(text, sizeof(text), "postern: the log cannot be written: %s; %llu lines were lost so far\n",
+                     strerror_r(error, why, sizeof(why)), (unsigned long long)lost);
+    if (n > 0 && write(STDERR_FILENO, text, (size_t)n) < 0)
+        (void)0;
+}
+
+bool log_is_writable(void)
+{
+    struct sink *s = atomic_load(&log_sink);
+    return !s || sink_is_writable(s);
+}
+
 void log_start(void)
 {
     struct sink *s = sink_new("postern-log");
+    sink_watch(s, tell);
     CHECK(sink_open(s, "stderr"));
     atomic_store(&log_sink, s);
 }

@@ -9,6 +9,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "gate/tally.h"
 
 enum { SWEEP_AT_LEAST = 64 };
 
@@ -25,6 +26,7 @@ struct limiter_shared {
     struct map tenants;
     struct list idle;
     size_t sweep_at;
+    struct tallies *tallies;
     uint64_t latest; /* no bucket sees time run backwards */
 };
 
@@ -43,7 +45,13 @@ struct limiter_shared *limiter_shared_new(void)
     CHECK(pthread_mutex_init(&s->lock, NULL) == 0);
     list_init(&s->idle);
     s->sweep_at = SWEEP_AT_LEAST;
+    s->tallies = tallies_new();
     return s;
+}
+
+struct tallies *limiter_shared_tallies(struct limiter_shared *s)
+{
+    return s->tallies;
 }
 
 static void tenant_free(struct limiter_shared *s, struct shared_tenant *t)
@@ -63,6 +71,7 @@ void limiter_shared_free(struct limiter_shared *s)
     }
     CHECK(s->tenants.count == 0);
     map_free(&s->tenants);
+    tallies_free(s->tallies);
     pthread_mutex_destroy(&s->lock);
     mem_free(s);
 }

@@ -2,9 +2,13 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -446,6 +450,99 @@ static void test_sink(const char *dir)
     unlink(second);
 }
 
+static atomic_int news[3], last_error;
+
+static void hear(enum sink_news what, int error, uint64_t lost)
+{
+    atomic_fetch_add(&news[what], 1);
+    if (what == SINK_FAILS)
+        atomic_store(&last_error, error);
+}
+
+static bool await(bool (*is)(struct sink *), struct sink *s)
+{
+    for (int i = 0; i < 3000; i++) {
+        if (is(s))
+            return true;
+        usleep(10000);
+    }
+    return false;
+}
+
+static bool is_failing(struct sink *s)
+{
+    return !sink_is_writable(s) && atomic_load(&news[SINK_FAILS]) > 0;
+}
+
+static bool is_well(struct sink *s)
+{
+    return sink_is_writable(s) && atomic_load(&news[SINK_WORKS_AGAIN]) > 0;
+}
+
+/* 0: none. Nothing may be printed under one, as the output may be a file. */
+static void limit_files(rlim_t most)
+{
+    struct rlimit l;
+    fflush(NULL);
+    CHECK(getrlimit(RLIMIT_FSIZE, &l) == 0);
+    l.rlim_cur = most ? most : l.rlim_max;
+    CHECK(setrlimit(RLIMIT_FSIZE, &l) == 0);
+}
+
+/* A disk that is full, by a limit on the size of a file: a line is cut in the middle, and goes on
+ * where it was when there is room again; or begins anew in another file. */
+static void test_full_disk(const char *dir)
+{
+    char first[128], second[128], line[128], back[512] = "";
+    signal(SIGXFSZ, SIG_IGN);
+    snprintf(first, sizeof(first), "%s/full.log", dir);
+    snprintf(second, sizeof(second), "%s/other.log", dir);
+    struct sink *s = sink_new("test-sink");
+    sink_watch(s, hear);
+    ok(sink_open(s, first) && sink_is_writable(s), "full disk: not yet");
+    limit_files(10);
+    bool taken = sink_write(s, "0123456\n89abcde\n", 16), noticed = await(is_failing, s);
+    bool waits = sink_write(s, "later\n", 6) && file_size(first) == 10;
+    limit_files(0);
+    ok(taken && noticed, "full disk: a line more than fits is noticed");
+    is_int(atomic_load(&last_error), EFBIG, "full disk: and why");
+    ok(waits, "full disk: further lines wait");
+    ok(await(is_well, s), "full disk: it is noticed, too, that it has room again");
+    is_int(sink_dropped(s), 0, "full disk: nothing is lost");
+    limit_files(10);
+    taken = sink_write(s, "more\n", 5);
+    while (sink_is_writable(s))
+        usleep(1000);
+    bool opened = sink_open(s, second);
+    while (file_size(second) < 5)
+        usleep(1000);
+    limit_files(0);
+    ok(taken && opened, "full disk: again, and another file");
+    is_int(atomic_load(&news[SINK_FAILS]), 1, "full disk: told once a minute");
+    sink_free(s);
+    FILE *f = fopen(first, "r");
+    CHECK(f && fread(back, 1, sizeof(back) - 1, f) > 0 && fclose(f) == 0);
+    is_text(back, "0123456\n89abcde\nlater\n", "full disk: all lines, once each, none torn");
+    is_int(file_size(second), 5, "full disk: what waited is in the other file");
+    unlink(first);
+    unlink(second);
+
+    s = sink_new("test-sink");
+    sink_watch(s, hear);
+    ok(sink_open(s, "/dev/full"), "full disk: /dev/full is opened");
+    snprintf(line, sizeof(line), "lost\nlost too\n");
+    ok(sink_write(s, line, strlen(line)), "full disk: the ring takes a line");
+    while (sink_is_writable(s))
+        usleep(1000);
+    memset(line, 'x', sizeof(line));
+    line[sizeof(line) - 1] = '\n';
+    unsigned kept = 0;
+    while (sink_write(s, line, sizeof(line)))
+        kept++;
+    ok(kept > 8000 && sink_dropped(s) == 1, "full disk: until it is full; then lines are lost, and counted");
+    sink_free(s); /* does not hang */
+}
+
 static void test_file(const char *dir)
 {
     char path[128], why[FILE_WHY];
@@ -488,6 +585,7 @@ int main(void)
     test_snapshot();
     test_tables();
     test_sink(dir);
+    test_full_disk(dir);
     test_file(dir);
     rmdir(dir);
     return tap_done();
