@@ -333,7 +333,7 @@ static void answer_scrape(struct job *j, bool page)
     struct metrics_input in = {.counters = counters, .workers = c->workers.count, .pools = j->more[0],
                                .limits = j->more[1], .nodes = j->more[2],
                                .clients = atomic_load(&c->sessions.clients), .log_dropped = log_dropped(), .log_writable = log_is_writable(),
-                               .audit_dropped = audit_dropped(c->workers.audit), .audit_writable = audit_is_writable(c->workers.audit),
+                               .tallies = limiter_shared_tallies(c->workers.limits), .audit_dropped = audit_dropped(c->workers.audit), .audit_writable = audit_is_writable(c->workers.audit),
                                .started_at = c->started_at,
                                .redis_configured = c->generation->conf->redis.url[0] != '\0', .redis_ready = true};
     for (unsigned i = 0; i < c->workers.count; i++) {

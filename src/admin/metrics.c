@@ -177,19 +177,46 @@ static void put_limits(struct sheet *m, const struct table *limits)
     put_column(m, "postern_limit_connections", "gauge",
                "Client connections that count against the tenant's limit.", limits, labels,
                "connections");
-    put_column(m, "postern_tenant_queries_total", "counter",
-               "Queries of the tenant; tenant \"*\" is all for whom there is no row.", limits, labels,
-               "queries");
-    const char *name = "postern_limit_refused_total";
-    put_head(m, name, "counter", "Refusals by the tenant's limits, by reason.");
-    for (size_t row = 0; row < table_rows(limits); row++)
-        for (enum tally_count i = TALLY_REFUSED; i < TALLY_COUNT; i++) {
-            const char *reason = reason_row(tally_reason(i))->name;
-            put_labels(m, name, limits, row, labels);
-            put_label(m, ",", "reason", reason);
-            put(m, "}");
-            put_value(m, number(limits, row, reason));
-        }
+}
+
+/* ---- tenants ---- */
+
+static void put_tenant(struct sheet *m, const char *name, const char *tenant)
+{
+    struct buf shown;
+    buf_init(&shown, 1024);
+    put(m, name);
+    m->full = m->full || !buf_put_shown(&shown, text_of(tenant)) || !buf_put(&shown, "", 1);
+    put_label(m, "{", "tenant", m->full ? "" : shown.at);
+    buf_free(&shown);
+}
+
+static const char queries_total[] = "postern_tenant_queries_total";
+static const char refused_total[] = "postern_limit_refused_total";
+
+static void put_tenant_queries(void *arg, const char *tenant, const uint64_t *totals)
+{
+    put_tenant(arg, queries_total, tenant);
+    put(arg, "}");
+    put_value(arg, totals[TALLY_QUERIES]);
+}
+
+static void put_tenant_refused(void *arg, const char *tenant, const uint64_t *totals)
+{
+    for (enum tally_count i = TALLY_REFUSED; i < TALLY_COUNT; i++) {
+        put_tenant(arg, refused_total, tenant);
+        put_label(arg, ",", "reason", reason_row(tally_reason(i))->name);
+        put(arg, "}");
+        put_value(arg, totals[i]);
+    }
+}
+
+static void put_tenants(struct sheet *m, struct tallies *tallies)
+{
+    put_head(m, queries_total, "counter", "Queries of the tenant; * is all that have no row of their own.");
+    tallies_each(tallies, put_tenant_queries, m);
+    put_head(m, refused_total, "counter", "Refusals by the tenant's limits, by reason.");
+    tallies_each(tallies, put_tenant_refused, m);
 }
 
 /* ---- the process ---- */
@@ -273,6 +300,8 @@ void metrics_write(const struct metrics_input *in, struct buf *out)
         put_limits(&m, limits);
         table_free(limits);
     }
+    if (in->tallies)
+        put_tenants(&m, in->tallies);
     put_process(&m, in);
     while (m.full && buf_size(out) > start && out->at[out->len - 1] != '\n')
         out->len--;
