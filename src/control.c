@@ -207,12 +207,17 @@ static bool apply_logging(const struct conf *conf, struct audit *audit, struct c
     return ok;
 }
 
-static void log_faults(struct buf *text)
+static void log_lines(enum log_level level, const struct buf *text)
 {
     struct text rest = buf_text(text), line;
     while (text_split(&rest, '\n', &line))
         if (line.len)
-            log_error("config", TEXT_FMT, TEXT_ARG(line));
+            log_line(level, "config", TEXT_FMT, TEXT_ARG(line));
+}
+
+static void log_faults(struct buf *text)
+{
+    log_lines(LOG_ERROR, text);
 }
 
 /* The RESTART settings of the running process stay what they are. */
@@ -230,11 +235,7 @@ static void warn_restart(const struct conf *old, const struct conf *fresh)
 
 static struct generation *read_generation(struct control *c, struct conf_faults *faults)
 {
-    struct conf *conf = conf_load(c->path, faults);
-    struct generation *g = NULL;
-    if (conf && faults->count == 0)
-        g = generation_load(conf, faults);
-    conf_unref(conf);
+    struct generation *g = generation_read(c->path, faults);
     if (g && (!open_gates(c, g->conf, faults) || !apply_logging(g->conf, c->workers.audit, faults))) {
         generation_unref(g);
         g = NULL;
@@ -260,9 +261,11 @@ static char *reload(struct control *c)
         generation_unref(c->generation);
         c->generation = g;
         write_ready_file(c);
+        generation_log_advice(g);
         log_info("config", "reload: %s is in force", c->path);
     } else {
         log_faults(&faults.text);
+        log_lines(LOG_WARNING, &faults.advice);
         log_error("config", "reload refused: %s has %u fault%s; the old configuration stays in force", c->path, faults.count, faults.count == 1 ? "" : "s");
         wrong = mem_dup_n(faults.text.len ? buf_front(&faults.text) : "unreadable", faults.text.len ? buf_size(&faults.text) : 10);
     }
@@ -497,6 +500,7 @@ static bool open_all(struct control *c)
     }
     log_faults(&faults.text);
     conf_faults_free(&faults);
+    generation_log_advice(c->generation);
     return ok && become_user(conf->postern.user) && write_pid(conf->postern.pid_file);
 }
 
