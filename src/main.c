@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "conf/conf.h"
 #include "control.h"
+#include "gate/audit.h"
 #include "mint.h"
 #include "session/generation.h"
 
@@ -26,6 +27,7 @@ static const char usage[] =
     "                      and exit: 0 when there is none\n"
     "      --example       print a configuration with every setting and its default\n"
     "      --manual        print the manual page postern.ini(5)\n"
+    "      --reasons       print the events of the audit trail and the reasons of refusals\n"
     "  -V, --version       print the version\n"
     "  -h, --help          print this\n"
     "\n"
@@ -88,6 +90,7 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 't'},
         {"example", no_argument, NULL, 'e'},      {"manual", no_argument, NULL, 'm'},
+        {"reasons", no_argument, NULL, 'r'},     
         {"version", no_argument, NULL, 'V'},      {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
     const char *path = SYSCONFDIR "/postern/postern.ini";
@@ -111,6 +114,8 @@ int main(int argc, char **argv)
             return print(conf_write_example);
         case 'm':
             return print(conf_write_manual);
+        case 'r':
+            return print(audit_write_reference);
         case 'V':
             printf("postern %s\n", PACKAGE_VERSION);
             return 0;

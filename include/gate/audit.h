@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/check.h"
 
 struct audit;
@@ -46,6 +47,8 @@ struct audit_event {
     const char *target, *target_subject, *target_tenant; /* whom it was done to */
     uint64_t count, duration_us, queries, bytes_in, bytes_out; /* 0: left out */
 };
+/* The tables of events and reasons for docs/operations.md, in Markdown. */
+bool audit_write_reference(struct buf *out);
 void audit_write(struct audit *a, const struct audit_event *e);
 
 #endif

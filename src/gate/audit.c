@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/reasons.h"
 #include "base/sink.h"
 
 /* What a client sent (user, database) may be long: one text is cut, and the line says so. Six
@@ -161,4 +162,20 @@ bool audit_is_writable(const struct audit *a)
 uint64_t audit_dropped(const struct audit *a)
 {
     return sink_dropped(a->sink);
+}
+
+bool audit_write_reference(struct buf *out)
+{
+    static const char *const levels[] = {
+        [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARNING] = "warning", [LOG_ERROR] = "error"};
+    bool ok = buf_put_text(out, "| event | when, and what it says |\n|---|---|\n");
+    for (enum audit_kind k = 0; k < AUDIT_COUNT; k++)
+        ok = ok && buf_printf(out, "| `%s` | %s |\n", audit_word(k), audit_help(k));
+    ok = ok && buf_put_text(out, "\n| reason | SQLSTATE | what the client reads | HINT | log |\n|---|---|---|---|---|\n");
+    for (enum reason r = 0; r < REASON_COUNT; r++) {
+        const struct reason_row *row = reason_row(r);
+        ok = ok && buf_printf(out, "| `%s` | %s | %s | %s | %s |\n", row->name, row->sqlstate, row->text,
+                              row->hint ? row->hint : "", levels[row->level]);
+    }
+    return ok;
 }

@@ -332,9 +332,9 @@ static void opening_failed(struct pool *p, const struct varset *startup, enum re
     if (p->backoff > BACKOFF_MAX)
         p->backoff = BACKOFF_MAX;
     p->retry_at = now + p->backoff;
-    log_warning(NULL, "tenant %s database %s role %s: no server connection: %s%s%s%s", p->tenant,
+    log_warning(NULL, "tenant %s database %s role %s: no server connection: %s%s%s%s%s", p->tenant,
                 p->database, p->role, reason_row(why)->text, error ? ": " : "",
-                error ? error->sqlstate : "", error ? error->message : "");
+                error ? error->sqlstate : "", error ? " " : "", error ? error->message : "");
     /* A refused login will be refused again; nodes may come back while the patient wait. */
     uint64_t patience = why == REASON_NO_NODE && p->row ? p->row->cluster_row->connect_timeout : 0;
     refuse_waiting(p, now - patience, why, error);

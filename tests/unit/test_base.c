@@ -407,8 +407,6 @@ static void test_tables(void)
                strspn(r->name, "abcdefghijklmnopqrstuvwxyz_") == strlen(r->name);
     }
     ok(good, "reasons: five characters of SQLSTATE, a sentence, a lower-case name");
-    is_text(reason_row(REASON_AUTH_FAILED)->text, reason_row(REASON_AUTH_THROTTLED)->text,
-            "reasons: a throttled login reads like a failed one");
     is_text(reason_row(REASON_RATE_LIMITED)->name, "rate_limited", "reasons: the name");
 }
 
