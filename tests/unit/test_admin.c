@@ -451,8 +451,10 @@ static struct metrics_input *sample(void)
     CELLS(limits, "acme", "silver", "4", "10", "5", "100", "7", "50", "2", "0", "share", "1", "0", "1", "0");
     CELLS(nodes, "main", "a:5433", "up", "6", "0", "aws", "eu", "eu-1", "primary", "1", "yes", "0");
     CELLS(nodes, "main", "b:5433", "down", "0", "3", "", "", "", "", "1", "no", "");
-    in = (struct metrics_input){both, 2, pools, limits, nodes, 12, 1, 1700000000, true, false,
-                                2, tallies, true, false};
+    in = (struct metrics_input){.counters = both, .workers = 2, .pools = pools, .limits = limits,
+                                .nodes = nodes, .clients = 12, .log_dropped = 1,
+                                .started_at = 1700000000, .redis_configured = true,
+                                .audit_dropped = 2, .tallies = tallies, .log_writable = true};
     return &in;
 }
 

@@ -168,6 +168,16 @@ def expired(k):
     k.refused(secret=k.stand.token("acme", lifetime=-3600))
 
 
+def of_a_closed_pool(k):
+    """The database goes while a client logs in."""
+    c = k.started()
+    k.gate.reload({"database acme": None, "tenant acme": {"databases": "acme_session, acme_pool1"}})
+    k.gate.await_log("is in force")
+    c.send(wire.password(k.token()))
+    with contextlib.suppress(wire.Closed, OSError):
+        c.refusal()
+
+
 ONE = {"postern": {"workers": 1}}
 
 # reason: (overrides, way, words of the log line behind the reason)
@@ -202,6 +212,7 @@ TRIED = {
     "backend_tls": ("other authority", lambda k: k.refused(), ""),
     "admin_only": ({}, console_for_anybody, "admin_users"),
     "shutdown": ({}, shutdown, ""),
+    "paused": (ONE, of_a_closed_pool, ""),
 }
 
 
@@ -417,7 +428,13 @@ def server_lost(k):
         c.refusal()
 
 
-LOGOUTS = {"client_gone": ({}, leave), "token_expired": ({"issuer stand": {"leeway": "0s"}}, expire),
+def message_begun(k):
+    c = k.login(k.gate)
+    c.send(wire.query("SELECT 1")[:7])
+    c.refusal()
+
+
+LOGOUTS = {"message_timeout": ({"postern": {"message_timeout": "200ms"}}, message_begun), "client_gone": ({}, leave), "token_expired": ({"issuer stand": {"leeway": "0s"}}, expire),
            "idle_timeout": ({"postern": {"client_idle_timeout": "1s"}}, idle),
            "config_changed": ({}, database_taken_away), "killed": ({}, kill), "backend_lost": ({}, server_lost)}
 
@@ -437,15 +454,24 @@ ELSEWHERE = {
     "tls_failed": "test_refusals.py::test_connection_that_fails_before_a_login_is_in_the_log",
     "cancel_unknown": "test_refusals.py::test_connection_that_fails_before_a_login_is_in_the_log",
     "rate_limited": "test_record.py::test_limit_is_in_the_audit_trail_once_for_a_tenant_and_reason",
-    "too_large": "test_large.py",
-    "commit_lost": "test_loss.py",
-    "transaction_aborted": "test_lost_block.py",
-    "chain_lost": "test_lost_block.py",
-    "canceled": "test_cancel.py",
-    "syntax": "test_console.py",
-    "paused": "test_reload.py",
+    "too_large": "test_refusals.py::test_command_that_is_too_large_ends_the_console",
+    "statement_too_large": "test_large.py::test_named_parse_beyond_max_message_is_refused",
+    "statements_too_many": "test_prepared.py::test_a_client_that_never_closes_is_told_so",
+    "commit_lost": "test_loss.py::test_loss_in_commit_says_that_the_outcome_is_unknown",
+    "transaction_aborted": "test_lost_block.py::test_nothing_runs_by_itself_behind_the_loss",
+    "chain_lost": "test_lost_block.py::test_chain_is_not_guessed",
+    "canceled": "test_cancel.py::test_cancel_of_a_query_that_waits_for_a_server_connection",
+    "syntax": "test_console.py::test_unknown_commands_are_syntax_errors",
     "out_of_memory": "../tools/walk-faults.sh",
 }
+
+
+def test_command_that_is_too_large_ends_the_console(make_gate, console):
+    gate = make_gate({"postern": {"max_message": "64kB"}})
+    c = console(gate)
+    with contextlib.suppress(OSError):
+        c.send(wire.query("SHOW VERSION -- " + "x" * 4_000_000))
+    assert await_event(gate, "logout", reason="too_large")["database"] == "postern"
 
 
 def documented():
