@@ -23,7 +23,8 @@ bool sink_open(struct sink *s, const char *path) MUST_USE;
 enum sink_news { SINK_FAILS, SINK_WORKS_AGAIN, SINK_HAS_LOST };
 typedef void sink_tell(enum sink_news, int error, uint64_t lost);
 void sink_watch(struct sink *s, sink_tell *tell);
-/* False while a write fails, or has not returned for seconds, or the ring is full. Any thread. */
+/* False while a write fails, or has not returned for seconds, or the ring or the file system is
+ * full. Any thread. */
 bool sink_is_writable(const struct sink *s);
 /* Standard error, or nowhere. Any thread. */
 bool sink_is_on_stderr(struct sink *s);

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -285,11 +286,28 @@ void sink_watch(struct sink *s, sink_tell *hear)
     atomic_store(&s->tell, hear);
 }
 
+/* Before a line has to fail: what the file system says. Where it says nothing (a device, a pipe), and
+ * while the writer is at the file, there is room. */
+static bool has_room(struct sink *s)
+{
+    struct statvfs room;
+    struct stat st;
+    bool has = true;
+    if (pthread_mutex_trylock(&s->file_lock) != 0)
+        return true;
+    if (s->fd > STDERR_FILENO && fstat(s->fd, &st) == 0 && S_ISREG(st.st_mode) && fstatvfs(s->fd, &room) == 0 &&
+        room.f_blocks > 0)
+        has = (geteuid() == 0 ? room.f_bfree : room.f_bavail) > 0;
+    pthread_mutex_unlock(&s->file_lock);
+    return has;
+}
+
 bool sink_is_writable(const struct sink *sink)
 {
     struct sink *s = (struct sink *)sink;
     uint64_t since = atomic_load(&s->writing_since), now = since ? clock_now() : 0;
-    return !atomic_load(&s->failing) && !atomic_load(&s->full) && !(now > since && now - since > STUCK_AFTER);
+    return !atomic_load(&s->failing) && !atomic_load(&s->full) && !(now > since && now - since > STUCK_AFTER) &&
+           has_room(s);
 }
 
 bool sink_is_on_stderr(struct sink *s)

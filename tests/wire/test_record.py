@@ -215,7 +215,8 @@ def test_a_small_disk_that_fills_and_is_cleared(make_gate, login, small_disk):
     gate.audit_file = trail
     assert may_log_in(login, gate)
     fill(small_disk)
-    proc.wait_for("logins to be refused", SECONDS, lambda: not may_log_in(login, gate))
+    assert not may_log_in(login, gate), "not even the first"
+    assert not may_log_in(login, gate)
     os.unlink(small_disk / "fill")
     proc.wait_for("logins to be taken again", SECONDS, lambda: may_log_in(login, gate))
     proc.wait_for("the refusals, which waited", SECONDS, lambda: events(gate, "login_refused", reason="audit_away"))
