@@ -44,7 +44,7 @@ struct audit_event {
     const char *detail;  /* what else is known, and was kept from the client */
     const char *command; /* console command without arguments */
     const char *outcome; /* of the command: "ok", "refused", "not_found" */
-    const char *target, *target_subject, *target_tenant; /* whom it was done to */
+    const char *target, *target_subject, *target_tenant;       /* whom it was done to */
     uint64_t count, duration_us, queries, bytes_in, bytes_out; /* 0: left out */
 };
 /* The tables of events and reasons for docs/operations.md, in Markdown. */

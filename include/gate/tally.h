@@ -57,11 +57,13 @@ enum reason tally_reason(enum tally_count what);
 
 /* Every record, "*" last if it has anything; totals by enum tally_count. The visitor may not call
  * back into this module. */
-void tallies_each(struct tallies *t, void (*visit)(void *, const char *tenant, const uint64_t *totals), void *arg);
+void tallies_each(struct tallies *t,
+                  void (*visit)(void *, const char *tenant, const uint64_t *totals), void *arg);
 
 /* For the audit trail: what was refused since it was told last, for each tenant and reason not
  * before `every` microseconds have passed; force: all that is left. */
 void tallies_tell(struct tallies *t, uint64_t now, uint64_t every, bool force,
-                  void (*told)(void *, const char *tenant, enum reason why, uint64_t count), void *arg);
+                  void (*told)(void *, const char *tenant, enum reason why, uint64_t count),
+                  void *arg);
 
 #endif

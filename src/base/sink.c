@@ -35,7 +35,7 @@ struct sink {
     _Atomic uint64_t dropped;
     sink_tell *_Atomic tell;
     atomic_bool failing, full;
-    _Atomic uint64_t writing_since; /* monotonic us; 0: no write is under way */
+    _Atomic uint64_t writing_since;         /* monotonic us; 0: no write is under way */
     uint64_t told_at, told_lost, failed_at; /* the writer's own, as the next */
     bool told_failing;
 };
@@ -286,8 +286,8 @@ void sink_watch(struct sink *s, sink_tell *hear)
     atomic_store(&s->tell, hear);
 }
 
-/* Before a line has to fail: what the file system says. Where it says nothing (a device, a pipe), and
- * while the writer is at the file, there is room. */
+/* Before a line has to fail: what the file system says. Where it says nothing (a device, a pipe),
+ * and while the writer is at the file, there is room. */
 static bool has_room(struct sink *s)
 {
     struct statvfs room;
@@ -295,8 +295,8 @@ static bool has_room(struct sink *s)
     bool has = true;
     if (pthread_mutex_trylock(&s->file_lock) != 0)
         return true;
-    if (s->fd > STDERR_FILENO && fstat(s->fd, &st) == 0 && S_ISREG(st.st_mode) && fstatvfs(s->fd, &room) == 0 &&
-        room.f_blocks > 0)
+    if (s->fd > STDERR_FILENO && fstat(s->fd, &st) == 0 && S_ISREG(st.st_mode) &&
+        fstatvfs(s->fd, &room) == 0 && room.f_blocks > 0)
         has = (geteuid() == 0 ? room.f_bfree : room.f_bavail) > 0;
     pthread_mutex_unlock(&s->file_lock);
     return has;
@@ -306,8 +306,8 @@ bool sink_is_writable(const struct sink *sink)
 {
     struct sink *s = (struct sink *)sink;
     uint64_t since = atomic_load(&s->writing_since), now = since ? clock_now() : 0;
-    return !atomic_load(&s->failing) && !atomic_load(&s->full) && !(now > since && now - since > STUCK_AFTER) &&
-           has_room(s);
+    return !atomic_load(&s->failing) && !atomic_load(&s->full) &&
+           !(now > since && now - since > STUCK_AFTER) && has_room(s);
 }
 
 bool sink_is_on_stderr(struct sink *s)

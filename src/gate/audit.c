@@ -51,7 +51,8 @@ static void tell(enum sink_news news, int error, uint64_t lost)
         log_error("audit", "the audit trail cannot be written: %s; %llu lines were lost so far",
                   strerror_r(error, why, sizeof(why)), n);
     else if (news == SINK_WORKS_AGAIN)
-        log_warning("audit", "the audit trail can be written again; %llu lines were lost so far", n);
+        log_warning("audit", "the audit trail can be written again; %llu lines were lost so far",
+                    n);
     else
         log_warning("audit", "%llu lines were lost so far", n);
 }
@@ -135,9 +136,9 @@ static bool put_event(struct buf *b, const struct audit *a, const struct audit_e
     bool fine = buf_printf(b, "{\"time\":\"%s\"", when);
     for (size_t i = 0; fine && i < COUNT_OF(texts); i++)
         fine = put_text(b, texts[i].name, texts[i].value, &was_cut);
-    return fine && put_number(b, "count", e->count) && put_number(b, "duration_us", e->duration_us) &&
-           put_number(b, "queries", e->queries) && put_number(b, "bytes_in", e->bytes_in) &&
-           put_number(b, "bytes_out", e->bytes_out) &&
+    return fine && put_number(b, "count", e->count) &&
+           put_number(b, "duration_us", e->duration_us) && put_number(b, "queries", e->queries) &&
+           put_number(b, "bytes_in", e->bytes_in) && put_number(b, "bytes_out", e->bytes_out) &&
            (!was_cut || buf_put_text(b, ",\"cut\":true")) && buf_put_text(b, "}\n");
 }
 
@@ -150,7 +151,8 @@ void audit_write(struct audit *a, const struct audit_event *e)
     if (!put_event(&line, a, e))
         log_warning("audit", "no memory for the line of a %s", audit_word(e->event));
     else
-        (void)sink_write(a->sink, buf_front(&line), buf_size(&line)); /* a loss is counted, and told by the sink */
+        (void)sink_write(a->sink, buf_front(&line),
+                         buf_size(&line)); /* a loss is counted, and told by the sink */
     buf_free(&line);
 }
 
@@ -166,16 +168,19 @@ uint64_t audit_dropped(const struct audit *a)
 
 bool audit_write_reference(struct buf *out)
 {
-    static const char *const levels[] = {
-        [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARNING] = "warning", [LOG_ERROR] = "error"};
+    static const char *const levels[] = {[LOG_DEBUG] = "debug",
+                                         [LOG_INFO] = "info",
+                                         [LOG_WARNING] = "warning",
+                                         [LOG_ERROR] = "error"};
     bool ok = buf_put_text(out, "| event | when, and what it says |\n|---|---|\n");
     for (enum audit_kind k = 0; k < AUDIT_COUNT; k++)
         ok = ok && buf_printf(out, "| `%s` | %s |\n", audit_word(k), audit_help(k));
-    ok = ok && buf_put_text(out, "\n| reason | SQLSTATE | what the client reads | HINT | log |\n|---|---|---|---|---|\n");
+    ok = ok && buf_put_text(out, "\n| reason | SQLSTATE | what the client reads | HINT | log "
+                                 "|\n|---|---|---|---|---|\n");
     for (enum reason r = 0; r < REASON_COUNT; r++) {
         const struct reason_row *row = reason_row(r);
-        ok = ok && buf_printf(out, "| `%s` | %s | %s | %s | %s |\n", row->name, row->sqlstate, row->text,
-                              row->hint ? row->hint : "", levels[row->level]);
+        ok = ok && buf_printf(out, "| `%s` | %s | %s | %s | %s |\n", row->name, row->sqlstate,
+                              row->text, row->hint ? row->hint : "", levels[row->level]);
     }
     return ok;
 }

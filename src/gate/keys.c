@@ -100,7 +100,8 @@ static void add_key(struct issuer *issuer, size_t i, const json_t *jwk, struct f
     }
     const char *kty = json_string_value(json_object_get(jwk, "kty"));
     if (f->mode & S_IROTH && kty && strcmp(kty, "oct") == 0) {
-        fault_of_key(f, i, jwk, "it is a shared secret, and others may read the file; use chmod o= on it");
+        fault_of_key(f, i, jwk,
+                     "it is a shared secret, and others may read the file; use chmod o= on it");
         return;
     }
     switch (jwk_read(jwk, issuer->algs, &key, &why)) {

@@ -159,7 +159,8 @@ enum reason tally_reason(enum tally_count what)
     return reasons[what - TALLY_REFUSED];
 }
 
-void tallies_each(struct tallies *t, void (*visit)(void *, const char *, const uint64_t *), void *arg)
+void tallies_each(struct tallies *t, void (*visit)(void *, const char *, const uint64_t *),
+                  void *arg)
 {
     size_t at = 0;
     uint64_t totals[TALLY_COUNT], any = 0;

@@ -27,7 +27,9 @@ enum { DAY_S = 86400, SOON_DAYS = 14, FIRST_FREE_PORT = 1024 };
 static char *folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
-    return !slash ? mem_dup(".") : slash == path ? mem_dup("/") : mem_dup_n(path, (size_t)(slash - path));
+    return !slash          ? mem_dup(".")
+           : slash == path ? mem_dup("/")
+                           : mem_dup_n(path, (size_t)(slash - path));
 }
 
 static void check_folder(const struct conf *c, const struct conf_section *at, const char *key,
@@ -35,11 +37,13 @@ static void check_folder(const struct conf *c, const struct conf_section *at, co
 {
     struct stat st;
     if (stat(folder, &st) != 0)
-        conf_fault(f, c, at, key, "found \"%s\"; the folder %s: %s", found, folder, strerror(errno));
+        conf_fault(f, c, at, key, "found \"%s\"; the folder %s: %s", found, folder,
+                   strerror(errno));
     else if (!S_ISDIR(st.st_mode))
         conf_fault(f, c, at, key, "found \"%s\"; %s is no folder", found, folder);
     else if (faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) != 0)
-        conf_fault(f, c, at, key, "found \"%s\"; the folder %s: %s; allowed: one that this user may write", found,
+        conf_fault(f, c, at, key,
+                   "found \"%s\"; the folder %s: %s; allowed: one that this user may write", found,
                    folder, strerror(errno));
 }
 
@@ -57,7 +61,8 @@ static void check_written(const struct conf *c, const char *key, const char *pat
     else if (is_there && !is_replaced) {
         int fd = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
         if (fd < 0)
-            conf_fault(f, c, at, key, "found \"%s\"; it cannot be written: %s", path, strerror(errno));
+            conf_fault(f, c, at, key, "found \"%s\"; it cannot be written: %s", path,
+                       strerror(errno));
         else
             close(fd);
     }
@@ -98,23 +103,29 @@ static int try_address(const struct addrinfo *a, uint16_t port)
 }
 
 static void check_address(const struct conf *c, const struct conf_section *at, const char *key,
-                          const char *found, const char *host, uint16_t port, int flags, struct conf_faults *f)
+                          const char *found, const char *host, uint16_t port, int flags,
+                          struct conf_faults *f)
 {
     const struct addrinfo hints = {.ai_flags = AI_PASSIVE | flags, .ai_socktype = SOCK_STREAM};
     struct addrinfo *list = NULL;
     int failed = getaddrinfo(host, NULL, &hints, &list), error = failed ? 0 : EADDRNOTAVAIL;
     if (failed)
-        conf_fault(f, c, at, key, "found \"%s\": %s; allowed: an address of this machine", found, gai_strerror(failed));
+        conf_fault(f, c, at, key, "found \"%s\": %s; allowed: an address of this machine", found,
+                   gai_strerror(failed));
     for (const struct addrinfo *a = list; a && error; a = a->ai_next)
         error = try_address(a, port);
     if (error)
-        conf_fault(f, c, at, key, "found \"%s\"%s%s; allowed: an address of this machine, and a port that this user may open",
-                   found, error == EADDRNOTAVAIL ? "" : ": ", error == EADDRNOTAVAIL ? "" : strerror(error));
+        conf_fault(f, c, at, key,
+                   "found \"%s\"%s%s; allowed: an address of this machine, and a port that this "
+                   "user may open",
+                   found, error == EADDRNOTAVAIL ? "" : ": ",
+                   error == EADDRNOTAVAIL ? "" : strerror(error));
     if (list)
         freeaddrinfo(list);
 }
 
-static void check_listener(const struct conf *c, const struct conf_listener *l, struct conf_faults *f)
+static void check_listener(const struct conf *c, const struct conf_listener *l,
+                           struct conf_faults *f)
 {
     for (size_t i = 0; i < l->address.count; i++) {
         const char *a = l->address.item[i];
@@ -145,8 +156,8 @@ static const char *date_of(int64_t seconds, char out[CLOCK_TEXT])
 }
 
 /* Ours, which peers look at. */
-static void check_own_certificate(const struct conf *c, const struct conf_section *at, const char *file,
-                                  struct conf_faults *f)
+static void check_own_certificate(const struct conf *c, const struct conf_section *at,
+                                  const char *file, struct conf_faults *f)
 {
     int64_t now = (int64_t)clock_wall_s();
     struct tls_dates d;
@@ -154,11 +165,14 @@ static void check_own_certificate(const struct conf *c, const struct conf_sectio
     if (!file[0] || !tls_file_dates(file, &d))
         return; /* a fault of who loads it */
     if (now >= d.ends)
-        conf_fault(f, c, at, "tls_cert", "%s: the certificate of %s has expired on %s; allowed: one that is valid now",
+        conf_fault(f, c, at, "tls_cert",
+                   "%s: the certificate of %s has expired on %s; allowed: one that is valid now",
                    file, d.ender, date_of(d.ends, when));
     else if (now < d.starts)
-        conf_fault(f, c, at, "tls_cert", "%s: the certificate of %s is not valid before %s; allowed: one that is valid now",
-                   file, d.starter, date_of(d.starts, when));
+        conf_fault(
+            f, c, at, "tls_cert",
+            "%s: the certificate of %s is not valid before %s; allowed: one that is valid now",
+            file, d.starter, date_of(d.starts, when));
     else if (d.ends - now < SOON_DAYS * DAY_S)
         conf_advise(f, c, at, "tls_cert", "%s: the certificate of %s expires on %s", file, d.ender,
                     date_of(d.ends, when));
@@ -171,7 +185,9 @@ static void check_authorities(const struct conf *c, const struct conf_section *a
     struct tls_dates d;
     char when[CLOCK_TEXT];
     if (file[0] && tls_file_dates(file, &d) && (int64_t)clock_wall_s() >= d.last_end)
-        conf_fault(f, c, at, key, "%s: every certificate in it has expired, the last on %s; allowed: authorities that are valid now",
+        conf_fault(f, c, at, key,
+                   "%s: every certificate in it has expired, the last on %s; allowed: authorities "
+                   "that are valid now",
                    file, date_of(d.last_end, when));
 }
 
@@ -203,13 +219,18 @@ static void check_user(const struct conf *c, struct conf_faults *f)
     errno = 0;
     const struct passwd *p = name[0] ? getpwnam(name) : NULL;
     if (name[0] && !p)
-        conf_fault(f, c, at, "user", "found \"%s\"; allowed: a user of this system%s%s", name, errno ? ": " : "",
-                   errno ? strerror(errno) : "");
+        conf_fault(f, c, at, "user", "found \"%s\"; allowed: a user of this system%s%s", name,
+                   errno ? ": " : "", errno ? strerror(errno) : "");
     else if (geteuid() == 0 && (!p || p->pw_uid == 0))
-        conf_advise(f, c, at, "user", "found \"%s\": the process stays root, and whoever breaks into it has the machine; "
-                                      "name a system user of its own", name);
+        conf_advise(
+            f, c, at, "user",
+            "found \"%s\": the process stays root, and whoever breaks into it has the machine; "
+            "name a system user of its own",
+            name);
     else if (p && geteuid() != 0 && p->pw_uid != geteuid())
-        conf_advise(f, c, at, "user", "found \"%s\"; only root can become another user: the process stays what it is", name);
+        conf_advise(f, c, at, "user",
+                    "found \"%s\"; only root can become another user: the process stays what it is",
+                    name);
 }
 
 void machine_check(const struct conf *conf, struct conf_faults *faults)

@@ -122,7 +122,8 @@ static char told[512];
 static void tell(void *arg, const char *tenant, enum reason why, uint64_t count)
 {
     size_t len = strlen(told);
-    snprintf(told + len, sizeof(told) - len, "%s %s %llu;", tenant, reason_row(why)->name, (unsigned long long)count);
+    snprintf(told + len, sizeof(told) - len, "%s %s %llu;", tenant, reason_row(why)->name,
+             (unsigned long long)count);
 }
 
 static const char *tell_at(struct tallies *t, uint64_t now, bool force)
@@ -141,8 +142,10 @@ static void test_telling(void)
     is_text(tell_at(t, US_PER_S, false), "", "nothing is told without a refusal");
     tally_add(a, TALLY_RATE_LIMITED);
     is_text(tell_at(t, 2 * US_PER_S, false), "acme rate_limited 1;", "the first is told at once");
-    tally_add(a, TALLY_RATE_LIMITED), tally_add(a, TALLY_RATE_LIMITED), tally_add(a, TALLY_LIMITS_AWAY);
-    is_text(tell_at(t, 3 * US_PER_S, false), "acme limits_away 1;", "another reason too; more of the same are not");
+    tally_add(a, TALLY_RATE_LIMITED), tally_add(a, TALLY_RATE_LIMITED),
+        tally_add(a, TALLY_LIMITS_AWAY);
+    is_text(tell_at(t, 3 * US_PER_S, false), "acme limits_away 1;",
+            "another reason too; more of the same are not");
     is_text(tell_at(t, 61 * US_PER_S, false), "", "for a minute");
     is_text(tell_at(t, 62 * US_PER_S, false), "acme rate_limited 2;", "then together");
     is_text(tell_at(t, 200 * US_PER_S, false), "", "and once");
