@@ -278,7 +278,10 @@ static char *reload(struct control *c)
 static void on_reload_job(struct mail *m, void *receiver)
 {
     struct job *j = CONTAINER_OF(m, struct job, mail);
+    const struct control *c = receiver;
     j->text = reload(receiver);
+    if (!j->text && c->generation->advice)
+        j->advice = mem_dup(c->generation->advice);
     job_start(j);
 }
 

@@ -52,6 +52,7 @@ static void job_free(struct job *j)
     for (size_t i = 0; i < COUNT_OF(j->more); i++)
         table_free(j->more[i]);
     mem_free(j->text);
+    mem_free(j->advice);
     mem_free(j->user);
     mem_free(j->address);
     mem_free(j->target_subject);
@@ -101,6 +102,8 @@ static void answer_session(struct worker *w, struct job *j)
     struct session *s = session_by_id(&w->home, j->session);
     if (!s || s->state != SESSION_CONSOLE)
         return;
+    if (j->advice)
+        console_answer_warnings(s, j->advice);
     if (j->command == COMMAND_KILL && !j->found)
         console_answer_error(s, REASON_SYNTAX, "no client has that id");
     else if (j->command == COMMAND_RELOAD && j->text)

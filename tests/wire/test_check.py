@@ -23,7 +23,8 @@ def pair(stand, name, starts, ends):
     config = os.path.join(folder, "ca.cnf")
     with open(config, "w", encoding="ascii") as f:
         f.write("[ca]\ndefault_ca=d\n[d]\ndatabase=index\nserial=serial\nnew_certs_dir=.\n"
-                "default_md=sha256\npolicy=p\nrand_serial=yes\n[p]\ncommonName=supplied\n")
+                "default_md=sha256\npolicy=p\nrand_serial=yes\nx509_extensions=e\n"
+                "[p]\ncommonName=supplied\n[e]\nsubjectAltName=DNS:localhost\n")
     open(os.path.join(folder, "index"), "w", encoding="ascii").close()
     proc.run(["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
               "-nodes", "-keyout", key, "-out", request, "-subj", f"/CN={name}"])
@@ -263,7 +264,7 @@ def as_root(stand):
 
 
 @pytest.mark.parametrize("advice", [soon, as_root])
-def test_advice_is_given_by_check_start_and_reload(make_gate, stand, advice):
+def test_advice_is_given_by_check_start_and_reload(make_gate, stand, console, advice):
     if advice is as_root and os.geteuid() != 0:
         pytest.skip("only as root")
     overrides, section, key, words = advice(stand)
@@ -281,6 +282,8 @@ def test_advice_is_given_by_check_start_and_reload(make_gate, stand, advice):
     gate.reload()
     gate.await_log("is in force", before)
     assert warned(gate.log()[before:])
+    notices = [wire.error_fields(body) for kind, body in console(gate).ask(wire.query("RELOAD")) if kind == "N"]
+    assert any(re.search(words, n["M"]) and n["S"] == "WARNING" for n in notices), notices
 
 
 def test_user_that_root_becomes_is_no_advice(make_gate, stand):
