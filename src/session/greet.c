@@ -464,6 +464,7 @@ void greet_readable(struct session *s)
     if (n == STREAM_AGAIN)
         return;
     if (n < 0) {
+        greet_failed(s, REASON_CLIENT_GONE, n == STREAM_EOF ? NULL : stream_failure(&s->client));
         session_close(s, REASON_CLIENT_GONE);
         return;
     }
