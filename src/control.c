@@ -455,11 +455,25 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg)
 
 /* ---- life ---- */
 
-static bool become_user(const char *name)
+/* Root has made it; it is opened anew as the user, at each reload. */
+static void give_to(const struct passwd *p, const char *path)
 {
+    struct stat st;
+    if (path[0] && lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == 0 && st.st_nlink == 1 &&
+        lchown(path, p->pw_uid, p->pw_gid) != 0)
+        log_warning("config", "%s cannot be given to user %s: %s", path, p->pw_name, strerror(errno));
+}
+
+static bool become_user(const struct conf_postern *conf)
+{
+    const char *name = conf->user;
     if (!name[0] || geteuid() != 0)
         return true;
     struct passwd *p = getpwnam(name);
+    if (p) {
+        give_to(p, conf->log_file);
+        give_to(p, conf->audit_file);
+    }
     if (!p || initgroups(name, p->pw_gid) != 0 || setgid(p->pw_gid) != 0 || setuid(p->pw_uid) != 0) {
         log_error("config", "cannot become user \"%s\": %s", name, p ? strerror(errno) : "no such user");
         return false;
@@ -511,7 +525,7 @@ static bool open_all(struct control *c)
     log_faults(&faults.text);
     conf_faults_free(&faults);
     generation_log_advice(c->generation);
-    return ok && become_user(conf->postern.user) && write_pid(conf->postern.pid_file);
+    return ok && become_user(&conf->postern) && write_pid(conf->postern.pid_file);
 }
 
 static void add_signals(struct control *c)

@@ -6,12 +6,14 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <pwd.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -233,6 +235,102 @@ static void check_user(const struct conf *c, struct conf_faults *f)
                     name);
 }
 
+/* ---- what the user reads that root becomes ---- */
+
+enum { LOOKS_MAX = 256 };
+
+struct look {
+    const struct conf_section *at;
+    const char *key, *path;
+    int mode; /* of access() */
+};
+
+struct looks {
+    struct look all[LOOKS_MAX];
+    size_t count;
+};
+
+static void add_look(struct looks *l, const struct conf_section *at, const char *key,
+                     const char *path, int mode)
+{
+    if (path[0] && l->count < LOOKS_MAX)
+        l->all[l->count++] = (struct look){at, key, path, mode};
+}
+
+/* What a start as root leaves to the user (control.c) it need not be able to write before. */
+static void add_written(struct looks *l, const struct conf_section *at, const char *key,
+                        const char *path)
+{
+    struct stat st;
+    if (path[0] && stat(path, &st) == 0 && st.st_uid != 0)
+        add_look(l, at, key, path, W_OK);
+}
+
+static void add_looks(const struct conf *c, struct looks *l)
+{
+    const struct conf_postern *p = &c->postern;
+    add_look(l, &p->at, "user", p->at.file, R_OK);
+    add_look(l, &p->at, "users_file", p->users_file, R_OK);
+    add_written(l, &p->at, "log_file", p->log_file);
+    add_written(l, &p->at, "audit_file", p->audit_file);
+    add_look(l, &c->redis.at, "password_file", c->redis.password_file, R_OK);
+    for (size_t i = 0; i < c->issuer_count; i++)
+        add_look(l, &c->issuers[i]->at, "jwks_file", c->issuers[i]->jwks_file, R_OK);
+    for (size_t i = 0; i < c->listener_count; i++) {
+        const struct conf_listener *s = c->listeners[i];
+        for (size_t k = 0; k < s->tls_cert.count; k++)
+            add_look(l, &s->at, "tls_cert", s->tls_cert.item[k], R_OK);
+        for (size_t k = 0; k < s->tls_key.count; k++)
+            add_look(l, &s->at, "tls_key", s->tls_key.item[k], R_OK);
+        add_look(l, &s->at, "tls_client_ca", s->tls_client_ca, R_OK);
+    }
+    for (size_t i = 0; i < c->cluster_count; i++) {
+        const struct conf_cluster *k = c->clusters[i];
+        add_look(l, &k->at, "tls_ca", k->tls_ca, R_OK);
+        add_look(l, &k->at, "tls_cert", k->tls_cert, R_OK);
+        add_look(l, &k->at, "tls_key", k->tls_key, R_OK);
+        add_look(l, &k->at, "credentials", k->credentials, R_OK);
+    }
+}
+
+/* In a child, which becomes the user: a byte for each look, 0 or errno. */
+static void look_as(const struct passwd *p, const struct looks *l, int to)
+{
+    unsigned char errors[LOOKS_MAX] = {0};
+    bool became =
+        initgroups(p->pw_name, p->pw_gid) == 0 && setgid(p->pw_gid) == 0 && setuid(p->pw_uid) == 0;
+    for (size_t i = 0; became && i < l->count; i++)
+        errors[i] = (unsigned char)(access(l->all[i].path, l->all[i].mode) == 0 ? 0 : errno);
+    _exit(became && write(to, errors, l->count) == (ssize_t)l->count ? 0 : 1);
+}
+
+/* A start as root reads all; a reload happens as the user, and would be refused. */
+static void check_reload_as_user(const struct conf *c, struct conf_faults *f)
+{
+    const struct passwd *p = c->postern.user[0] ? getpwnam(c->postern.user) : NULL;
+    unsigned char errors[LOOKS_MAX];
+    struct looks l = {.count = 0};
+    int ends[2], status;
+    if (geteuid() != 0 || !p || p->pw_uid == 0 || pipe2(ends, O_CLOEXEC) != 0)
+        return;
+    add_looks(c, &l);
+    pid_t child = fork();
+    if (child == 0)
+        look_as(p, &l, ends[1]);
+    close(ends[1]);
+    ssize_t n = child > 0 ? read(ends[0], errors, l.count) : -1;
+    close(ends[0]);
+    if (child > 0)
+        (void)waitpid(child, &status, 0);
+    for (size_t i = 0; n == (ssize_t)l.count && i < l.count; i++)
+        if (errors[i])
+            conf_advise(f, c, l.all[i].at, l.all[i].key,
+                        "user %s may not %s %s (%s): a start as root would work, and each reload "
+                        "be refused",
+                        c->postern.user, l.all[i].mode == R_OK ? "read" : "write", l.all[i].path,
+                        strerror(errors[i]));
+}
+
 void machine_check(const struct conf *conf, struct conf_faults *faults)
 {
     const struct conf_postern *p = &conf->postern;
@@ -242,6 +340,7 @@ void machine_check(const struct conf *conf, struct conf_faults *faults)
     check_written(conf, "ready_file", p->ready_file, true, faults);
     check_http(conf, faults);
     check_user(conf, faults);
+    check_reload_as_user(conf, faults);
     for (size_t i = 0; i < conf->listener_count; i++)
         check_listener(conf, conf->listeners[i], faults);
     check_certificates(conf, faults);

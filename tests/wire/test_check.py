@@ -10,7 +10,8 @@ import signal
 
 import pytest
 
-from stand import proc, tokens, wire
+from stand import proc, wire
+from wire.conftest import end_well
 
 ELSEWHERE = "192.0.2.77"  # documentation's own: no machine has it
 
@@ -286,10 +287,55 @@ def test_advice_is_given_by_check_start_and_reload(make_gate, stand, console, ad
     assert any(re.search(words, n["M"]) and n["S"] == "WARNING" for n in notices), notices
 
 
+@pytest.fixture
+def plain_gate(stand, tmp_path):
+    """One that names no file of the stand's, in a folder that everybody may enter."""
+    from stand.gate import Gate
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    home = tmp_path / "gate"
+    home.mkdir()
+    home.chmod(0o777)
+    gate = Gate(stand.binary, str(home), [
+        ("postern", "", [("user", "nobody"), ("log_file", "postern.log"), ("audit_file", "audit.jsonl"),
+                         ("http_listen", "127.0.0.1:0"), ("ready_file", "postern.ready"), ("workers", 1)]),
+        ("listener main", "", [("address", "127.0.0.1"), ("port", 0), ("tls", "off")]),
+        ("cluster main", "", [("hosts", f"127.0.0.1:{stand.postgres.port}"), ("tls", "disable"),
+                              ("discovery", "off")]),
+        ("database *", "", [("cluster", "main")])])
+    yield gate
+    end_well(gate)
+
+
+def test_root_that_becomes_a_user_can_reload(plain_gate):
+    """Log and audit trail, which root has made, are opened anew by the user."""
+    if os.geteuid() != 0:
+        pytest.skip("only as root")
+    gate = plain_gate.start(want_ready=False)
+    gate.reload({"postern": {"log_level": "debug"}})
+    gate.await_log("is in force|reload refused")
+    assert "reload refused" not in gate.log()
+    assert os.stat(gate.audit_file).st_uid == os.stat(gate.log_file).st_uid != 0
+
+
+def test_what_the_user_may_not_read_is_advice(plain_gate, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("only as root")
+    secret = tmp_path / "users.txt"
+    secret.write_text("")
+    secret.chmod(0o600)
+    plain_gate.write({"postern": {"users_file": secret}})
+    done = plain_gate.check()
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"warning: .*\[postern\] users_file: user nobody may not read .*users.txt \(Permission denied\)",
+                     done.stderr), done.stderr
+    assert len(re.findall("warning", done.stderr)) == 1, done.stderr
+
+
 def test_user_that_root_becomes_is_no_advice(make_gate, stand):
     if os.geteuid() != 0:
         pytest.skip("only as root")
     gate = make_gate({"postern": {"user": "nobody"}}, start=False)
     gate.write()
     done = gate.check()
-    assert done.returncode == 0 and "[postern] user" not in done.stderr, done.stderr
+    assert done.returncode == 0 and "stays root" not in done.stderr, done.stderr
