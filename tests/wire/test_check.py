@@ -148,10 +148,11 @@ def test_fault_is_found_by_check_start_and_reload(make_gate, running, stand, con
         running.config = gate.config
         shutil.copy(own, own + ".kept")
         shutil.copy(gate.config, own)
-        admin = console(running)
+        admin, before = console(running), len(running.log())
         with pytest.raises(wire.ServerError) as e:
             admin.query("RELOAD")
         need_fault(e.value.fields["M"], section, key, words)
+        running.await_log("reload refused", before)
         before = len(running.log())
         running.process.signal(signal.SIGHUP)
         running.await_log("reload refused", before)
