@@ -260,7 +260,7 @@ static enum step on_message(struct request_walk *w, char type)
         return on_copy(w, type);
     case 'X':
         walk_put_run(w);
-        session_close(s, REASON_CLIENT_GONE);
+        session_close(s, REASON_OK);
         return STEP_STOP;
     default:
         snprintf(text, sizeof(text), "invalid frontend message type %d", (unsigned char)type);
