@@ -139,6 +139,10 @@ int backend_close(struct backend *b, bool keeps_socket)
         stream_put(&b->stream, "X\0\0\0\4", 5);
         stream_flush(&b->stream);
     }
+    if (b->pool && b->pool->home) {
+        b->pool->home->ended_in += b->stream.bytes_in;
+        b->pool->home->ended_out += b->stream.bytes_out;
+    }
     int fd = keeps_socket ? stream_leave(&b->stream) : -1;
     stream_close(&b->stream);
     inflight_free(&b->owed, NULL, NULL);

@@ -217,6 +217,9 @@ static void send_to(struct pool *p, struct backend *b, unsigned to)
     l->backend = b;
     l->access = access_ref(ps->access);
     l->row = p->row;
+    ps->ended_in += b->stream.bytes_in;
+    ps->ended_out += b->stream.bytes_out;
+    b->pool = NULL;
     list_push_back(&ps->leaving, &l->mail.node);
     loop_at_turn_end(ps->loop, &ps->departure);
 }
@@ -266,6 +269,8 @@ static void arrive(struct pool *p, struct pool_letter *l)
         return;
     }
     b->pool = p;
+    p->home->ended_in -= b->stream.bytes_in;
+    p->home->ended_out -= b->stream.bytes_out;
     b->doomed = b->doomed || pool_is_elsewhere(p->row, l->row);
     list_push_back(&p->cleaning, &b->in_pool);
     backend_arrive(b, p->home->loop, l->row->prepared_statements);

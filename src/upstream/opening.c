@@ -95,9 +95,9 @@ static void opening_failed(struct pool *p, const struct varset *startup, enum re
         p->backoff = BACKOFF_MAX;
     p->retry_at = now + p->backoff;
     atomic_store(&p->shared->failure, (unsigned)why);
-    log_warning(NULL, "tenant %s database %s role %s: no server connection: %s%s%s%s", p->tenant,
+    log_warning(NULL, "tenant %s database %s role %s: no server connection: %s%s%s%s%s", p->tenant,
                 p->database, p->role, reason_row(why)->text, error ? ": " : "",
-                error ? error->sqlstate : "", error ? error->message : "");
+                error ? error->sqlstate : "", error ? " " : "", error ? error->message : "");
     /* A refused login will be refused again; nodes may come back while the patient wait. */
     bool may_mend = is_of_node(why) && why != REASON_BACKEND_TLS;
     uint64_t patience = may_mend && p->row ? p->row->cluster_row->connect_timeout : 0;

@@ -546,3 +546,25 @@ void pool_node_leaves(struct backend *b)
 {
     node_drains(b->node, loop_now(b->stream.loop));
 }
+
+static void add_bytes(const struct list *l, uint64_t *in, uint64_t *out)
+{
+    LIST_EACH(l, struct backend, in_pool, b) {
+        *in += b->stream.bytes_in;
+        *out += b->stream.bytes_out;
+    }
+}
+
+void pools_count_bytes(struct pools *home)
+{
+    uint64_t in = home->ended_in, out = home->ended_out;
+    size_t i = 0;
+    for (const struct pool *p; (p = map_each(&home->pools, &i));) {
+        add_bytes(&p->idle, &in, &out);
+        add_bytes(&p->busy, &in, &out);
+        add_bytes(&p->opening, &in, &out);
+        add_bytes(&p->cleaning, &in, &out);
+    }
+    counter_set(home->counters, COUNTER_BYTES_FROM_BACKENDS, in);
+    counter_set(home->counters, COUNTER_BYTES_TO_BACKENDS, out);
+}
