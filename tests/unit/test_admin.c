@@ -496,7 +496,7 @@ static void check_metrics(const char *text)
     has(text, "\nprocess_open_fds ");
     is_int(occurrences(text, "# TYPE postern_pool_waiting "), 1, "one TYPE a metric");
     is_int(occurrences(text, "\npostern_pool_waiting{"), 1, "shards of a pool are one sample");
-    has(text, "\npostern_pool_size{tenant=\"<b>\\\"\\\\\\n\",database=\"app\",role=\"rw\"} 5\n");
+    has(text, "\npostern_pool_size{tenant=\"<b>\\\"\\\\\\\\u000a\",database=\"app\",role=\"rw\"} 5\n");
 }
 
 static void test_metrics(void)
