@@ -31,3 +31,8 @@ tests_unit_test_audit_LDADD = $(LIBS_GATE) $(EXT_LIBS)
 UNIT_TESTS += tests/unit/test_throttle
 tests_unit_test_throttle_SOURCES = tests/unit/test_throttle.c
 tests_unit_test_throttle_LDADD = $(LIBS_GATE) $(EXT_LIBS)
+
+UNIT_TESTS += tests/unit/test_key_sets
+tests_unit_test_key_sets_SOURCES = tests/unit/test_key_sets.c
+tests_unit_test_key_sets_LDADD = $(LIBS_GATE) $(EXT_LIBS)
+EXTRA_DIST += tests/unit/key-sets tests/tools/make-key-sets.py
