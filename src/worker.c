@@ -415,6 +415,7 @@ void worker_stop(struct worker *w)
     mailbox_post(w->mailbox, &order_new(run_stop)->mail);
     pthread_join(w->thread, NULL);
     timer_stop(&w->sweep);
+    lingers_end(&w->home.lingers);
     mailbox_free(w->mailbox);
     limiter_free(w->home.limiter);
     pools_free(w->home.pools);
