@@ -1,9 +1,9 @@
 /* Signing keys: each issuer's JSON Web Key Set (RFC 7517), read, judged and kept.
  *
- * A key for signatures that is weak, private, ambiguous or malformed is a fault that names the key
- * and stops the load, because an operator who sees only logins fail has a long way back to it. One
- * that is meant for something else, or of a kind nobody here knows, is passed over, and the log says
- * which and why: an issuer may publish keys for other readers (RFC 7517, 5).
+ * A key for signatures that is weak, private, ambiguous or malformed is a fault that names the
+ * key and stops the load, because an operator who sees only logins fail has a long way back to
+ * it. One that is meant for something else, or of a kind nobody here knows, is passed over, and
+ * the log says which and why: an issuer may publish keys for other readers (RFC 7517, 5).
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "gate/keys.h"

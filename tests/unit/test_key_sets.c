@@ -1,7 +1,7 @@
 /* Key sets as identity providers publish them (tests/unit/key-sets, written by
- * tests/tools/make-key-sets.py): each is taken, with whatever it holds beside keys for signatures; a
- * token of each is accepted with the right tenant and role, and those that nobody there signed are not.
- * SPDX-License-Identifier: Apache-2.0 */
+ * tests/tools/make-key-sets.py): each is taken, with whatever it holds beside keys for signatures;
+ * a token of each is accepted with the right tenant and role, and those that nobody there signed
+ * are not. SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 
 #include <stdio.h>
@@ -20,7 +20,8 @@ enum { NOW = 1800000000, LINE = 8192 };
 static const struct {
     const char *name;
     size_t usable; /* keys that tokens may be signed with */
-} providers[] = {{"keycloak", 3}, {"auth0", 2}, {"entra", 3}, {"google", 2}, {"okta", 1}, {"kubernetes", 2}};
+} providers[] = {{"keycloak", 3}, {"auth0", 2}, {"entra", 3},
+                 {"google", 2},   {"okta", 1},  {"kubernetes", 2}};
 
 static const char *folder(void)
 {

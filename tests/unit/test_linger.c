@@ -1,6 +1,5 @@
-/* Connections that are closed in order: real TCP on the loopback, because only there does a close over
- * unread input reset.
- * SPDX-License-Identifier: Apache-2.0 */
+/* Connections that are closed in order: real TCP on the loopback, because only there does a close
+ * over unread input reset. SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 
 #include <errno.h>
@@ -26,13 +25,9 @@ static void count(struct lingers *l)
     gone++;
 }
 
-static void on_event(struct stream *s)
-{
-}
+static void on_event(struct stream *s) {}
 
-static void on_ready(struct stream *s, bool good, const char *why)
-{
-}
+static void on_ready(struct stream *s, bool good, const char *why) {}
 
 static const struct stream_ops ops = {on_event, on_event, on_ready};
 
@@ -85,7 +80,8 @@ static void test_unread_input(void)
     linger_start(&lingers, &s, 0);
     ok(s.phase == STREAM_CLOSED, "the stream is closed for its owner");
     run_turns(loop, 5);
-    ok(hear(peer) == 3 && memcmp(block, "why", 3) == 0, "what was written arrives over unread input");
+    ok(hear(peer) == 3 && memcmp(block, "why", 3) == 0,
+       "what was written arrives over unread input");
     is_int(hear(peer), 0, "then the end");
     say(peer, 1000);
     run_turns(loop, 5);
