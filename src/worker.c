@@ -304,7 +304,7 @@ static void run_configure(struct worker *w, struct order *o)
     generation_unref(w->home.generation);
     w->home.generation = o->generation;
     pools_configure(w->home.pools, o->generation->access);
-    limiter_configure(w->home.limiter, o->generation->conf);
+    limiter_configure(w->home.limiter, o->generation->conf, o->generation->redis);
 }
 
 void worker_configure(struct worker *w, struct generation *generation)
@@ -382,7 +382,8 @@ struct worker *worker_start(struct workers *workers, unsigned index, struct gene
     h->loop = w->loop;
     h->counters = &w->counters;
     h->pools = pools_new(w->loop, &w->counters, index, workers->count);
-    h->limiter = limiter_new(w->loop, workers->limits, generation->conf, workers->instance, index, workers->count);
+    h->limiter = limiter_new(w->loop, workers->limits, generation->conf, generation->redis, workers->instance,
+                             index, workers->count);
     h->registry = &w->registry;
     throttle_init(&w->throttle);
     h->throttle = &w->throttle;

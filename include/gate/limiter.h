@@ -16,6 +16,7 @@
 #include "base/list.h"
 #include "base/text.h"
 #include "conf/conf.h"
+#include "gate/redis_access.h"
 #include "io/loop.h"
 
 struct limiter;
@@ -49,11 +50,11 @@ void limiter_shared_free(struct limiter_shared *s);
  * worker_count: how many there are. The instance's part of a limit is kept in `shared` for all
  * of them and not divided between them: a tenant's pool lives on few workers, often on one. */
 struct limiter *limiter_new(struct loop *loop, struct limiter_shared *shared,
-                            const struct conf *conf, const char *instance, unsigned worker,
-                            unsigned worker_count);
+                            const struct conf *conf, struct redis_access *redis, const char *instance,
+                            unsigned worker, unsigned worker_count);
 void limiter_free(struct limiter *l);
-/* New limits, another Redis, another policy: applies to living meters at once. */
-void limiter_configure(struct limiter *l, const struct conf *conf);
+/* New limits, another Redis (NULL: none), another policy: applies to living meters at once. */
+void limiter_configure(struct limiter *l, const struct conf *conf, struct redis_access *redis);
 /* True when no Redis is configured or it answers. */
 bool limiter_is_ready(const struct limiter *l);
 

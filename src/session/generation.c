@@ -3,12 +3,9 @@
 #include "config.h"
 #include "session/generation.h"
 
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/mem.h"
-#include "gate/redis.h"
 
 static void destroy(struct snapshot *s)
 {
@@ -19,6 +16,7 @@ static void destroy(struct snapshot *s)
     keyring_unref(g->keys);
     users_unref(g->users);
     access_unref(g->access);
+    redis_access_unref(g->redis);
     conf_unref(g->conf);
     mem_free(g);
 }
@@ -58,18 +56,13 @@ static struct tls_context *load_tls(const struct conf *conf, const struct conf_l
 struct generation *generation_load(const struct conf *conf, struct conf_faults *faults)
 {
     unsigned before = faults->count;
-    const char *why;
     struct generation *g = NEW(struct generation);
     snapshot_init(&g->snapshot, destroy);
     g->conf = conf_ref(conf);
     g->keys = keyring_load(conf, faults);
     g->users = users_load(conf, faults);
     g->access = access_load(conf, faults);
-    if (conf->redis.url[0] && !redis_url_check(conf->redis.url, &why))
-        conf_fault(faults, conf, &conf->redis.at, "url", "%s", why);
-    const char *password = conf->redis.password_file;
-    if (password[0] && access(password, R_OK) != 0)
-        conf_fault(faults, conf, &conf->redis.at, "password_file", "%s: %s", password, strerror(errno));
+    g->redis = redis_access_load(conf, faults);
     g->tls = mem_new(conf->listener_count + 1, sizeof(*g->tls));
     for (size_t i = 0; i < conf->listener_count; i++)
         g->tls[i] = load_tls(conf, conf->listeners[i], faults);

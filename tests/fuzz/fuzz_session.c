@@ -457,7 +457,7 @@ static void open_gate(void)
     throttle_init(&throttle);
     list_init(&home.sessions);
     home.pools = pools_new(loop, &counters, 0, 1);
-    home.limiter = limiter_new(loop, limits, generation->conf, "fuzz", 0, 1);
+    home.limiter = limiter_new(loop, limits, generation->conf, NULL, "fuzz", 0, 1);
     pools_configure(home.pools, generation->access);
     /* A node of its own each time: it remembers its failures. */
     struct node *node = node_new("a", 1);

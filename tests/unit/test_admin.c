@@ -240,7 +240,7 @@ static void stage_begin(struct stage *g, unsigned worker)
     struct conf empty = {.redis = {.url = none, .password_file = none, .ca_file = none,
                                    .prefix = prefix, .fleet_size = 1}};
     g->shared = limiter_shared_new();
-    g->home.limiter = limiter_new(g->home.loop, g->shared, &empty, "here", worker, 2);
+    g->home.limiter = limiter_new(g->home.loop, g->shared, &empty, NULL, "here", worker, 2);
 }
 
 static void stage_end(struct stage *g)
