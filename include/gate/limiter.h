@@ -62,6 +62,8 @@ bool limiter_is_ready(const struct limiter *l);
  * the plan is copied and looked up again by name at limiter_configure(). One meter a tenant:
  * the plan that was brought last counts; one that a reload removes counts until then. */
 struct meter *meter_take(struct limiter *l, struct text tenant, const struct conf_plan *plan);
+/* For a login that began before the last limiter_configure(): limits that are known stay. */
+struct meter *meter_take_late(struct limiter *l, struct text tenant, const struct conf_plan *plan);
 void meter_drop(struct meter **m);
 
 /* A client connection: counts against max_connections and connections_per_second. After

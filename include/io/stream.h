@@ -43,6 +43,7 @@ struct stream {
     uint8_t phase;
     bool broken;    /* a write failed */
     bool is_client; /* of the handshake */
+    size_t held_max;
     struct event rd, wr;
 };
 
@@ -79,6 +80,12 @@ void stream_flush(struct stream *s);
 static inline size_t stream_held(const struct stream *s)
 {
     return buf_size(&s->out);
+}
+/* More than held_max: the other side should stop. By what it was opened with: what there is room for
+ * does not grow with a reload. */
+static inline bool stream_is_full(const struct stream *s)
+{
+    return buf_size(&s->out) > s->held_max;
 }
 /* Something has happened to it in this turn of the loop that its owner has not been told of yet. */
 static inline bool stream_has_news(const struct stream *s)

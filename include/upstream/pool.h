@@ -43,9 +43,11 @@ struct pool_ask {
     uint64_t asked;    /* monotonic us */
 };
 
-/* What names a pool; the texts are copied. */
+/* What names a pool; the texts are copied. target: access_target() of the configuration that let the
+ * session in. */
 struct pool_key {
     const char *tenant, *database, *dbname, *role;
+    uint64_t target;
 };
 
 struct pools {
@@ -63,8 +65,9 @@ struct pools {
 
 struct pool {
     struct pools *home;
-    char *key, *tenant, *database, *dbname, *role; /* key: tenant NUL database NUL role */
+    char *key, *tenant, *database, *dbname, *role; /* key: tenant NUL database NUL role NUL target */
     size_t key_len;
+    uint64_t target; /* where its connections lead: for good */
     const struct conf_database *row; /* of home->access->conf; NULL: gone from the configuration */
     struct list idle;      /* last used first */
     struct list busy;      /* lent */
@@ -94,7 +97,8 @@ unsigned pool_home(const struct conf_database *row, const struct pool_key *key,
                    unsigned worker_count, uint32_t ticket);
 uint64_t pool_key_hash(const struct pool_key *key);
 
-/* A session's reference. NULL when the configuration has no such database any more. */
+/* A session's reference. NULL when the configuration has no such database any more, or when its name
+ * leads elsewhere now: a pool leads where it was made for, and is never used for anything else. */
 struct pool *pool_take(struct pools *p, const struct pool_key *key);
 void pool_drop(struct pool **pool);
 

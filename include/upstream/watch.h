@@ -63,6 +63,7 @@ struct watch {
     const struct conf *conf;
     const struct conf_cluster *row; /* in conf */
     const struct credentials *credentials;
+    uint64_t id; /* of the cluster: see watcher_cluster_id() */
     struct list members; /* asked last at the back, so that each gets its turn */
     struct map by_label;
     struct timer tick;

@@ -275,6 +275,15 @@ struct meter *meter_take(struct limiter *l, struct text tenant, const struct con
     return m;
 }
 
+struct meter *meter_take_late(struct limiter *l, struct text tenant, const struct conf_plan *plan)
+{
+    struct meter *m = map_get(&l->by_tenant, tenant);
+    if (!m)
+        return meter_take(l, tenant, plan);
+    m->refs++;
+    return m;
+}
+
 void meter_drop(struct meter **meter)
 {
     struct meter *m = *meter;

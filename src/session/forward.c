@@ -297,7 +297,7 @@ bool forward_must_wait(const struct session *s)
     if (s->settles_first && inflight_has_end(&b->owed) && !b->owed.copy_in)
         return true;
     /* A cancel under way may only hit what it was meant for. */
-    return stream_held(&b->stream) > s->home->generation->conf->postern.write_buffer ||
+    return stream_is_full(&b->stream) ||
            (b->cancels && b->owed.count == 0) || b->owed.count >= OWED_MAX;
 }
 

@@ -413,7 +413,7 @@ void reply_input(struct backend_user *u, struct backend *b)
         session_fail(s, REASON_BACKEND_LOST, NULL, NULL);
         return;
     }
-    if (stream_held(&s->client) > s->home->generation->conf->postern.write_buffer) {
+    if (stream_is_full(&s->client)) {
         stream_stop_reading(&b->stream);
         return;
     }

@@ -128,7 +128,7 @@ void session_arrive(struct home *home, struct session *s)
 {
     join_home(home, s);
     stream_attach(&s->client, home->loop);
-    timer_start(&s->timer, home->generation->conf->postern.login_timeout);
+    timer_start(&s->timer, s->greeting->generation->conf->postern.login_timeout);
     greet_arrived(s);
 }
 
