@@ -37,7 +37,7 @@ static const char *key_named_in(const struct conf_listener *l, const char *error
 static struct tls_context *load_tls(const struct conf *conf, const struct conf_listener *l,
                                     struct conf_faults *faults)
 {
-    if (l->tls == CONF_TLS_OFF || l->tls_cert.count == 0)
+    if (l->tls == CONF_TLS_OFF || l->tls_cert.count == 0 || l->tls_key.count != l->tls_cert.count)
         return NULL;
     char error[512];
     const struct tls_server_options o = {.certs = l->tls_cert.item,
