@@ -70,13 +70,22 @@ static const struct target *target_of(const struct access *a, struct text databa
     return t ? t : map_get(&a->targets, TEXT("*"));
 }
 
-static bool leads_the_same_way(const struct access *a, const struct target *one, const struct access *b,
-                               const struct target *other)
+static bool is_same_dbname(const char *name, const struct conf_database *x, const struct conf_database *y)
 {
-    const struct conf_database *x = one->row, *y = other->row;
+    enum { NAME_BYTES = 64 };
+    const char *const pairs[] = {"database", name, NULL};
+    char one[NAME_BYTES], other[NAME_BYTES];
+    return strcmp(x->dbname, y->dbname) == 0 ||
+           (conf_expand(x->dbname, one, sizeof(one), pairs) && conf_expand(y->dbname, other, sizeof(other), pairs) &&
+            strcmp(one, other) == 0);
+}
+
+static bool leads_the_same_way(const char *name, const struct access *a, const struct conf_database *x,
+                               const struct access *b, const struct conf_database *y)
+{
     return strcmp(x->cluster_row->at.name, y->cluster_row->at.name) == 0 &&
            a->cluster_ids[index_of(a, x->cluster_row)] == b->cluster_ids[index_of(b, y->cluster_row)] &&
-           strcmp(x->dbname, y->dbname) == 0 && x->pool_mode == y->pool_mode;
+           x->pool_mode == y->pool_mode && is_same_dbname(name, x, y);
 }
 
 void access_follow(struct access *fresh, const struct access *old)
@@ -89,7 +98,7 @@ void access_follow(struct access *fresh, const struct access *old)
     at = 0;
     for (struct target *t; (t = map_each(&fresh->targets, &at));) {
         const struct target *was = old ? target_of(old, text_of(t->name)) : NULL;
-        t->id = was && leads_the_same_way(fresh, t, old, was) ? was->id : ++last;
+        t->id = was && leads_the_same_way(t->name, fresh, t->row, old, was->row) ? was->id : ++last;
     }
 }
 
