@@ -271,7 +271,7 @@ def test_login_under_way_does_not_bring_old_limits_back(make_gate, stand, login,
 
 def test_idle_connection_of_before_is_never_lent(make_gate, login, console, elsewhere, database):
     """Nobody is logged in when it moves: the old pool has idle connections and no session."""
-    gate = make_gate({"database acme_session": {"session_reuse": "on"}})
+    gate = make_gate({"postern": {"workers": 1}, "database acme_session": {"session_reuse": "on"}})
     c = console(gate)
     for dbname in (elsewhere, "acme") * 5:
         gate.write({f"database {database}": {"dbname": dbname}})
