@@ -81,11 +81,14 @@ static inline size_t stream_held(const struct stream *s)
 {
     return buf_size(&s->out);
 }
-/* More than held_max: the other side should stop. By what it was opened with: what there is room for
- * does not grow with a reload. */
-static inline bool stream_is_full(const struct stream *s)
+/* Room for more than it was opened with: a reload has allowed it. */
+enum { STREAM_ROOM = 8 * SCRATCH_SIZE }; /* above held_max, for what is read before the other side stops */
+static inline void stream_allow(struct stream *s, size_t held_max)
 {
-    return buf_size(&s->out) > s->held_max;
+    if (held_max <= s->held_max)
+        return;
+    s->held_max = held_max;
+    s->out.max = held_max + STREAM_ROOM;
 }
 /* Something has happened to it in this turn of the loop that its owner has not been told of yet. */
 static inline bool stream_has_news(const struct stream *s)
