@@ -440,7 +440,7 @@ static struct metrics_input *sample(void)
     CELLS(limits, "acme", "silver", "4", "10", "5", "100", "7", "50", "2", "0", "share");
     CELLS(nodes, "main", "a:5433", "up", "6", "0", "aws", "eu", "eu-1", "primary", "1", "yes", "0");
     CELLS(nodes, "main", "b:5433", "down", "0", "3", "", "", "", "", "1", "no", "");
-    in = (struct metrics_input){both, 2, pools, limits, nodes, 12, 1, 1700000000, true, false};
+    in = (struct metrics_input){both, 2, pools, limits, nodes, 12, 1, 1700000000, 0, 0, true, false};
     return &in;
 }
 
