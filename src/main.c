@@ -29,8 +29,8 @@ static const char usage[] =
     "  -V, --version       print the version\n"
     "  -h, --help          print this\n"
     "\n"
-    "SIGHUP reads the configuration again, SIGTERM lets transactions finish and ends,\n"
-    "SIGINT ends at once.\n";
+    "SIGHUP reads the configuration again, SIGUSR1 opens log files anew, SIGTERM lets\n"
+    "transactions finish and ends, SIGINT ends at once.\n";
 
 /* Memory holds passwords and tokens: no core file, no ptrace by others of the same user. */
 static void protect_memory(void)
