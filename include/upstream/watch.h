@@ -70,6 +70,7 @@ struct watch {
     unsigned asking, resolving;
     bool changed;
     bool told_refused; /* monitor_user was refused */
+    bool told_files;   /* it cannot log in without them */
     /* Discovery. */
     bool has_list;
     struct member *asked_nodes; /* who is being asked for the list */

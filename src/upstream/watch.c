@@ -292,7 +292,7 @@ void watch_configure(struct watch *w, const struct conf *conf, const struct conf
     }
     answer_clear(w);
     w->universe[0] = '\0'; /* a rebuilt cluster: a reload is the operator's word */
-    w->told_refused = false;
+    w->told_refused = w->told_files = false;
     w->told_foreign = w->told_unusable = 0;
     w->discovery_failures = 0;
     w->discover_at = 0;

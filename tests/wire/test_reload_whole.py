@@ -8,6 +8,7 @@ import socket
 
 import outside
 import pytest
+from conftest import own_cluster
 
 from stand import proc, wire
 
@@ -89,11 +90,11 @@ class Bench:
 
     def steady(self):
         """The descriptors, when nothing comes or goes by itself any more."""
-        last = [None]
+        looks = []
 
-        def same():
-            last.append(outside.descriptors(self.gate.pid))
-            return last[-1] == last[-2] and last[-1]
+        def same(): # for a while: what is being closed is not gone at once
+            looks.append(outside.descriptors(self.gate.pid))
+            return len(looks) > 8 and all(x == looks[-1] for x in looks[-8:]) and looks[-1]
         return proc.wait_for("the descriptors to be steady", 15, same)
 
     def compare(self, before, descriptors):
@@ -376,6 +377,35 @@ def test_log_that_cannot_be_opened_anew_goes_on(make_gate, login, console):
         c.query("RELOAD")
     gate.await_log("reload refused")
     assert not os.path.exists(folder)
+
+
+# ---- files that vanish ----
+
+def test_nodes_are_served_on_when_the_files_have_vanished(make_gate, stand, login, console, nodes):
+    """What was read is in force until the next reload that is taken; also for new server connections."""
+    gate = make_gate(own_cluster(nodes[:1]), start=False)
+    own = {}
+    for key, source in (("tls_ca", stand.authority.crt), ("tls_cert", stand.node_client[0]),
+                        ("tls_key", stand.node_client[1]), ("credentials", stand.credentials)):
+        own[key] = os.path.join(gate.folder, key)
+        shutil.copy(source, own[key])
+        os.chmod(own[key], 0o600)
+    gate.write({"cluster main": own})
+    gate.start()
+    login(gate).query("SELECT 1")
+    for path in own.values():
+        os.unlink(path)
+    with pytest.raises(wire.ServerError) as e:
+        console(gate).query("RELOAD")
+    for key in ("tls_ca", "credentials"):
+        assert key in e.value.message
+    nodes[0].kill()
+    proc.wait_for("the node to be missed", 20, lambda: not gate.is_ready())
+    nodes[0].start()
+    proc.wait_for("the node to be found again", 20, gate.is_ready)
+    gate.await_log("monitor_user .* cannot log in, .*tls_ca")
+    assert login(gate, "acme_session").query("SELECT 1") == [["1"]]
+    assert gate.log().count("cannot log in") == 1 and gate.is_ready()
 
 
 # ---- at other times ----
