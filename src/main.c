@@ -128,6 +128,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "postern: unexpected argument \"%s\"\n%s", argv[optind], usage);
         return 2;
     }
+    /* One that comes before there is anybody to take it ends nothing. */
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
     protect_memory();
     raise_descriptors();
     struct conf *conf;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/sink.h"
 #include "tests/unit/tap.h"
 
 enum { LINES = 16 };
@@ -108,6 +109,23 @@ int main(void)
     is_text(text_at(4, "event"), "worst", "the longest line there can be");
     for (size_t i = 0; i < line_count; i++)
         json_decref(lines[i]);
+
+    /* A reload that is refused, and one that is taken. */
+    a = audit_new(NULL);
+    struct sink_file *file = audit_prepare(moved);
+    ok(file && access(moved, F_OK) == 0, "a file is prepared");
+    sink_abandon(&file);
+    audit_write(a, &(struct audit_event){.event = "nobody hears"});
+    ok(access(moved, F_OK) != 0, "and given up");
+    file = audit_prepare(moved);
+    audit_commit(a, &file);
+    audit_write(a, &(struct audit_event){.event = "heard"});
+    ok(audit_reopen(a), "opened by its name");
+    audit_free(a);
+    read_lines(moved);
+    ok(line_count == 1 && !file, "only what comes after the commit is written");
+    json_decref(lines[0]);
+    unlink(moved);
 
     /* Rotation: renamed away, opened again. */
     a = audit_new(NULL);

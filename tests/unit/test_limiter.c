@@ -66,7 +66,13 @@ static void test_memory_queries(void)
         finish(&a); /* what the old limit had left */
     is_int(a.verdict, LIMIT_RATE, "who cannot live to see the token is refused at once");
     ok(a.retry_after > 50 * US_PER_MS, "and told how long it takes");
+    struct meter *late = meter_take_late(l, TEXT("acme"), &plans[NONE]);
+    ok(late == m && view_of(l).queries_per_second == 1, "a login that a reload has overtaken brings no old limits back");
+    meter_drop(&late);
     meter_drop(&m);
+    late = meter_take_late(l, TEXT("first"), &plans[QUERIES]);
+    ok(late && view_of(l).queries_per_second == 1, "where nothing is known its limits count");
+    meter_drop(&late);
     limiter_free(l);
     limiter_shared_free(shared);
 }
