@@ -32,6 +32,26 @@ static const char *text_at(size_t i, const char *name)
     return json_string_value(json_object_get(lines[i], name));
 }
 
+/* A reload that is refused, and one that is taken. */
+static void test_two_steps(const char *path)
+{
+    struct audit *a = audit_new(NULL);
+    struct sink_file *file = audit_prepare(path);
+    ok(file && access(path, F_OK) == 0, "a file is prepared");
+    sink_abandon(&file);
+    audit_write(a, &(struct audit_event){.event = "nobody hears"});
+    ok(access(path, F_OK) != 0, "and given up");
+    file = audit_prepare(path);
+    audit_commit(a, &file);
+    audit_write(a, &(struct audit_event){.event = "heard"});
+    ok(audit_reopen(a), "opened by its name");
+    audit_free(a);
+    read_lines(path);
+    ok(line_count == 1 && !file, "only what comes after the commit is written");
+    json_decref(lines[0]);
+    unlink(path);
+}
+
 int main(void)
 {
     char path[] = "/tmp/postern-audit-XXXXXX", moved[sizeof(path) + 4], label[4000];
@@ -110,22 +130,7 @@ int main(void)
     for (size_t i = 0; i < line_count; i++)
         json_decref(lines[i]);
 
-    /* A reload that is refused, and one that is taken. */
-    a = audit_new(NULL);
-    struct sink_file *file = audit_prepare(moved);
-    ok(file && access(moved, F_OK) == 0, "a file is prepared");
-    sink_abandon(&file);
-    audit_write(a, &(struct audit_event){.event = "nobody hears"});
-    ok(access(moved, F_OK) != 0, "and given up");
-    file = audit_prepare(moved);
-    audit_commit(a, &file);
-    audit_write(a, &(struct audit_event){.event = "heard"});
-    ok(audit_reopen(a), "opened by its name");
-    audit_free(a);
-    read_lines(moved);
-    ok(line_count == 1 && !file, "only what comes after the commit is written");
-    json_decref(lines[0]);
-    unlink(moved);
+    test_two_steps(moved);
 
     /* Rotation: renamed away, opened again. */
     a = audit_new(NULL);
