@@ -26,11 +26,12 @@ struct reload_parts {
 struct reload *reload_prepare(const struct reload_parts *parts, const char *path, const struct conf *present,
                               struct conf_faults *faults);
 
-/* The same in pieces, for a start, which becomes another user between opening sockets and files:
- * what has been read (the reference is taken); false, and the faults, when something cannot be opened. */
+/* The same in pieces, for a start, which becomes another user on the way: what has been read (the
+ * reference is taken); false, and the faults, when something cannot be opened or written. */
 struct reload *reload_new(const struct reload_parts *parts, struct generation *generation);
 bool reload_open_sockets(struct reload *r, struct conf_faults *faults) MUST_USE;
 bool reload_open_files(struct reload *r, struct conf_faults *faults) MUST_USE;
+bool reload_write_ready(struct reload *r, struct conf_faults *faults) MUST_USE;
 
 /* All of it is in force, but for what others do with the generation, which is the caller's now. Both
  * take the reload and set the caller's pointer to NULL; safe on NULL. */

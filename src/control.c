@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "gate/tally.h"
 #include "gate/limiter_shared.h"
 #include "listeners.h"
 #include "reload.h"
@@ -84,12 +85,17 @@ static const struct watcher_ops watcher_ops = {on_topology};
 
 /* ---- configuration ---- */
 
-static void log_faults(struct buf *text)
+static void log_lines(enum log_level level, const struct buf *text)
 {
     struct text rest = buf_text(text), line;
     while (text_split(&rest, '\n', &line))
         if (line.len)
-            log_error("config", TEXT_FMT, TEXT_ARG(line));
+            log_line(level, "config", TEXT_FMT, TEXT_ARG(line));
+}
+
+static void log_faults(struct buf *text)
+{
+    log_lines(LOG_ERROR, text);
 }
 
 /* For the rotation of logs: always, whatever becomes of the configuration. */
@@ -166,6 +172,7 @@ static void take_over(struct control *c, struct generation *g)
 {
     struct generation *old = c->generation;
     c->generation = g;
+    tallies_limit(limiter_shared_tallies(c->workers.limits), g->conf->postern.tenant_counters);
     watch_clusters(c, old->access);
     spread(c);
     generation_unref(old);
@@ -184,14 +191,15 @@ static char *reload(struct control *c)
     bool taken = r != NULL;
     if (taken) {
         take_over(c, reload_commit(&r));
+        generation_log_advice(c->generation);
         log_info("config", "reload: %s is in force", c->path);
     } else {
         log_faults(&faults.text);
+        log_lines(LOG_WARNING, &faults.advice);
         log_error("config", "reload refused: %s has %u fault%s; the old configuration stays in force", c->path,
                   faults.count, faults.count == 1 ? "" : "s");
         wrong = mem_dup_n(faults.text.len ? buf_front(&faults.text) : "unreadable", faults.text.len ? buf_size(&faults.text) : 10);
     }
-    audit_write(c->workers.audit, &(struct audit_event){.event = "admin", .command = "RELOAD", .reason = taken ? "ok" : "faults"});
     conf_faults_free(&faults);
     notify_unless_draining(c, "READY=1");
     return wrong;
@@ -200,7 +208,10 @@ static char *reload(struct control *c)
 static void on_reload_job(struct mail *m, void *receiver)
 {
     struct job *j = CONTAINER_OF(m, struct job, mail);
+    const struct control *c = receiver;
     j->text = reload(receiver);
+    if (!j->text && c->generation->advice)
+        j->advice = mem_dup(c->generation->advice);
     job_start(j);
 }
 
@@ -259,6 +270,10 @@ static void answer_scrape(struct job *j, bool page)
     const struct budget *memory = limiter_shared_memory_of_all(c->workers.limits);
     struct metrics_input in = {.counters = counters, .workers = c->workers.count, .pools = j->more[0],
                                .limits = j->more[1], .nodes = j->more[2],
+                               .log_writable = log_is_writable(),
+                               .tallies = limiter_shared_tallies(c->workers.limits),
+                               .audit_dropped = audit_dropped(c->workers.audit),
+                               .audit_writable = audit_is_writable(c->workers.audit),
                                .clients = atomic_load(&c->sessions.clients),
                                .memory_used = atomic_load(&memory->used), .memory_limit = atomic_load(&memory->limit),
                                .log_dropped = log_dropped(),
@@ -350,7 +365,10 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg)
 {
     struct control *c = arg;
     if (signal_number == SIGHUP) {
-        mem_free(reload(c));
+        char *wrong = reload(c);
+        audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_ADMIN, .method = "signal", .command = "RELOAD",
+                                                            .outcome = wrong ? "refused" : "ok"});
+        mem_free(wrong);
     } else if (signal_number == SIGUSR1) {
         reopen_logs(c);
         log_info(NULL, "log files opened anew");
@@ -364,11 +382,25 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg)
 
 /* ---- life ---- */
 
-static bool become_user(const char *name)
+/* Root has made it; it is opened anew as the user, at each reload. */
+static void give_to(const struct passwd *p, const char *path)
 {
+    struct stat st;
+    if (path[0] && lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == 0 && st.st_nlink == 1 &&
+        lchown(path, p->pw_uid, p->pw_gid) != 0)
+        log_warning("config", "%s cannot be given to user %s: %s", path, p->pw_name, strerror(errno));
+}
+
+static bool become_user(const struct conf_postern *conf)
+{
+    const char *name = conf->user;
     if (!name[0] || geteuid() != 0)
         return true;
     struct passwd *p = getpwnam(name);
+    if (p) {
+        give_to(p, conf->log_file);
+        give_to(p, conf->audit_file);
+    }
     if (!p || initgroups(name, p->pw_gid) != 0 || setgid(p->pw_gid) != 0 || setuid(p->pw_uid) != 0) {
         log_error("config", "cannot become user \"%s\": %s", name, p ? strerror(errno) : "no such user");
         return false;
@@ -401,14 +433,13 @@ static void start_workers(struct control *c)
         c->workers.all[i] = worker_start(&c->workers, i, c->generation);
 }
 
-/* Sockets with the rights of who started us, files with the rights that will open them anew. */
+/* The ready file and pid_file are the user's, whom the log and the audit trail are given to. */
 static bool prepare_all(struct control *c, struct reload *r, struct conf_faults *faults)
 {
     const struct conf_postern *p = &c->generation->conf->postern;
     bool opened = reload_open_sockets(r, faults);
-    if (!become_user(p->user))
-        return false;
-    return reload_open_files(r, faults) && opened && write_pid(p->pid_file);
+    opened = reload_open_files(r, faults) && opened;
+    return opened && become_user(p) && reload_write_ready(r, faults) && write_pid(p->pid_file);
 }
 
 static bool open_all(struct control *c)
@@ -427,6 +458,8 @@ static bool open_all(struct control *c)
         reload_abandon(&r);
     log_faults(&faults.text);
     conf_faults_free(&faults);
+    if (ok)
+        generation_log_advice(c->generation);
     return ok;
 }
 
@@ -494,6 +527,7 @@ int control_run(const char *path, const struct conf *conf, struct generation *ge
     timer_init(&c->drain, c->loop, on_drain_timer);
     c->workers.sessions = &c->sessions;
     c->workers.limits = limiter_shared_new();
+    tallies_limit(limiter_shared_tallies(c->workers.limits), generation->conf->postern.tenant_counters);
     c->workers.audit = audit_new(c->instance);
     c->workers.instance = c->instance;
     c->workers.control = c->mailbox;
@@ -507,10 +541,12 @@ int control_run(const char *path, const struct conf *conf, struct generation *ge
     watch_clusters(c, NULL);
     start_workers(c);
     spread(c);
+    audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_START, .detail = PACKAGE_VERSION});
     log_info(NULL, "postern %s started: %u workers, configuration %s", PACKAGE_VERSION, c->workers.count, path);
     notify("READY=1");
     loop_run(c->loop);
     stop_all(c);
+    audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_STOP});
     release(c);
     log_info(NULL, "postern ended");
     return 0;

@@ -45,21 +45,13 @@ static void arm_faults(void)
 
 /* ---- prepare ---- */
 
-/* Also after faults: files that are named are looked at in the same go. */
 static struct generation *read_all(const char *path, const struct conf *present, struct buf *restart,
                                    struct conf_faults *faults)
 {
-    struct conf *conf = conf_load(path, faults);
-    struct generation *g = NULL;
-    if (conf && faults->count == 0)
-        conf_keep_restart(conf, present, restart);
-    if (conf)
-        g = generation_load(conf, faults);
-    conf_unref(conf);
-    if (faults->count == 0)
-        return g;
-    generation_unref(g);
-    return NULL;
+    struct generation *g = generation_read(path, faults);
+    if (g) /* nobody else has it yet */
+        conf_keep_restart((struct conf *)g->conf, present, restart);
+    return g;
 }
 
 struct reload *reload_new(const struct reload_parts *parts, struct generation *generation)
@@ -99,19 +91,6 @@ static bool write_ready(const struct reload *r)
     return ok;
 }
 
-static void open_ready_file(struct reload *r, struct conf_faults *faults)
-{
-    const struct conf *conf = r->generation->conf;
-    const char *path = conf->postern.ready_file;
-    if (!path[0] || !r->listeners || !r->http)
-        return;
-    r->ready_file = mem_dup(path);
-    r->ready_scratch = mem_format("%s.new", path);
-    if (!write_ready(r))
-        conf_fault(faults, conf, &conf->postern.at, "ready_file", "%s cannot be written: %s", r->ready_scratch,
-                   strerror(errno));
-}
-
 bool reload_open_files(struct reload *r, struct conf_faults *faults)
 {
     const struct conf *conf = r->generation->conf;
@@ -124,8 +103,23 @@ bool reload_open_files(struct reload *r, struct conf_faults *faults)
     r->audit = audit_prepare(p->audit_file);
     if (!r->audit)
         conf_fault(faults, conf, &p->at, "audit_file", "%s: %s", p->audit_file, strerror(errno));
-    open_ready_file(r, faults);
     return faults->count == before;
+}
+
+/* Behind the sockets: it names their ports. */
+bool reload_write_ready(struct reload *r, struct conf_faults *faults)
+{
+    const struct conf *conf = r->generation->conf;
+    const char *path = conf->postern.ready_file;
+    if (!path[0] || !r->listeners || !r->http)
+        return true;
+    r->ready_file = mem_dup(path);
+    r->ready_scratch = mem_format("%s.new", path);
+    if (write_ready(r))
+        return true;
+    conf_fault(faults, conf, &conf->postern.at, "ready_file", "%s cannot be written: %s", r->ready_scratch,
+               strerror(errno));
+    return false;
 }
 
 struct reload *reload_prepare(const struct reload_parts *parts, const char *path, const struct conf *present,
@@ -139,6 +133,7 @@ struct reload *reload_prepare(const struct reload_parts *parts, const char *path
     if (r) {
         bool opened = reload_open_sockets(r, faults);
         opened = reload_open_files(r, faults) && opened;
+        opened = reload_write_ready(r, faults) && opened;
         r->restart = restart;
         if (!opened)
             reload_abandon(&r);

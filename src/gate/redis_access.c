@@ -32,7 +32,7 @@ static void read_password(struct redis_access *a, const struct conf *conf, struc
     char why[FILE_WHY];
     if (!path[0])
         return;
-    if (!file_read(path, PASSWORD_MAX, false, &content, why)) {
+    if (!file_read(path, PASSWORD_MAX, true, &content, why)) {
         conf_fault(faults, conf, &conf->redis.at, "password_file", "%s %s", path, why);
     } else {
         struct text rest = buf_text(&content), line;

@@ -5,7 +5,9 @@
 
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
+#include "session/machine.h"
 
 static void destroy(struct snapshot *s)
 {
@@ -13,6 +15,7 @@ static void destroy(struct snapshot *s)
     for (size_t i = 0; i < g->conf->listener_count; i++)
         tls_unref(g->tls[i]);
     mem_free(g->tls);
+    mem_free(g->advice);
     keyring_unref(g->keys);
     users_unref(g->users);
     access_unref(g->access);
@@ -34,15 +37,13 @@ static const char *key_named_in(const struct conf_listener *l, const char *error
     return "tls_cert";
 }
 
-static struct tls_context *load_tls(const struct conf *conf, const struct conf_listener *l,
-                                    struct conf_faults *faults)
+static struct tls_context *load_pairs(const struct conf *conf, const struct conf_listener *l, size_t first,
+                                      size_t count, struct conf_faults *faults)
 {
-    if (l->tls == CONF_TLS_OFF || l->tls_cert.count == 0 || l->tls_key.count != l->tls_cert.count)
-        return NULL;
     char error[512];
-    const struct tls_server_options o = {.certs = l->tls_cert.item,
-                                         .keys = l->tls_key.item,
-                                         .count = l->tls_cert.count,
+    const struct tls_server_options o = {.certs = l->tls_cert.item + first,
+                                         .keys = l->tls_key.item + first,
+                                         .count = count,
                                          .only_1_3 = l->tls_min_version == CONF_TLS_1_3,
                                          .ciphers = l->tls_ciphers,
                                          .client_ca = l->tls_client_auth == CONF_CLIENT_AUTH_OFF ? "" : l->tls_client_ca,
@@ -51,6 +52,18 @@ static struct tls_context *load_tls(const struct conf *conf, const struct conf_l
     if (!t)
         conf_fault(faults, conf, &l->at, key_named_in(l, error), "%s", error);
     return t;
+}
+
+static struct tls_context *load_tls(const struct conf *conf, const struct conf_listener *l,
+                                    struct conf_faults *faults)
+{
+    unsigned before = faults->count;
+    if (l->tls == CONF_TLS_OFF || l->tls_cert.count == 0 || l->tls_cert.count != l->tls_key.count)
+        return NULL;
+    /* Each pair by itself first: one fault does not hide the others'. */
+    for (size_t i = 0; l->tls_cert.count > 1 && i < l->tls_cert.count; i++)
+        tls_unref(load_pairs(conf, l, i, 1, faults));
+    return faults->count == before ? load_pairs(conf, l, 0, l->tls_cert.count, faults) : NULL;
 }
 
 struct generation *generation_load(const struct conf *conf, struct conf_faults *faults)
@@ -70,4 +83,31 @@ struct generation *generation_load(const struct conf *conf, struct conf_faults *
         return g;
     generation_unref(g);
     return NULL;
+}
+
+struct generation *generation_read(const char *path, struct conf_faults *faults)
+{
+    struct conf *conf = conf_load(path, faults);
+    struct generation *g = NULL;
+    if (conf) {
+        /* Also after faults: files that are named are looked at in the same go. */
+        g = generation_load(conf, faults);
+        machine_check(conf, faults);
+    }
+    conf_unref(conf);
+    if (faults->count) {
+        generation_unref(g);
+        return NULL;
+    }
+    if (g && faults->advice_count)
+        g->advice = mem_dup_n(buf_front(&faults->advice), buf_size(&faults->advice));
+    return g;
+}
+
+void generation_log_advice(const struct generation *g)
+{
+    struct text rest = text_of(g->advice), line;
+    while (text_split(&rest, '\n', &line))
+        if (line.len)
+            log_warning("config", TEXT_FMT, TEXT_ARG(line));
 }
