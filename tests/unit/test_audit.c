@@ -39,11 +39,11 @@ static void test_two_steps(const char *path)
     struct sink_file *file = audit_prepare(path);
     ok(file && access(path, F_OK) == 0, "a file is prepared");
     sink_abandon(&file);
-    audit_write(a, &(struct audit_event){.event = "nobody hears"});
+    audit_write(a, &(struct audit_event){.event = AUDIT_ADMIN, .command = "nobody hears"});
     ok(access(path, F_OK) != 0, "and given up");
     file = audit_prepare(path);
     audit_commit(a, &file);
-    audit_write(a, &(struct audit_event){.event = "heard"});
+    audit_write(a, &(struct audit_event){.event = AUDIT_ADMIN, .command = "heard"});
     ok(audit_reopen(a), "opened by its name");
     audit_free(a);
     read_lines(path);

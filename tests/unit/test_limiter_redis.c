@@ -511,7 +511,7 @@ static void test_many(struct server *s)
 static void write_password(const char *path, const char *password)
 {
     FILE *f = fopen(path, "w");
-    if (!f || fprintf(f, "%s\n", password) < 0 || fclose(f) != 0)
+    if (!f || fprintf(f, "%s\n", password) < 0 || fchmod(fileno(f), 0600) != 0 || fclose(f) != 0)
         abort();
 }
 
