@@ -11,7 +11,7 @@ import outside
 import pytest
 from test_reload_whole import Bench
 
-from stand import wire
+from stand import proc, wire
 
 # What has to be among the faults that were told: the walk has been everywhere.
 STEPS = ["postern.ini cannot be read", "more.d cannot be read", "jwks_file", "users_file", "credentials",
@@ -57,6 +57,9 @@ class Walk(Bench):
 
     def go_back(self, login):
         self.arm(0)
+        # Their database has moved: all but the console are told, and so is the last of their connections.
+        proc.wait_for("the sessions of before to be gone", 20, lambda: len(
+            self.console.query("SHOW CLIENTS")) == 1 and not self.console.query("SHOW SERVERS"))
         self.gate.overrides = {k: v if v is None else dict(v) for k, v in self.base.items()}
         self.gate.write()
         assert self.reload() is None

@@ -99,8 +99,12 @@ class Bench:
 
     def compare(self, before, descriptors):
         after = self.look()
-        proc.wait_for("no descriptor to be other than before", 10,
-                      lambda: outside.descriptors(self.gate.pid) == descriptors)
+        try:
+            proc.wait_for("no descriptor to be other than before", 10,
+                          lambda: outside.descriptors(self.gate.pid) == descriptors)
+        except proc.StandError:
+            now = outside.descriptors(self.gate.pid)
+            assert now == descriptors, sorted(set(now.items()) ^ set(descriptors.items()))
         for name, value in before.items():
             if name == "files":
                 paths = set(value) | set(after[name])
