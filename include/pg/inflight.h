@@ -36,11 +36,14 @@ enum {
     OWED_BEGINS = 8,
     OWED_COMMITS = 16, /* among other things, perhaps */
     OWED_UNREAD = 32,  /* nobody has looked */
-    OWED_RENAMED = 64  /* a Query that was given another name: what is its statement, which stays */
+    OWED_RENAMED = 64, /* a Query that was given another name: what is its statement, which stays */
+    OWED_QUIET = 128,  /* hidden, and so is its failure: a Sync of our own follows */
+    OWED_NAMES = 256   /* a Query that drops statements by their names: its tags say which are gone */
 };
 
 struct owed {
-    uint8_t kind, flags;
+    uint8_t kind;
+    uint16_t flags;
     void *what, *was; /* the pusher's own, handed back by settled() */
 };
 

@@ -32,6 +32,7 @@
 
 struct session;
 struct answer;
+struct naming;
 struct learning;
 struct greeting;
 struct touched;
@@ -120,6 +121,7 @@ struct session {
     struct names names;
     /* A statement that is being prepared in place of the one that the next message wants. */
     struct { struct statement *wanted, *probe; bool is_done, describes; } preparing;
+    struct naming *naming;     /* statements that the Query under way may drop, or NULL */
     struct named *deallocator; /* what runs in place of a DEALLOCATE, or NULL */
     struct learning *learning; /* what the server tells about a statement, so far */
     struct touched *touched; /* variables that the present transaction may have changed */
@@ -133,6 +135,8 @@ struct session {
     uint64_t id, born, since; /* monotonic us */
     uint64_t expires;         /* seconds since 1970; 0 never */
     uint64_t queries;
+    uint32_t placing;         /* number of the last text that names statements */
+    uint32_t placed;          /* statements that stand on the backend under this client's own names */
     uint32_t frame_left;      /* bytes of the client's message under way */
     uint16_t pins;
     uint16_t pin_effects;     /* effects seen that pins depend on since the last look */
@@ -157,6 +161,7 @@ struct session {
     bool executes;            /* its statement is being prepared for a Query: no batch of the client's */
     bool forgets;             /* a portal bound in this batch forgets all names */
     bool forgets_now;         /* and may be what was executed: names are not known till it is answered */
+    bool asks_names;          /* the server is to be asked which of the placed statements are left */
     bool names_in_doubt;      /* so did one whose end is not known yet */
     bool resets_now;          /* ... and the present batch is why */
     bool settles_first;       /* nothing more is sent before what has been sent is settled */

@@ -47,7 +47,7 @@ bool inflight_push(struct inflight *q, enum owed_kind kind, unsigned flags, void
         return true; /* outside of any COPY the server ignores it */
     if (q->count == q->cap && !grow(q))
         return false;
-    *at(q, q->count) = (struct owed){(uint8_t)kind, (uint8_t)flags, what, was};
+    *at(q, q->count) = (struct owed){(uint8_t)kind, (uint16_t)flags, what, was};
     q->count++;
     if (kind == OWED_SYNC)
         q->batch_open = false;
@@ -62,7 +62,7 @@ void inflight_was_read(struct inflight *q, unsigned flags)
 {
     struct owed *o = q->count ? at(q, q->count - 1) : NULL;
     if (o && (o->flags & OWED_UNREAD))
-        o->flags = (uint8_t)((o->flags & ~OWED_UNREAD) | flags);
+        o->flags = (uint16_t)((o->flags & ~OWED_UNREAD) | flags);
 }
 
 static void pop(struct inflight *q, enum owed_outcome outcome, inflight_settled *settled, void *arg)
@@ -200,9 +200,10 @@ static enum reply_verdict on_error(struct inflight *q, inflight_settled *settled
         q->query_failed = true;
         return o->flags & OWED_HIDDEN ? REPLY_HIDE : REPLY_PASS;
     }
+    bool quiet = o && (o->flags & OWED_QUIET);
     skip_to_sync(q, OWED_FAILED, settled, arg);
     q->skipping = q->count == 0;
-    return REPLY_PASS;
+    return quiet ? REPLY_HIDE : REPLY_PASS;
 }
 
 static bool has_sync(const struct inflight *q)

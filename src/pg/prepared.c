@@ -84,6 +84,7 @@ static void text_drop(struct sql_text *t)
     t->home->bytes -= t->tail_len;
     mem_wipe(t->tail, t->tail_len);
     mem_free(t->drops);
+    mem_free(t->uses);
     mem_free(t);
 }
 

@@ -5,6 +5,7 @@ libsession_a_SOURCES = \
 	src/session/generation.c include/session/generation.h \
 	src/session/greet.c include/session/greet.h \
 	src/session/lost.c \
+	src/session/naming.c include/session/naming.h \
 	src/session/oauth.c include/session/oauth.h \
 	src/session/prepare.c include/session/prepare.h \
 	src/session/prove.c \

@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/naming.h"
 #include "session/prepare.h"
 #include "session/variables.h"
 
@@ -198,6 +199,7 @@ void relay_lost(struct session *s, enum reason why)
     prepare_forget(s);
     session_become(s, SESSION_IDLE);
     relay_fail_owed(s);
+    naming_release(s);
     pool_return(s->pool, &s->backend);
     relay_resume(s);
 }

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "session/greet.h"
+#include "session/naming.h"
 #include "session/prepare.h"
 #include "session/sequences.h"
 #include "session/variables.h"
@@ -305,6 +306,7 @@ void relay_settle(struct session *s)
         s->since = loop_now(s->home->loop);
     } else {
         session_become(s, SESSION_IDLE);
+        naming_release(s);
         pool_return(s->pool, &s->backend);
     }
     if (s->ending && buf_size(&s->in) == 0) {
@@ -318,8 +320,12 @@ void relay_settle(struct session *s)
 void relay_transaction_over(struct session *s)
 {
     bool asks = s->is_transaction_mode && variables_must_ask(s);
-    if (asks && s->backend->cancels)
+    if ((asks || s->asks_names) && s->backend->cancels)
         return; /* it must not hit our question: on_cancel_over() comes back here */
+    if (naming_must_ask(s)) {
+        naming_ask(s);
+        return;
+    }
     s->unsettled = false;
     counter_add(s->home->counters, COUNTER_TRANSACTIONS, 1);
     s->backend->transactions++;
@@ -339,6 +345,7 @@ void relay_release(struct session *s)
         return;
     learn_forget(s);
     prepare_forget(s);
+    naming_release(s);
     if (s->is_transaction_mode && (s->touched || s->pins))
         b->dirty = true;
     if (!s->is_transaction_mode)

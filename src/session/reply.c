@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/naming.h"
 #include "session/prepare.h"
 #include "session/variables.h"
 
@@ -120,6 +121,8 @@ static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
     } else if (o->kind == OWED_BIND && outcome != OWED_DONE) {
         restore(s, &was); /* what a DEALLOCATE was to drop */
     }
+    if (o->flags & OWED_NAMES)
+        naming_over(s);
     named_drop(&what);
     named_drop(&was);
 }
@@ -304,6 +307,11 @@ static void look_at_tag(struct walk *w, struct text body)
     } else if (text_starts(body, "DEALLOCATE ALL")) {
         names_clear(&s->names);
         prepared_clear(&s->backend->prepared);
+        s->placed = 0;
+    } else if (text_starts(body, "DEALLOCATE")) {
+        const struct owed *o = inflight_head(&s->backend->owed);
+        if (o && o->flags & OWED_NAMES)
+            naming_dropped(s);
     }
 }
 
@@ -448,7 +456,9 @@ void reply_input(struct backend_user *u, struct backend *b)
         relay_lost(s, REASON_BACKEND_PROTOCOL);
         return;
     }
-    if (s->unsettled && backend_is_clean(b)) {
+    if (naming_must_ask(s)) {
+        naming_ask(s);
+    } else if (s->unsettled && backend_is_clean(b)) {
         relay_transaction_over(s);
     } else if (s->stalled) {
         relay_resume(s);

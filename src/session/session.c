@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "pg/wire.h"
 #include "session/greet.h"
+#include "session/naming.h"
 #include "session/relay.h"
 #include "session/variables.h"
 
@@ -195,6 +196,7 @@ void session_close(struct session *s, enum reason why)
     s->connected = false;
     meter_drop(&s->meter);
     pool_drop(&s->pool);
+    naming_over(s);
     names_free(&s->names);
     named_drop(&s->deallocator);
     varset_drop(&s->vars);

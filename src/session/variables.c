@@ -292,6 +292,7 @@ void variables_discarded(struct session *s)
     if (s->resets)
         touched_of(s)->resets_all = true; /* the server will report its own defaults now */
     names_clear(&s->names);
+    s->placed = 0;
     varset_drop(&s->vars);
     s->vars = varset_ref(s->startup_vars);
     if (s->backend) {
