@@ -38,7 +38,8 @@ enum {
     OWED_UNREAD = 32,  /* nobody has looked */
     OWED_RENAMED = 64, /* a Query that was given another name: what is its statement, which stays */
     OWED_QUIET = 128,  /* hidden, and so is its failure: a Sync of our own follows */
-    OWED_NAMES = 256   /* a Query that drops statements by their names: its tags say which are gone */
+    OWED_NAMES = 256,  /* a Query that drops statements by their names: its tags say which are gone */
+    OWED_PLACED = 512  /* hidden: a Parse or Close under the client's own name; what is a struct named */
 };
 
 struct owed {

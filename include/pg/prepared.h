@@ -105,8 +105,10 @@ struct named {
     bool is_void;          /* its Parse came to nothing, and another had its name by then */
     bool is_new;           /* its Parse has not been answered */
     struct statement *st;
-    uint64_t placed;       /* backend.lending where it stands under this very name as well, or 0 */
+    uint64_t placed;       /* backend.lending where it may stand under this very name as well, or 0 */
     uint32_t placed_for;   /* session.placing of the text that it was placed for last */
+    uint32_t placings;     /* answers to Parses under this very name that are still to come */
+    bool stands;           /* ... and it does stand there, as far as the server has answered */
     size_t len;
     char name[];
 };

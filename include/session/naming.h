@@ -27,6 +27,10 @@ bool naming_try(struct request_walk *w, struct named *n);
 void naming_look_at(struct session *s, struct sql_text *t, struct text sql);
 /* The server has said DEALLOCATE in its answer to the Query at hand. */
 void naming_dropped(struct session *s);
+/* An entry of the queue that is OWED_PLACED has been answered, or skipped. Takes its reference. */
+void naming_settled(struct session *s, enum owed_kind kind, struct named **what, bool done);
+/* Does the client's own name stand for whatever the server has under it now? */
+bool naming_is_open(const struct session *s, const struct named *n);
 /* The Query is answered, or will not be. Safe when there is none. */
 void naming_over(struct session *s);
 /* The name is not this session's any more: what stands under it goes, too. False: session ended. */

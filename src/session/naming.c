@@ -3,6 +3,7 @@
 #include "config.h"
 #include "session/naming.h"
 
+#include <ctype.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -41,6 +42,20 @@ static void unplaced(struct session *s, struct named *n)
     if (is_placed(s, n))
         s->placed--;
     n->placed = 0;
+    n->stands = false;
+}
+
+void naming_settled(struct session *s, enum owed_kind kind, struct named **what, bool done)
+{
+    struct named *n = *what;
+    if (n && is_placed(s, n)) {
+        if (done)
+            n->stands = kind == OWED_PARSE;
+        n->placings -= kind == OWED_PARSE && n->placings;
+        if (!n->stands && n->placings == 0)
+            unplaced(s, n);
+    }
+    named_drop(what);
 }
 
 bool naming_remove(struct request_walk *w, struct named *n)
@@ -48,13 +63,12 @@ bool naming_remove(struct request_walk *w, struct named *n)
     char head[WIRE_HEADER + 1] = {'C'};
     if (!is_placed(w->s, n))
         return true;
-    unplaced(w->s, n);
     walk_put_run(w);
     wire_set_u32(head + 1, (uint32_t)(4 + 1 + n->len + 1));
     head[WIRE_HEADER] = 'S';
     stream_put(walk_backend(w), head, sizeof(head));
     stream_put(walk_backend(w), n->name, n->len + 1);
-    return walk_push(w, OWED_CLOSE, OWED_HIDDEN, NULL, NULL);
+    return walk_push(w, OWED_CLOSE, OWED_HIDDEN | OWED_PLACED, named_ref(n), NULL);
 }
 
 static bool place(struct request_walk *w, struct named *n, bool real, unsigned flags)
@@ -63,11 +77,16 @@ static bool place(struct request_walk *w, struct named *n, bool real, unsigned f
     if (!naming_remove(w, n))
         return false;
     walk_put_run(w);
-    n->placed = s->backend->lending;
+    if (!is_placed(s, n)) {
+        n->placed = s->backend->lending;
+        n->placings = 0;
+        n->stands = false;
+        s->placed++;
+    }
     n->placed_for = s->placing;
-    s->placed++;
+    n->placings++;
     put_named_parse(w, n, real);
-    return walk_push(w, OWED_PARSE, OWED_HIDDEN | flags, NULL, NULL);
+    return walk_push(w, OWED_PARSE, OWED_HIDDEN | OWED_PLACED | flags, named_ref(n), NULL);
 }
 
 bool naming_try(struct request_walk *w, struct named *n)
@@ -80,15 +99,30 @@ bool naming_try(struct request_walk *w, struct named *n)
 struct reading {
     struct request_walk *w;
     unsigned flags;
-    bool ok, placed, asks, drops;
+    bool ok, placed, asks, drops, executes;
 };
+
+static bool place_for(struct reading *r, struct named *n, uint32_t use);
+
+/* What is executed may itself be about another statement. */
+static bool place_nested(struct reading *r, const struct sql_text *t)
+{
+    const char *name = t->drops ? t->drops : t->uses;
+    struct named *n = name ? names_get(&r->w->s->names, text_of(name)) : NULL;
+    r->asks = r->asks || t->drops || t->uses_unread;
+    return !n || n->placed_for == r->w->s->placing || place_for(r, n, t->drops ? SQL_DEALLOCATE : t->use);
+}
 
 static bool place_for(struct reading *r, struct named *n, uint32_t use)
 {
-    if (use == SQL_EXECUTE)
+    n->placed_for = r->w->s->placing; /* so that no circle of statements is followed twice */
+    if (use == SQL_EXECUTE) {
         statements_apply_effects(r->w->s, n);
-    /* What is executed must be the statement itself; what is dropped, or in the way, may be empty. */
+        if (!place_nested(r, n->st->text))
+            return false;
+    }
     r->placed = true;
+    /* What is executed must be the statement itself; what is dropped, or in the way, may be empty. */
     return place(r->w, n, use == SQL_EXECUTE, r->flags);
 }
 
@@ -135,14 +169,27 @@ static void on_name(void *arg, uint32_t use, struct text name)
         r->ok = place_for(r, n, use);
 }
 
+/* Does the name stand at the begin of the text, in any case, its quotes doubled or not? */
+static bool begins_with(struct text sql, const struct named *n)
+{
+    size_t k = 0;
+    for (size_t i = 0; i < n->len; i++, k++) {
+        if (k >= sql.len || tolower((unsigned char)sql.at[k]) != tolower((unsigned char)n->name[i]))
+            return false;
+        if ((sql.at[k] == '"' || sql.at[k] == '\'') && k + 1 < sql.len && sql.at[k + 1] == sql.at[k])
+            k++;
+    }
+    return true;
+}
+
 /* What stands in a block's strings is not read: each name that occurs in it may be meant. */
 static void place_mentioned(struct reading *r, struct text sql)
 {
     struct named *n;
     for (size_t i = 0; r->ok && (n = map_each(&r->w->s->names.map, &i));) {
         bool mentioned = false;
-        for (size_t k = 0; !mentioned && k + n->len <= sql.len; k++)
-            mentioned = text_is_nocase((struct text){sql.at + k, n->len}, n->name);
+        for (size_t k = 0; !mentioned && k < sql.len; k++)
+            mentioned = begins_with((struct text){sql.at + k, sql.len - k}, n);
         if (!mentioned)
             continue;
         r->asks = true;
@@ -155,11 +202,17 @@ bool naming_concerns(const struct session *s, uint32_t effects)
     return (effects & (NAMING | SQL_DO)) && (s->names.map.count || s->names_in_doubt || s->moves_names);
 }
 
-static void scan(struct reading *r, struct text sql)
+static void on_execute(void *arg, uint32_t use, struct text name)
+{
+    struct reading *r = arg;
+    r->executes = r->executes || (use == SQL_EXECUTE && (!name.at || names_get(&r->w->s->names, name)));
+}
+
+static void scan(struct reading *r, struct text sql, void (*named)(void *, uint32_t, struct text))
 {
     struct sql_scan scan;
     sql_scan_begin(&scan, walk_standard_strings(r->w->s));
-    scan.named = on_name;
+    scan.named = named;
     scan.named_arg = r;
     sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
@@ -174,17 +227,23 @@ bool naming_place(struct request_walk *w, struct text sql, uint32_t effects, uns
     struct reading r = {.w = w, .flags = ends && s->backend->owed.status != 'T' ? OWED_QUIET : 0, .ok = true};
     naming_over(s);
     s->placing++;
-    if (effects & NAMING)
-        scan(&r, sql);
+    /* In a failed transaction nothing can be prepared: what is executed behind its ROLLBACK, in the
+     * same text, is not there, and the server says so. */
+    if (s->backend->owed.status == 'E')
+        scan(&r, sql, on_execute);
+    if (effects & NAMING && !r.executes)
+        scan(&r, sql, on_name);
     if (r.ok && (effects & SQL_DO))
         place_mentioned(&r, sql);
     if (r.ok && r.placed && ends) {
         stream_put(walk_backend(w), "S\0\0\0\4", 5);
         r.ok = walk_push(w, OWED_SYNC, OWED_HIDDEN, NULL, NULL);
     }
+    if (r.asks) /* that tells of all that are placed */
+        naming_over(s);
     s->names_in_doubt = s->names_in_doubt || r.drops;
     s->asks_names = s->asks_names || r.asks;
-    *flags = r.drops ? OWED_NAMES : 0;
+    *flags = r.drops && !r.asks ? OWED_NAMES : 0;
     return r.ok;
 }
 
@@ -280,6 +339,11 @@ bool naming_must_ask(const struct session *s)
            stream_held(&b->stream) == 0 && s->frame_left == 0;
 }
 
+bool naming_is_open(const struct session *s, const struct named *n)
+{
+    return s->asks_names && n && is_placed(s, n) && n->stands;
+}
+
 /* The row that a name has in the answer marks it: bit 63 of its placed. */
 static const uint64_t SEEN = 1ull << 63;
 
@@ -297,7 +361,7 @@ static void on_names(void *arg, struct backend *b, const struct server_error *er
     struct named *n, **gone = mem_new(s->names.map.count + 1, sizeof(*gone));
     size_t count = 0;
     for (size_t i = 0; (n = map_each(&s->names.map, &i));) {
-        if (!lost && !error && is_placed(s, n))
+        if (!lost && !error && is_placed(s, n) && n->stands)
             gone[count++] = n;
         n->placed &= ~SEEN;
     }

@@ -36,6 +36,11 @@ static void put_run(struct walk *w)
 static void hidden_settled(struct session *s, const struct owed *o, enum owed_outcome outcome)
 {
     struct backend *b = s->backend;
+    if (o->flags & OWED_PLACED) {
+        struct named *n = o->what;
+        naming_settled(s, o->kind, &n, outcome == OWED_DONE);
+        return;
+    }
     if (o->kind == OWED_CLOSE) {
         struct prepared_slot *slot = o->what;
         if (slot && outcome == OWED_SKIPPED)
@@ -133,7 +138,10 @@ void relay_settle_owed(struct session *s)
     /* Entries stay (the replies still come), what they point to does not. */
     for (uint32_t i = 0; i < q->count; i++) {
         struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
-        if (o->flags & OWED_HIDDEN && o->kind == OWED_CLOSE) {
+        if (o->flags & OWED_PLACED) {
+            struct named *n = o->what;
+            named_drop(&n);
+        } else if (o->flags & OWED_HIDDEN && o->kind == OWED_CLOSE) {
             struct prepared_slot *slot = o->what;
             prepared_slot_free(&slot);
         } else if (o->flags & OWED_HIDDEN) {

@@ -262,7 +262,7 @@ enum step statements_bind(struct request_walk *w)
         if (!inflight_is_skipped(&s->backend->owed) && !naming_place_for(w, n->st->text))
             return STEP_STOP;
     }
-    if (!drops && (n || !name.len))
+    if (!drops && !naming_is_open(s, n) && (n || !name.len))
         is = name.len ? prepare(w, n, false, &number) : prepare_unnamed(w, n, false, &number);
     if (is == READY_LATER || is == READY_ENDED)
         return STEP_STOP;
@@ -272,7 +272,7 @@ enum step statements_bind(struct request_walk *w)
     struct named *what = n ? named_ref(n) : looked_up(s, name);
     if (!walk_push(w, OWED_BIND, is == READY_NEVER ? OWED_CHANGED : 0, what, gone))
         return STEP_STOP;
-    if (!what || (name.len == 0 && is == READY && number == STATEMENT_NONE)) {
+    if (!what || (name.len == 0 && is == READY && number == STATEMENT_NONE) || naming_is_open(s, n)) {
         walk_pass(w);
         return STEP_ON;
     }

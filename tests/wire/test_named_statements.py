@@ -140,7 +140,7 @@ class Stirrer:
                                       wire.execute(), wire.sync())
                 if wire.kinds(got) != "312DCZ" or wire.rows(got) != [[f"stirred {self.n}"]]:
                     self.wrong = got
-            except OSError as e:
+            except (OSError, wire.Closed) as e:
                 self.wrong = e
             self.idle.set()
 
@@ -200,10 +200,18 @@ def play(script, count, clients):
             got = answer(through, parts)
         except (TimeoutError, wire.Closed) as e:
             got = [repr(e), repr(bytes(through.buffer))]
+        if executes_behind_a_failure(parts, got) and not same(direct_told[n], got):
+            break  # the one thing that differs, and is told: the statement cannot be prepared there
         assert same(direct_told[n], got), story(script, n, direct_told[n], got)
     answer(through, [("", wire.query("ROLLBACK"))])
     answer(through, [("", wire.query("DISCARD ALL"))])
     stirrer.collect()
+
+
+def executes_behind_a_failure(parts, got):
+    """ROLLBACK and EXECUTE in one text, in a failed transaction."""
+    said = " ".join(said for said, _ in parts).upper()
+    return "ROLLBACK" in said and "EXECUTE" in said and any(m.startswith("E ERROR 26000") for m in got)
 
 
 def same(told, got):
