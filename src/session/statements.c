@@ -310,6 +310,8 @@ enum step statements_describe(struct request_walk *w)
         return STEP_STOP;
     bool renames = s->is_transaction_mode && kind == 'S';
     struct named *n = renames ? names_get(&s->names, name) : NULL;
+    if (n && sql_text_names(n->st->text) && (!walk_names_are_known(w) || !naming_place_for(w, n->st->text)))
+        return STEP_STOP;
     uint64_t number = STATEMENT_NONE;
     enum readiness is = !renames ? READY : name.len ? n ? prepare(w, n, true, &number) : READY : prepare_unnamed(w, n, true, &number);
     if (is == READY_LATER || is == READY_ENDED)

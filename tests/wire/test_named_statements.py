@@ -74,6 +74,8 @@ class Script:
             name, k = r.choice(["", *NAMES]), r.random()
             if k < .45:
                 text = r.choice(PREPARED) if r.random() < .7 else self.naming() if r.random() < .7 else r.choice(BLOCKS)
+                if "EXECUTE" in text:
+                    name = ""  # a statement that executes itself ends the server
                 out.append((f"parse {name!r} {text!r}", wire.parse(text, name)))
                 if r.random() < .4:
                     out.append((f"describe {name!r}", wire.describe("S", name)))
@@ -289,6 +291,13 @@ def test_texts_that_name_a_statement_of_the_protocol(pairs, text, how):
         steps += [[wire.query(text)]]
     replay(pairs, *steps, run("s"), prepare("SELECT 7", "s"), [wire.query("ROLLBACK")], run("s"), prepare("SELECT 6", "s"),
            [wire.describe("S", "s"), wire.sync()], run("s"), [wire.close("S", "s"), wire.sync()], [wire.query("EXECUTE s")])
+
+
+@pytest.mark.parametrize("text", ["EXECUTE e", "EXECUTE e; SELECT 1", "EXECUTE d; SELECT 1", "EXECUTE d; DEALLOCATE e", "EXECUTE p",
+                                  "DO $$ BEGIN EXECUTE 'EXECUTE e'; END $$", "DO $$ BEGIN EXECUTE 'EXECUTE d'; END $$"])
+def test_statement_about_a_statement(pairs, text):
+    replay(pairs, prepare("SELECT 5", "s"), prepare("EXECUTE s", "e"), prepare("DEALLOCATE s", "d"), prepare("PREPARE s AS SELECT 1", "p"),
+           [wire.describe("S", "e"), wire.sync()], run("e"), [wire.query(text)], run("e"), run("s"), run("d"), run("p"), run("s"), run("e"))
 
 
 @pytest.mark.parametrize("closing", [[wire.close("S", "s"), wire.sync()], [wire.query("DEALLOCATE s")], [wire.query("SELECT 1; DEALLOCATE s")]])
