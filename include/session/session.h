@@ -64,7 +64,8 @@ enum pin {
     PIN_SET_CONFIG = 1 << 5,
     PIN_LOAD = 1 << 6,
     PIN_LARGE_STATEMENT = 1 << 7,
-    PIN_SEED = 1 << 8
+    PIN_SEED = 1 << 8,
+    PIN_SETTINGS = 1 << 9 /* its variables could not be read */
 };
 
 /* Shared by all workers of the process. */
@@ -139,7 +140,8 @@ struct session {
     uint32_t placed;          /* statements that stand on the backend under this client's own names */
     uint32_t frame_left;      /* bytes of the client's message under way */
     uint16_t pins;
-    uint16_t pin_effects;     /* effects seen that pins depend on since the last look */
+    uint16_t pin_effects;     /* pins that are in doubt since the last look */
+    uint16_t asked;           /* pins that the server is asked about and has not answered yet */
     uint16_t suspects;        /* pins that what ran may have given cause for, unseen */
     uint8_t state;            /* enum session_state */
     uint8_t frame_mode;       /* what happens to frame_left */
@@ -167,6 +169,10 @@ struct session {
     bool settles_first;       /* nothing more is sent before what has been sent is settled */
     bool unsettled;           /* a ReadyForQuery went by and was not acted on yet */
     uint8_t bound;            /* what the portals bound last do (OWED_BEGINS, OWED_COMMITS, OWED_UNREAD) */
+    uint8_t pin_tries;        /* of asking about pins */
+    bool told_pins;           /* the log has a line about pins that cannot be asked */
+    bool unlocks_all;         /* pg_advisory_unlock_all() was sent, and no other lock since */
+    bool failed;              /* an error went by in the present transaction */
     uint8_t tunings;          /* connections lost, one after another, before anything of the client's went out */
 };
 

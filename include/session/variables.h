@@ -15,6 +15,8 @@ struct touched {
     bool failed; /* an error went by: a SET may not have taken effect */
     bool reported; /* by the server, of a variable that nobody was seen to set: a function, or its configuration */
     bool all; /* more than fit, or names that cannot be known */
+    bool unknown; /* ... and not just that what was set is reset */
+    bool by_name; /* pg_settings may not be read: what is known by its name is asked for */
     bool resets_all; /* RESET ALL, DISCARD ALL, or names that cannot be known */
     bool resets[TOUCHED_MAX]; /* by RESET */
     char names[TOUCHED_MAX][SQL_NAME_BYTES];

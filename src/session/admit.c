@@ -319,7 +319,7 @@ static void ask_parameters(struct session *s, struct backend *b)
     }
     struct buf sql;
     buf_init(&sql, 8192);
-    CHECK(n > 0 && varset_ask(names, n, false, &sql));
+    CHECK(n > 0 && varset_ask(names, n, &sql));
     backend_run(b, buf_text(&sql), &ops, s);
     buf_free(&sql);
 }

@@ -293,7 +293,7 @@ void relay_settle(struct session *s)
     bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins || s->keeps_numbers;
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
-    s->resets = s->resets_now = s->settles_first = s->reads_otherwise = false;
+    s->resets = s->resets_now = s->settles_first = s->reads_otherwise = s->failed = false;
     s->suspects = 0;
     s->settings_told = false;
     s->bound = 0;

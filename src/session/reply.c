@@ -275,6 +275,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
         return TAKE_LOST;
     }
     bool ours = whole && w->s->is_transaction_mode;
+    w->s->failed = true;
     if (w->s->touched)
         w->s->touched->failed = true;
     const struct owed *head = inflight_head(&w->b->owed);
@@ -438,8 +439,9 @@ void reply_input(struct backend_user *u, struct backend *b)
     if (kept)
         memcpy(scratch, buf_front(&b->in), kept);
     ssize_t n = stream_read(&b->stream, scratch + kept, SCRATCH_SIZE - kept);
-    if (n == STREAM_AGAIN)
+    if (n == STREAM_AGAIN && !kept)
         return;
+    n = n == STREAM_AGAIN ? 0 : n;
     if (n < 0) {
         relay_lost(s, REASON_BACKEND_LOST);
         return;

@@ -370,7 +370,7 @@ enum step statements_close(struct request_walk *w)
     s->moves_names = true;
     struct named *gone = names_unset(&s->names, name);
     if (!gone && (s->pins & PIN_PREPARE)) { /* it may be one of SQL */
-        s->pin_effects = 1;
+        s->pin_effects |= PIN_PREPARE;
         if (!walk_push(w, OWED_CLOSE, 0, NULL, NULL))
             return STEP_STOP;
         walk_pass(w);

@@ -266,6 +266,9 @@ static void task_readable(struct backend *b)
     if (buf_size(&b->in) == 0)
         buf_free(&b->in);
     task_over(b, false);
+    /* A notification came with the answer: its session must not have to wait for more input. */
+    if (b->state == BACKEND_BUSY && !b->task && buf_size(&b->in) && buf_front(&b->in)[0] == 'A')
+        b->user->ops->input(b->user, b);
 }
 
 /* What an idle server may say by itself: parameters, notices, and why it closes. */
