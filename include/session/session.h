@@ -119,6 +119,8 @@ struct session {
     struct pool_ask ask;
     struct limit_ask limit;
     struct varset *vars, *startup_vars;
+    struct era *era, *told_era; /* its own, once it is known; what its welcome was of */
+    struct pool_check check;    /* from the login to the first transaction */
     struct names names;
     /* A statement that is being prepared in place of the one that the next message wants. */
     struct { struct statement *wanted, *probe; bool is_done, describes; } preparing;
@@ -136,6 +138,7 @@ struct session {
     uint64_t id, born, since; /* monotonic us */
     uint64_t expires;         /* seconds since 1970; 0 never */
     uint64_t queries;
+    uint64_t asked_at;        /* about its era */
     uint32_t placing;         /* number of the last text that names statements */
     uint32_t placed;          /* statements that stand on the backend under this client's own names */
     uint32_t frame_left;      /* bytes of the client's message under way */

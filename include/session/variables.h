@@ -30,6 +30,8 @@ void variables_touch(struct session *s, struct text name);
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql);
 /* A ParameterStatus from the server: true when the client was told another value in its place. */
 bool variables_report(struct session *s, struct text name, struct text value);
+/* The server's defaults are others than the welcome has told: ParameterStatus messages, before and now. */
+void variables_tell_changes(struct session *s, struct text before, struct text now);
 /* The backend is lost with what its transaction has set: tells the client what is so again. */
 void variables_retell(struct session *s);
 /* Does the server have to be asked before the backend goes back? */

@@ -26,6 +26,8 @@ struct pool;
 struct login;
 struct task;
 struct recycle;
+struct era;
+struct defaults_question;
 struct backend;
 
 enum backend_state {
@@ -81,6 +83,8 @@ struct backend {
     struct varset *startup;    /* of its startup packet: its own defaults, and reasons to lend it only
                                   to who asked for the same; NULL: none */
     struct varset *vars;       /* what we have set, beyond its own defaults */
+    struct era *era;           /* the settings of its role that it was logged in with; NULL: not known */
+    struct defaults_question *question; /* while it is asked about those */
     struct buf in;             /* the start of a message that is not complete yet */
     struct buf parameters;     /* ParameterStatus messages, the present value of each */
     char *key;                 /* of a cancel request */

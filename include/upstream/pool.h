@@ -20,6 +20,7 @@
 #include "conf/conf.h"
 #include "upstream/access.h"
 #include "upstream/backend.h"
+#include "upstream/defaults.h"
 #include "upstream/topology.h"
 #include "upstream/welcome.h"
 
@@ -71,6 +72,13 @@ struct pool {
     struct list opening;   /* dialling to login */
     struct list cleaning;  /* resetting or held */
     struct list waiting;   /* asks, oldest first */
+    struct era *era;       /* settings of the role, as its newest connections have them; NULL: not known yet */
+    uint64_t era_seen;     /* monotonic us: the catalog was asked then, and was of this era */
+    struct list checks;    /* who waits for the answer of the catalog */
+    struct list next_checks; /* ... for one that has not been asked yet */
+    struct backend *checked; /* the connection that it is asked on */
+    uint64_t asked_at;
+    bool told_unknown;     /* the log has a line that eras are not known */
     struct welcomes welcomes; /* what logins in transaction mode are told */
     struct timer timer;    /* the oldest ask's deadline, or the next try to open */
     uint64_t retry_at, backoff;
@@ -105,6 +113,22 @@ void pool_forget(struct pool_ask *ask);
 /* Takes the backend back and sets the caller's pointer to NULL. In any state: what is still
  * owed is drained, a transaction rolled back, a dirty one reset, a hopeless one closed. */
 void pool_return(struct pool *pool, struct backend **lent);
+
+/* Embedded in who has logged in: the era that is in force now. */
+struct pool_check {
+    struct list_node node;
+    struct pool *pool;
+    bool is_asked;
+    struct era *era; /* the answer, with a reference */
+};
+/* Asks in the background, as soon as a connection is idle. */
+void pool_check(struct pool *p, struct pool_check *c);
+/* Waits no more, and lets go of the answer. */
+void pool_check_forget(struct pool_check *c);
+/* The catalog is not of the pool's era any more: its connections make way for new ones. */
+void pool_is_stale(struct pool *p);
+/* A connection of another era has come: those of the one before make way. */
+void pool_enters(struct pool *p, struct era *e);
 
 /* ---- for backend.c and recycle.c ---- */
 

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "pg/options.h"
 #include "pg/wire.h"
+#include "session/defaults.h"
 #include "session/variables.h"
 
 enum { AUTH_OK = 0 };
@@ -280,6 +281,8 @@ void greet_welcome(struct session *s)
     } else {
         session_become(s, s->backend ? SESSION_ACTIVE : SESSION_IDLE);
     }
+    if (s->is_transaction_mode)
+        defaults_login(s);
     end_greeting(s);
     relay_resume(s);
 }

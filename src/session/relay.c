@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/defaults.h"
 #include "session/greet.h"
 #include "session/naming.h"
 #include "session/prepare.h"
@@ -160,10 +161,26 @@ static void on_lent(struct pool_ask *ask, struct backend *b)
         return;
     }
     s->backend = b;
+    if (defaults_suit(s))
+        relay_lent(s);
+}
+
+void relay_lent(struct session *s)
+{
     if (!suits(s, true))
         return;
     session_become(s, SESSION_ACTIVE);
     relay_resume(s);
+}
+
+void relay_lend_again(struct session *s, bool lost)
+{
+    s->backend->doomed = true;
+    pool_return(s->pool, &s->backend);
+    if (lost && s->tunings++ >= TUNINGS_MAX)
+        refuse_waiting(s, &(struct wire_fault){.severity = "ERROR", .why = REASON_BACKEND_LOST});
+    else if (borrow(s))
+        relay_resume(s);
 }
 
 static void on_refused(struct pool_ask *ask, enum reason why, const struct server_error *error)
@@ -190,7 +207,7 @@ static bool borrow(struct session *s)
         session_become(s, SESSION_QUEUED);
         return false;
     }
-    if (!suits(s, true))
+    if (!defaults_suit(s) || !suits(s, true))
         return false;
     session_become(s, SESSION_ACTIVE);
     return true;

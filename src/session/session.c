@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "pg/wire.h"
+#include "session/defaults.h"
 #include "session/greet.h"
 #include "session/naming.h"
 #include "session/relay.h"
@@ -195,6 +196,7 @@ void session_close(struct session *s, enum reason why)
         meter_disconnect(s->meter);
     s->connected = false;
     meter_drop(&s->meter);
+    defaults_end(s);
     pool_drop(&s->pool);
     naming_over(s);
     names_free(&s->names);

@@ -309,6 +309,15 @@ void variables_were_reset(struct session *s)
     }
 }
 
+void variables_tell_changes(struct session *s, struct text before, struct text now)
+{
+    struct text name, value, old, own, message;
+    while (wire_each_parameter(&now, &message, &name, &value))
+        for (struct text rest = before, was; wire_each_parameter(&rest, &message, &was, &old);)
+            if (text_eq(name, was) && !text_eq(value, old) && !own_default(s, name, &own))
+                tell(s, name, value);
+}
+
 void variables_retell(struct session *s)
 {
     struct text written, value;
@@ -459,6 +468,18 @@ static bool is_complete(const struct answer *a)
     return true;
 }
 
+/* Variables of no module are in no list, but a role may have a default for one: RESET goes back to that. */
+static void find_custom_resets(struct answer *a)
+{
+    const struct era *era = a->session->backend->era;
+    struct text name, value, own;
+    size_t kind;
+    for (size_t pos = 0; era && each_row(a, &pos, &kind, &name, &value);)
+        if (a->text.at[kind] == ROW_SET && memchr(name.at, '.', name.len) && was_reset(a->touched, name) &&
+            varset_get(era->named, name, &own) && text_eq(own, value))
+            a->text.at[kind] = ROW_RESET;
+}
+
 /* Where values come from may not be read. A RESET that went by is believed, unless the value is what was
  * set before: then it was rolled back. */
 static void guess_sources(struct answer *a)
@@ -560,6 +581,8 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
     bool complete = !lost && is_complete(a) && !(a->whole && error);
     if (complete && (a->touched->by_name || (a->with_source && error && !a->has_source)))
         guess_sources(a);
+    if (complete)
+        find_custom_resets(a);
     bool ok = complete && adopt(a) && !(a->touched->by_name && a->touched->unknown);
     struct touched *again = a->touched;
     a->touched = NULL;
@@ -691,16 +714,10 @@ static void on_pins(void *arg, struct backend *b, const struct server_error *err
 /* Whether the view of locks tells all of this session's: see the questions. */
 static bool locks_are_exact(const struct backend *b)
 {
-    struct text all = buf_text(&b->parameters);
-    while (all.len > WIRE_HEADER) {
-        size_t size = (size_t)wire_u32(all.at + 1) + 1;
-        struct wire_reader r = wire_read((struct text){all.at + WIRE_HEADER, size - WIRE_HEADER});
-        struct text name = wire_get_z(&r), value = wire_get_z(&r);
-        if (!r.bad && text_is(name, "server_version"))
+    struct text all = buf_text(&b->parameters), message, name, value;
+    while (wire_each_parameter(&all, &message, &name, &value))
+        if (text_is(name, "server_version"))
             return !memmem(value.at, value.len, "YB", 2);
-        all.at += size;
-        all.len -= size;
-    }
     return true;
 }
 

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "pg/wire.h"
 #include "upstream/cancel.h"
+#include "upstream/defaults.h"
 #include "upstream/login.h"
 #include "upstream/pool.h"
 #include "upstream/recycle.h"
@@ -125,6 +126,8 @@ void backend_close(struct backend *b)
     statement_drop(&b->unnamed);
     varset_drop(&b->vars);
     varset_drop(&b->startup);
+    defaults_forget(b);
+    era_drop(&b->era);
     buf_free(&b->in);
     buf_free(&b->parameters);
     if (b->key)
@@ -178,6 +181,7 @@ void backend_forget_task(struct backend *b)
 {
     mem_free(b->task);
     b->task = NULL;
+    defaults_forget(b);
     b->doomed = true;
 }
 

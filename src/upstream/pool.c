@@ -19,6 +19,7 @@ enum { OPENING_MAX = 8, TRIED_MAX = 16 };
 #define TICK          US_PER_S
 
 static void open_more(struct pool *pool);
+static void ask_catalog(struct pool *pool);
 static void on_pool_timer(struct timer *t);
 
 /* ---- the worker's set ---- */
@@ -76,6 +77,7 @@ static void pool_free(struct pool *p)
     map_remove(&p->home->pools, (struct text){p->key, p->key_len});
     timer_stop(&p->timer);
     welcomes_free(&p->welcomes);
+    era_drop(&p->era);
     char *const texts[] = {p->key, p->tenant, p->database, p->dbname, p->role};
     for (size_t k = 0; k < COUNT_OF(texts); k++)
         mem_free(texts[k]);
@@ -92,6 +94,9 @@ static void maintain(struct pool *p, uint64_t now)
         if (!row || b->doomed || old || (surplus && stale) || total_of(p) > p->size)
             pool_discard(b);
     }
+    LIST_EACH(&p->opening, struct backend, in_pool, b)
+        if (b->task && (!row || now - b->since > row->cluster_row->connect_timeout))
+            pool_discard(b); /* it has logged in and answers no more */
     if (row && p->sessions > 0)
         open_more(p);
 }
@@ -224,6 +229,8 @@ struct pool *pool_take(struct pools *ps, const struct pool_key *key)
         list_init(&p->opening);
         list_init(&p->cleaning);
         list_init(&p->waiting);
+        list_init(&p->checks);
+        list_init(&p->next_checks);
         timer_init(&p->timer, ps->loop, on_pool_timer);
         map_put(&ps->pools, (struct text){p->key, p->key_len}, p);
     }
@@ -348,6 +355,19 @@ static void log_failure(const struct backend *b, const struct server_error *erro
              error ? error->sqlstate : "", error ? error->message : "");
 }
 
+/* It has logged in and said what its role's settings are. */
+static void ready(struct backend *b, bool lost)
+{
+    struct pool *p = b->pool;
+    if (lost) {
+        opening_failed(p, b->startup, REASON_NO_NODE, NULL); /* backend.c ends it */
+        return;
+    }
+    if (b->era && b->era == p->era)
+        p->era_seen = b->born;
+    pool_available(b);
+}
+
 static void opened(struct backend *b, enum reason why, const struct server_error *error)
 {
     struct pool *p = b->pool;
@@ -359,7 +379,10 @@ static void opened(struct backend *b, enum reason why, const struct server_error
         p->retry_at = 0;
         b->born = now;
         counter_add(p->home->counters, COUNTER_BACKENDS_OPENED, 1);
-        pool_available(b);
+        if (p->row && p->row->pool_mode == CONF_POOL_TRANSACTION && !b->startup)
+            defaults_learn(b, ready);
+        else
+            pool_available(b);
         return;
     }
     log_failure(b, error);
@@ -597,6 +620,8 @@ void pool_available(struct backend *b)
         list_push_front(&p->idle, &b->in_pool);
         if (!list_is_empty(&p->waiting))
             open_more(p);
+        else
+            ask_catalog(p);
         return;
     }
     pool_forget(ask);
@@ -670,4 +695,108 @@ void pool_reported(struct backend *b)
 void pool_node_leaves(struct backend *b)
 {
     node_drains(b->node, loop_now(b->stream.loop));
+}
+
+/* ---- eras ---- */
+
+static void doom(struct pool *p, const struct era *kept)
+{
+    struct list *const lists[] = {&p->busy, &p->cleaning, &p->opening};
+    for (size_t k = 0; k < COUNT_OF(lists); k++)
+        LIST_EACH(lists[k], struct backend, in_pool, b)
+            if (b->era != kept || !kept)
+                b->doomed = b->doomed || !b->startup;
+    LIST_EACH(&p->idle, struct backend, in_pool, b)
+        if ((b->era != kept || !kept) && !b->startup)
+            pool_discard(b);
+}
+
+void pool_is_stale(struct pool *p)
+{
+    doom(p, NULL);
+}
+
+void pool_enters(struct pool *p, struct era *e)
+{
+    era_drop(&p->era);
+    p->era = era_ref(e);
+    /* Those that are being opened may be of this era: they will say so themselves. */
+    LIST_EACH(&p->busy, struct backend, in_pool, b)
+        b->doomed = b->doomed || (b->era && b->era != e);
+    LIST_EACH(&p->cleaning, struct backend, in_pool, b)
+        b->doomed = b->doomed || (b->era && b->era != e);
+    LIST_EACH(&p->idle, struct backend, in_pool, b)
+        if (b->era && b->era != e)
+            pool_discard(b);
+}
+
+static void nothing(struct backend_user *u, struct backend *b)
+{
+}
+
+static void no_notification(struct backend_user *u, struct backend *b, struct text body)
+{
+}
+
+static void on_checked(void *arg, struct backend *b, uint64_t digest, bool lost)
+{
+    struct pool *p = arg;
+    bool is_same = digest && p->era && digest == p->era->digest;
+    p->checked = NULL;
+    if (is_same)
+        p->era_seen = p->asked_at;
+    while (!list_is_empty(&p->checks)) {
+        struct pool_check *c = LIST_FIRST(&p->checks, struct pool_check, node);
+        list_remove(&p->checks, &c->node);
+        c->pool = NULL;
+        if (is_same)
+            c->era = era_ref(p->era);
+    }
+    b->doomed = b->doomed || lost;
+    if (digest && !is_same)
+        pool_is_stale(p);
+    pool_return(p, &b);
+    ask_catalog(p);
+}
+
+static void ask_catalog(struct pool *p)
+{
+    static const struct backend_user_ops ops = {nothing, nothing, no_notification, nothing};
+    static struct backend_user nobody = {&ops};
+    struct pool_ask any = {.ops = NULL};
+    bool have_news = false;
+    if (p->checked || list_is_empty(&p->next_checks))
+        return;
+    struct backend *b = p->row && p->era ? idle_of(p, &any, &have_news) : NULL;
+    if (!b)
+        return; /* later, when one is idle; who has a transaction before that asks for itself */
+    while (!list_is_empty(&p->next_checks)) {
+        struct pool_check *c = LIST_FIRST(&p->next_checks, struct pool_check, node);
+        list_remove(&p->next_checks, &c->node);
+        c->is_asked = true;
+        list_push_back(&p->checks, &c->node);
+    }
+    list_remove(&p->idle, &b->in_pool);
+    backend_become(b, BACKEND_BUSY);
+    b->user = &nobody;
+    list_push_back(&p->busy, &b->in_pool);
+    p->checked = b;
+    p->asked_at = loop_now(p->home->loop);
+    defaults_ask(b, on_checked, p);
+}
+
+void pool_check(struct pool *p, struct pool_check *c)
+{
+    c->pool = p;
+    c->is_asked = false;
+    list_push_back(&p->next_checks, &c->node);
+    ask_catalog(p);
+}
+
+void pool_check_forget(struct pool_check *c)
+{
+    if (c->pool)
+        list_remove(c->is_asked ? &c->pool->checks : &c->pool->next_checks, &c->node);
+    c->pool = NULL;
+    era_drop(&c->era);
 }

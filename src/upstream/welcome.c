@@ -68,26 +68,10 @@ static struct text map_key(struct varset *const *vars)
     return (struct text){(const char *)vars, sizeof(*vars)};
 }
 
-/* One message of a list; false at its end. */
-static bool each_parameter(struct text *list, struct text *message, struct text *name, struct text *value)
-{
-    if (list->len < WIRE_HEADER)
-        return false;
-    size_t size = (size_t)wire_u32(list->at + 1) + 1;
-    CHECK(size <= list->len);
-    *message = (struct text){list->at, size};
-    struct wire_reader r = wire_read((struct text){list->at + WIRE_HEADER, size - WIRE_HEADER});
-    *name = wire_get_z(&r);
-    *value = wire_get_z(&r);
-    list->at += size;
-    list->len -= size;
-    return true;
-}
-
 static bool value_in(struct text list, struct text wanted, struct text *value)
 {
     struct text message, name;
-    while (each_parameter(&list, &message, &name, value))
+    while (wire_each_parameter(&list, &message, &name, value))
         if (text_eq(name, wanted))
             return true;
     return false;
@@ -108,7 +92,7 @@ bool welcomes_find(const struct welcomes *w, struct varsets *home, const struct 
     if (!own_name.at && value_in(buf_text(&w->base), name_variable, &default_name))
         own_name = default_name;
     bool keeps = vars && varset_get(vars, name_variable, &value) && !is_plain(value);
-    while (ok && each_parameter(&list, &message, &name, &value))
+    while (ok && wire_each_parameter(&list, &message, &name, &value))
         ok = text_eq(name, name_variable) && own_name.at && !keeps ? wire_parameter(out, name, own_name)
                                                                   : buf_put(out, message.at, message.len);
     return ok;

@@ -84,7 +84,9 @@ class FakeServer:
                 body = self._read(f, struct.unpack("!i", self._read(f, 4))[0] - 4)
                 if kind == "X":
                     return
-                out = (done() + ready()) if probe else self.answer(kind, body)
+                # What the gateway asks each new connection of a pool about its role's settings.
+                silent = probe or b"pg_db_role_setting" in body or b"WHERE context = 'user'" in body
+                out = (done() + ready()) if silent else self.answer(kind, body)
                 if out is None:
                     return
                 c.sendall(out)
