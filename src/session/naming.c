@@ -336,7 +336,7 @@ bool naming_must_ask(const struct session *s)
     const struct backend *b = s->backend;
     return s->asks_names && s->state == SESSION_ACTIVE && b && !b->cancels && !b->task && inflight_is_quiet(&b->owed) &&
            (b->owed.status == 'I' || b->owed.status == 'T') && b->body_left == 0 && !b->sent_part && buf_size(&b->in) == 0 &&
-           stream_held(&b->stream) == 0 && s->frame_left == 0;
+           stream_held(&b->stream) == 0 && s->input.left == 0;
 }
 
 bool naming_is_open(const struct session *s, const struct named *n)
@@ -378,7 +378,7 @@ static void on_names(void *arg, struct backend *b, const struct server_error *er
         log_warning(tag, "which prepared statements are left could not be asked: %s %s", error->sqlstate, error->message);
     }
     session_become(s, SESSION_ACTIVE);
-    if (s->unsettled && backend_is_clean(b))
+    if (s->unsettled && relay_is_at_rest(s))
         relay_transaction_over(s);
     else
         relay_resume(s);
