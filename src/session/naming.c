@@ -144,7 +144,8 @@ static void add_drop(struct session *s, struct named *n)
     if (d->count == d->room) {
         uint32_t room = d->room ? d->room * 2 : 8;
         struct named **more = mem_new(room, sizeof(struct named *));
-        memcpy(more, d->drops, d->count * sizeof(*more));
+        for (uint32_t i = 0; i < d->count; i++)
+            more[i] = d->drops[i];
         mem_free(d->drops);
         d->drops = more;
         d->room = room;
