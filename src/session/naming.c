@@ -170,6 +170,22 @@ static void on_name(void *arg, uint32_t use, struct text name)
         r->ok = place_for(r, n, use);
 }
 
+static bool is_in_name(char c)
+{
+    return isalnum((unsigned char)c) || c == '_' || c == '$' || (unsigned char)c >= 0x80;
+}
+
+/* Dynamic SQL has to say one of these. */
+static bool says_so(struct text sql)
+{
+    static const char *const words[] = {"deallocate", "execute", "prepare"};
+    for (size_t i = 0; i < COUNT_OF(words); i++)
+        for (size_t n = strlen(words[i]), k = 0; k + n <= sql.len; k++)
+            if (text_is_nocase((struct text){sql.at + k, n}, words[i]))
+                return true;
+    return false;
+}
+
 /* Does the name stand at the begin of the text, in any case, its quotes doubled or not? */
 static bool begins_with(struct text sql, const struct named *n)
 {
@@ -180,17 +196,19 @@ static bool begins_with(struct text sql, const struct named *n)
         if ((sql.at[k] == '"' || sql.at[k] == '\'') && k + 1 < sql.len && sql.at[k + 1] == sql.at[k])
             k++;
     }
-    return true;
+    return k == sql.len || !is_in_name(sql.at[k]);
 }
 
 /* What stands in a block's strings is not read: each name that occurs in it may be meant. */
 static void place_mentioned(struct reading *r, struct text sql)
 {
     struct named *n;
+    if (!says_so(sql))
+        return;
     for (size_t i = 0; r->ok && (n = map_each(&r->w->s->names.map, &i));) {
         bool mentioned = false;
         for (size_t k = 0; !mentioned && k < sql.len; k++)
-            mentioned = begins_with((struct text){sql.at + k, sql.len - k}, n);
+            mentioned = !(k && is_in_name(sql.at[k - 1])) && begins_with((struct text){sql.at + k, sql.len - k}, n);
         if (!mentioned)
             continue;
         r->asks = true;
