@@ -531,6 +531,11 @@ struct backend *pool_request(struct pool *p, struct pool_ask *ask)
 {
     bool have_news = false;
     struct backend *b = p->row ? idle_of(p, ask, &have_news) : NULL;
+    /* Its own is being asked for the catalog: it will be back at once. */
+    if (b && ask->wants_own && p->checked && ask->lending && p->checked->lending == ask->lending) {
+        b = NULL;
+        have_news = true;
+    }
     if (b) {
         list_remove(&p->idle, &b->in_pool);
         lend(p, b, ask);
