@@ -133,6 +133,13 @@ void pool_is_stale(struct pool *p);
 /* A connection of another era has come: those of the one before make way. */
 void pool_enters(struct pool *p, struct era *e);
 
+/* ---- between pool.c and eras.c ---- */
+
+/* An idle one that suits, still in its list; have_news: there is one, but it may have died. */
+struct backend *pool_idle_for(const struct pool *p, const struct pool_ask *ask, bool *have_news);
+/* For those who wait for it, if a connection is idle. */
+void pool_ask_catalog(struct pool *p);
+
 /* ---- for backend.c and recycle.c ---- */
 
 /* An idle, lent-for-a-task or resetting backend has lost its connection. */

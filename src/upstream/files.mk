@@ -5,6 +5,7 @@ libupstream_a_SOURCES = \
 	src/upstream/cancel.c include/upstream/cancel.h \
 	src/upstream/credentials.c include/upstream/credentials.h \
 	src/upstream/defaults.c include/upstream/defaults.h \
+	src/upstream/eras.c \
 	src/upstream/login.c include/upstream/login.h \
 	src/upstream/pool.c include/upstream/pool.h \
 	src/upstream/recycle.c include/upstream/recycle.h \
