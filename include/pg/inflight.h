@@ -40,7 +40,10 @@ enum {
     OWED_OPENS = 128,  /* a transaction block may be open behind it */
     OWED_REFUSED = 512, /* sent to fail in the place of a request that we do not take */
     OWED_AUTOSAVE = 1024, /* a savepoint that pgjdbc sets in front of a statement */
-    OWED_CLOSES = 256  /* it does nothing but end a transaction block */
+    OWED_CLOSES = 256, /* it does nothing but end a transaction block */
+    OWED_QUIET = 2048, /* hidden, and so is its failure: a Sync of our own follows */
+    OWED_NAMES = 4096, /* a Query that drops statements by their names: its tags say which are gone */
+    OWED_PLACED = 8192 /* hidden: a Parse or Close under the client's own name; what is a struct named */
 };
 
 struct owed {

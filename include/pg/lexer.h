@@ -69,6 +69,11 @@ struct sql_scan {
     uint8_t reset_names; /* a bit for each of names[] whose last statement is a RESET */
     char target[SQL_NAME_BYTES]; /* of the last DEALLOCATE name, folded like an identifier */
     bool target_too_long; /* or not readable: U&"..." */
+    /* Set behind sql_scan_begin(), or NULL: called for each prepared statement that is named, in
+     * order. use is SQL_PREPARE, SQL_EXECUTE (in EXPLAIN and CREATE TABLE AS too) or SQL_DEALLOCATE;
+     * the name is as the server has it, its at NULL where it cannot be read (U&"...", too long). */
+    void (*named)(void *arg, uint32_t use, struct text name);
+    void *named_arg;
     /* The lexer's own: bytes to tokens (lexer.c), tokens to effects (statement.c). */
     struct sql_scan_state {
         uint32_t comment_depth, parens;

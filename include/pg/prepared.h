@@ -45,6 +45,9 @@ struct sql_text {
     uint32_t refs, tail_len;
     uint32_t effects; /* enum sql_effect */
     char *drops;      /* of a single DEALLOCATE: the name */
+    char *uses;       /* of a single EXECUTE (in EXPLAIN, CREATE TABLE AS too) or PREPARE: the name */
+    uint32_t use;     /* SQL_EXECUTE or SQL_PREPARE */
+    bool uses_unread; /* ... or one that cannot be read */
     bool looked_at;   /* effects is known */
     bool is_timely;   /* 'now' and the like are read when it is parsed: no two are the same */
     struct statement *known;
@@ -63,6 +66,12 @@ struct statement {
     bool is_known;            /* its types and shape have been told */
     uint64_t shape;           /* of its rows, 0: it gives none */
 };
+
+/* Is it about another statement, by its name? */
+static inline bool sql_text_names(const struct sql_text *t)
+{
+    return t->drops || t->uses || t->uses_unread;
+}
 
 void statements_init(struct statements *s);
 /* Every statement must have been given back. */
@@ -96,6 +105,10 @@ struct named {
     bool is_void;          /* its Parse came to nothing, and another had its name by then */
     bool is_new;           /* its Parse has not been answered */
     struct statement *st;
+    uint64_t placed;       /* backend.lending where it may stand under this very name as well, or 0 */
+    uint32_t placed_for;   /* session.placing of the text that it was placed for last */
+    uint32_t placings;     /* answers to Parses under this very name that are still to come */
+    bool stands;           /* ... and it does stand there, as far as the server has answered */
     size_t len;
     char name[];
 };

@@ -54,9 +54,10 @@ bool var_decides_reading(struct text name);
  * sets are equal. Either may be NULL (empty). A NUL separates texts that must be sent one by one.
  * False when the buffer is full. */
 bool varset_replay(const struct varset *from, const struct varset *to, struct buf *sql);
-/* SQL that asks for the values of the given names: rows (name, value) and, with_source, where
- * the value comes from (pg_settings.source). */
-bool varset_ask(const struct var *names, size_t count, bool with_source, struct buf *sql);
+/* SQL that asks for the values of the given names: rows (name, value). */
+bool varset_ask(const struct var *names, size_t count, struct buf *sql);
+/* SQL that asks where they come from: rows (name, NULL, pg_settings.source); none for what is in no list. */
+bool varset_ask_source(const struct var *names, size_t count, struct buf *sql);
 /* SQL that asks for everything the session has set, and the given names too, with the source. */
 bool varset_ask_all(const struct varset *known, struct buf *sql);
 

@@ -62,6 +62,8 @@ void wire_put_text_z(struct wire *w, struct text t);
 bool wire_end(struct wire *w);
 
 bool wire_ready(struct buf *to, char status);
+/* One message of a list of ParameterStatus messages of our own making; false at its end. */
+bool wire_each_parameter(struct text *list, struct text *message, struct text *name, struct text *value);
 bool wire_parameter(struct buf *to, struct text name, struct text value);
 bool wire_query(struct buf *to, struct text sql);
 bool wire_simple(struct buf *to, char type); /* a message without a body */

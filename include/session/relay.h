@@ -51,6 +51,10 @@ void relay_settle(struct session *s);
 /* A query of our own on the session's backend, at rest, before the session's next request
  * (session state TUNING). */
 void relay_tune(struct session *s, struct text sql);
+/* The lent backend is of the session's era: on with its request. */
+void relay_lent(struct session *s);
+/* It is not, or was lost meanwhile: another one. */
+void relay_lend_again(struct session *s, bool lost);
 /* Events of the backend. */
 void reply_input(struct backend_user *u, struct backend *b);
 /* A request or a transaction is under way on a backend. One that is kept (session mode, a pin) and

@@ -35,6 +35,7 @@
 
 struct session;
 struct answer;
+struct naming;
 struct learning;
 struct greeting;
 struct touched;
@@ -66,7 +67,8 @@ enum pin {
     PIN_SET_CONFIG = 1 << 5,
     PIN_LOAD = 1 << 6,
     PIN_LARGE_STATEMENT = 1 << 7,
-    PIN_SEED = 1 << 8
+    PIN_SEED = 1 << 8,
+    PIN_SETTINGS = 1 << 9 /* its variables could not be read */
 };
 
 /* Shared by all workers of the process. */
@@ -126,9 +128,12 @@ struct session {
     struct pool_ask ask;
     struct limit_ask limit;
     struct varset *vars, *startup_vars;
+    struct era *era, *told_era; /* its own, once it is known; what its welcome was of */
+    struct pool_check check;    /* from the login to the first transaction */
     struct names names;
     /* A statement that is being prepared in place of the one that the next message wants. */
     struct { struct statement *wanted, *probe; bool is_done, describes; } preparing;
+    struct naming *naming;     /* statements that the Query under way may drop, or NULL */
     struct named *deallocator; /* what runs in place of a DEALLOCATE, or NULL */
     struct learning *learning; /* what the server tells about a statement, so far */
     struct touched *touched; /* variables that the present transaction may have changed */
@@ -141,9 +146,13 @@ struct session {
     uint64_t id, born, since; /* monotonic us */
     uint64_t expires;         /* seconds since 1970; 0 never */
     uint64_t queries;
+    uint64_t asked_at;        /* about its era */
+    uint32_t placing;         /* number of the last text that names statements */
+    uint32_t placed;          /* statements that stand on the backend under this client's own names */
     size_t charged;           /* bytes of its tenant's memory: memory.c */
     uint16_t pins;
-    uint16_t pin_effects;     /* effects seen that pins depend on since the last look */
+    uint16_t pin_effects;     /* pins that are in doubt since the last look */
+    uint16_t asked;           /* pins that the server is asked about and has not answered yet */
     uint16_t suspects;        /* pins that what ran may have given cause for, unseen */
     uint8_t state;            /* enum session_state */
     bool is_transaction_mode;
@@ -163,10 +172,15 @@ struct session {
     bool executes;            /* its statement is being prepared for a Query: no batch of the client's */
     bool forgets;             /* a portal bound in this batch forgets all names */
     bool forgets_now;         /* and may be what was executed: names are not known till it is answered */
+    bool asks_names;          /* the server is to be asked which of the placed statements are left */
     bool names_in_doubt;      /* so did one whose end is not known yet */
     bool resets_now;          /* ... and the present batch is why */
     bool settles_first;       /* nothing more is sent before what has been sent is settled */
     bool unsettled;           /* a ReadyForQuery went by and was not acted on yet */
+    uint8_t pin_tries;        /* of asking about pins */
+    bool told_pins;           /* the log has a line about pins that cannot be asked */
+    bool unlocks_all;         /* pg_advisory_unlock_all() was sent, and no other lock since */
+    bool failed;              /* an error went by in the present transaction */
     uint16_t bound;           /* what the portals bound last do to their transaction (enum owed flags) */
     uint8_t refusal;          /* enum reason: what a request that is made to fail (OWED_REFUSED) is told */
     uint8_t tunings;          /* connections lost, one after another, before anything of the client's went out */

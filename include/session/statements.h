@@ -10,7 +10,9 @@ enum step statements_bind(struct request_walk *w);
 enum step statements_describe(struct request_walk *w);
 enum step statements_close(struct request_walk *w);
 /* A Query that is one EXECUTE of a statement that was prepared by protocol: *mine is set, and it is
- * run under the name that the server knows. *gone: it is a DEALLOCATE of that one. */
-enum step statements_execute(struct request_walk *w, struct text sql, bool *mine, struct named **gone);
+ * run under the name that the server knows. */
+enum step statements_execute(struct request_walk *w, struct text sql, bool *mine);
+/* The statement is about to run: its effects count now. n may be NULL. */
+void statements_apply_effects(struct session *s, const struct named *n);
 
 #endif

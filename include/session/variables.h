@@ -15,6 +15,8 @@ struct touched {
     bool failed; /* an error went by: a SET may not have taken effect */
     bool reported; /* by the server, of a variable that nobody was seen to set: a function, or its configuration */
     bool all; /* more than fit, or names that cannot be known */
+    bool unknown; /* ... and not just that what was set is reset */
+    bool by_name; /* pg_settings may not be read: what is known by its name is asked for */
     bool resets_all; /* RESET ALL, DISCARD ALL, or names that cannot be known */
     bool resets[TOUCHED_MAX]; /* by RESET */
     char names[TOUCHED_MAX][SQL_NAME_BYTES];
@@ -28,6 +30,8 @@ void variables_touch(struct session *s, struct text name);
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql);
 /* A ParameterStatus from the server: true when the client was told another value in its place. */
 bool variables_report(struct session *s, struct text name, struct text value);
+/* The server's defaults are others than the welcome has told: ParameterStatus messages, before and now. */
+void variables_tell_changes(struct session *s, struct text before, struct text now);
 /* The backend is lost with what its transaction has set: tells the client what is so again. */
 void variables_retell(struct session *s);
 /* Does the server have to be asked before the backend goes back? */

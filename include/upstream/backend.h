@@ -27,6 +27,8 @@ struct pool;
 struct login;
 struct task;
 struct recycle;
+struct era;
+struct defaults_question;
 struct backend;
 
 enum backend_state {
@@ -83,6 +85,9 @@ struct backend {
     struct varset *startup;    /* of its startup packet: its own defaults, and reasons to lend it only
                                   to who asked for the same; NULL: none */
     struct varset *vars;       /* what we have set, beyond its own defaults */
+    struct era *era;           /* the settings of its role that it was logged in with; NULL: not known */
+    uint64_t era_digest;       /* of its era, while it moves to another worker; 0: not known */
+    struct defaults_question *question; /* while it is asked about those */
     struct buf in;             /* the start of a message that is not complete yet */
     struct buf parameters;     /* ParameterStatus messages, the present value of each */
     char *key;                 /* of a cancel request */

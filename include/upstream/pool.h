@@ -28,6 +28,7 @@
 #include "io/mailbox.h"
 #include "upstream/access.h"
 #include "upstream/backend.h"
+#include "upstream/defaults.h"
 #include "upstream/shared_pool.h"
 #include "upstream/topology.h"
 
@@ -116,6 +117,13 @@ struct pool {
     struct list cleaning;  /* resetting or held */
     struct list waiting;   /* asks, oldest first */
     struct buf defaults;   /* ParameterStatus messages of a connection with nothing set, or empty */
+    struct era *era;       /* settings of the role, as its newest connections have them; NULL: not known yet */
+    uint64_t era_seen;     /* monotonic us: the catalog was asked then, and was of this era */
+    struct list checks;    /* who waits for the answer of the catalog */
+    struct list next_checks; /* ... for one that has not been asked yet */
+    struct backend *checked; /* the connection that it is asked on */
+    uint64_t asked_at;
+    bool told_unknown;     /* the log has a line that eras are not known */
     struct timer timer;    /* the oldest ask's deadline, or the next try to open */
     struct timer patience; /* until an ask that has waited here wants what other shards have */
     uint64_t retry_at, backoff;
@@ -166,6 +174,29 @@ void pools_deliver(struct pools *p, struct pool_letter *letter);
 /* Takes the backend back and sets the caller's pointer to NULL. In any state: what is still
  * owed is drained, a transaction rolled back, a dirty one reset, a hopeless one closed. */
 void pool_return(struct pool *pool, struct backend **lent);
+
+/* Embedded in who has logged in: the era that is in force now. */
+struct pool_check {
+    struct list_node node;
+    struct pool *pool;
+    bool is_asked;
+    struct era *era; /* the answer, with a reference */
+};
+/* Asks in the background, as soon as a connection is idle. */
+void pool_check(struct pool *p, struct pool_check *c);
+/* Waits no more, and lets go of the answer. */
+void pool_check_forget(struct pool_check *c);
+/* The catalog is not of the pool's era any more: its connections make way for new ones. */
+void pool_is_stale(struct pool *p);
+/* A connection of another era has come: those of the one before make way. */
+void pool_enters(struct pool *p, struct era *e);
+
+/* ---- between pool.c and eras.c ---- */
+
+/* An idle one that suits, still in its list; have_news: there is one, but it may have died. */
+struct backend *pool_idle_for(const struct pool *p, const struct pool_ask *ask, bool *have_news);
+/* For those who wait for it, if a connection is idle. */
+void pool_ask_catalog(struct pool *p);
 
 /* ---- for backend.c, recycle.c, opening.c and handover.c ---- */
 

@@ -200,9 +200,10 @@ static enum reply_verdict on_error(struct inflight *q, inflight_settled *settled
         q->query_failed = true;
         return o->flags & OWED_HIDDEN ? REPLY_HIDE : REPLY_PASS;
     }
+    bool quiet = o && (o->flags & OWED_QUIET);
     skip_to_sync(q, OWED_FAILED, settled, arg);
     q->skipping = q->count == 0;
-    return REPLY_PASS;
+    return quiet ? REPLY_HIDE : REPLY_PASS;
 }
 
 static bool has_sync(const struct inflight *q)

@@ -383,6 +383,8 @@ void sql_scan_begin(struct sql_scan *s, bool standard_strings)
     s->effects = s->statements = s->name_count = s->reset_names = 0;
     s->target[0] = '\0';
     s->target_too_long = false;
+    s->named = NULL;
+    s->named_arg = NULL;
     memset(&s->state, 0, offsetof(struct sql_scan_state, word));
     s->state.standard_strings = standard_strings;
     statement_start(s);

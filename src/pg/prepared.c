@@ -84,6 +84,7 @@ static void text_drop(struct sql_text *t)
     t->home->bytes -= t->tail_len;
     mem_wipe(t->tail, t->tail_len);
     mem_free(t->drops);
+    mem_free(t->uses);
     mem_free(t);
 }
 
@@ -201,7 +202,8 @@ static bool is_fetch(struct text sql)
 
 void statement_described(struct statement *st, struct text types, uint64_t shape)
 {
-    if (st->is_known || st->same || is_fetch(statement_query(st)))
+    /* Nor is what EXECUTE gives this text's own. */
+    if (st->is_known || st->same || is_fetch(statement_query(st)) || sql_text_names(st->text))
         return;
     copy_types(st, types);
     st->shape = shape;

@@ -25,6 +25,7 @@ enum step {
     ROUTINE,
     ROUTINE_BEGIN,
     PREPARE,
+    EXECUTE, /* the name of a prepared statement comes now */
     PREPARE_TX, /* PREPARE TRANSACTION 'id', or a statement that is called so */
     DEALLOCATE,
     DEALLOCATE_PREPARE,
@@ -67,7 +68,7 @@ static const struct rule rules[] = {
     {FIRST, "savepoint", SQL_SAVEPOINT, ANY, NULL},
     {FIRST, "explain", 0, EXPLAIN, NULL},
     {FIRST, "prepare", 0, PREPARE, NULL},
-    {FIRST, "execute", SQL_EXECUTE, ANY, NULL},
+    {FIRST, "execute", SQL_EXECUTE, EXECUTE, NULL},
     {FIRST, "deallocate", 0, DEALLOCATE, NULL},
     {FIRST, "discard", 0, DISCARD, NULL},
     {FIRST, "create", 0, CREATE, NULL},
@@ -116,7 +117,7 @@ static const struct rule rules[] = {
     {CREATE, "function", 0, ROUTINE, NULL},
     {CREATE, "procedure", 0, ROUTINE, NULL},
     {CREATED, "as", 0, CREATED_AS, NULL},
-    {CREATED_AS, "execute", SQL_EXECUTE, ANY, NULL},
+    {CREATED_AS, "execute", SQL_EXECUTE, EXECUTE, NULL},
     {SCHEMA, "create", 0, CREATE, NULL},
     {ROUTINE, "begin", 0, ROUTINE_BEGIN, NULL},
     {ROUTINE_BEGIN, "begin", 0, ROUTINE_BEGIN, NULL}, /* RETURNS "begin" needs no quotes */
@@ -243,9 +244,21 @@ static enum step set_dot_word(struct sql_scan *s)
     return ANY;
 }
 
+static void tell_name(struct sql_scan *s, uint32_t use, bool known)
+{
+    if (s->named)
+        s->named(s->named_arg, use, known ? word_of(&s->state) : (struct text){NULL, 0});
+}
+
+static bool word_is_known(const struct sql_scan_state *st)
+{
+    return !st->word_opaque && !st->word_clipped;
+}
+
 static void target_is(struct sql_scan *s, bool known)
 {
     s->effects |= SQL_DEALLOCATE;
+    tell_name(s, SQL_DEALLOCATE, known);
     s->target_too_long = !known || !text_to_array(word_of(&s->state), s->target, sizeof(s->target));
     if (s->target_too_long)
         s->target[0] = '\0';
@@ -323,10 +336,17 @@ static enum step unruled_word(struct sql_scan *s)
         return set_word(s);
     case PREPARE_TX:
         s->effects |= SQL_PREPARE;
+        if (s->named)
+            s->named(s->named_arg, SQL_PREPARE, TEXT("transaction"));
+        return ANY;
+    case PREPARE:
+    case EXECUTE:
+        tell_name(s, at == PREPARE ? SQL_PREPARE : SQL_EXECUTE, word_is_known(st));
+        settle(s);
         return ANY;
     case DEALLOCATE:
     case DEALLOCATE_PREPARE:
-        target_is(s, !st->word_opaque && !st->word_clipped);
+        target_is(s, word_is_known(st));
         return ANY;
     case SET_LOCAL:
         if (st->word_quoted || st->word_opaque)

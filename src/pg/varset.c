@@ -257,16 +257,24 @@ bool varset_replay(const struct varset *from, const struct varset *to, struct bu
     return ok;
 }
 
-bool varset_ask(const struct var *names, size_t count, bool with_source, struct buf *sql)
+static bool put_names(struct buf *sql, const struct var *names, size_t count)
 {
-    bool ok = buf_put_text(sql, "SELECT n, pg_catalog.current_setting(n, true)");
-    if (with_source)
-        ok = ok && buf_put_text(sql, ", (SELECT source FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) = n)");
-    ok = ok && buf_put_text(sql, " FROM (VALUES ");
+    bool ok = true;
     for (size_t i = 0; ok && i < count; i++)
-        ok = buf_put_text(sql, i ? ",(" : "(") && sql_put_literal(sql, names[i].name) &&
-             buf_put_text(sql, ")");
-    return ok && buf_put_text(sql, ") AS v(n)");
+        ok = buf_put_text(sql, i ? ",(" : "(") && sql_put_literal(sql, names[i].name) && buf_put_text(sql, ")");
+    return ok;
+}
+
+bool varset_ask(const struct var *names, size_t count, struct buf *sql)
+{
+    return buf_put_text(sql, "SELECT n, pg_catalog.current_setting(n, true) FROM (VALUES ") && put_names(sql, names, count) &&
+           buf_put_text(sql, ") AS v(n)");
+}
+
+bool varset_ask_source(const struct var *names, size_t count, struct buf *sql)
+{
+    return buf_put_text(sql, "SELECT n, NULL, source FROM (VALUES ") && put_names(sql, names, count) &&
+           buf_put_text(sql, ") AS v(n), pg_catalog.pg_settings WHERE pg_catalog.lower(name) = n");
 }
 
 bool varset_ask_all(const struct varset *known, struct buf *sql)

@@ -189,3 +189,18 @@ bool wire_startup_each(struct text params, void (*visit)(void *, struct text, st
         visit(arg, name, value);
     }
 }
+
+bool wire_each_parameter(struct text *list, struct text *message, struct text *name, struct text *value)
+{
+    if (list->len < WIRE_HEADER)
+        return false;
+    size_t size = (size_t)wire_u32(list->at + 1) + 1;
+    CHECK(size <= list->len);
+    *message = (struct text){list->at, size};
+    struct wire_reader r = wire_read((struct text){list->at + WIRE_HEADER, size - WIRE_HEADER});
+    *name = wire_get_z(&r);
+    *value = wire_get_z(&r);
+    list->at += size;
+    list->len -= size;
+    return true;
+}

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "pg/options.h"
 #include "pg/wire.h"
+#include "session/defaults.h"
 #include "session/variables.h"
 
 enum { AUTH_OK = 0 };
@@ -309,6 +310,8 @@ void greet_welcome(struct session *s)
         session_become(s, s->backend ? SESSION_ACTIVE : SESSION_IDLE);
     }
     s->ask.learns = false;
+    if (s->is_transaction_mode)
+        defaults_login(s);
     end_greeting(s);
     relay_resume(s);
 }
@@ -357,7 +360,7 @@ static void ask_parameters(struct session *s, struct backend *b)
     }
     struct buf sql;
     buf_init(&sql, 8192);
-    CHECK(n > 0 && varset_ask(names, n, false, &sql));
+    CHECK(n > 0 && varset_ask(names, n, &sql));
     backend_run(b, buf_text(&sql), &ops, s);
     buf_free(&sql);
 }

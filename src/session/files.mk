@@ -1,6 +1,7 @@
 noinst_LIBRARIES += libsession.a
 libsession_a_SOURCES = \
 	src/session/admit.c \
+	src/session/defaults.c include/session/defaults.h \
 	src/session/forward.c \
 	src/session/generation.c include/session/generation.h \
 	src/session/greet.c include/session/greet.h \
@@ -8,6 +9,7 @@ libsession_a_SOURCES = \
 	src/session/lost.c include/session/lost.h \
 	src/session/machine.c include/session/machine.h \
 	src/session/memory.c include/session/memory.h \
+	src/session/naming.c include/session/naming.h \
 	src/session/oauth.c include/session/oauth.h \
 	src/session/prepare.c include/session/prepare.h \
 	src/session/prove.c \

@@ -12,7 +12,7 @@
 
 #include "base/mem.h"
 #include "session/lost.h"
-#include "session/prepare.h"
+#include "session/naming.h"
 #include "session/sequences.h"
 #include "session/variables.h"
 
@@ -22,33 +22,6 @@ enum {
 };
 
 /* ---- simple queries ---- */
-
-/* DEALLOCATE of a statement that was prepared by protocol: the server knows another name. Its own
- * is given it to drop, in its own order; the client's name goes. False when the session has ended. */
-static bool deallocate(struct request_walk *w, struct named *gone)
-{
-    struct session *s = w->s;
-    char name[STATEMENT_NAME], head[WIRE_HEADER], sql[64];
-    /* A batch without its Sync would be ended by ours, and lives or dies with what it holds. */
-    bool ends = !s->backend->owed.batch_open;
-    if (!prepare_spare(w))
-        return false;
-    if (ends) {
-        stream_put(walk_backend(w), "S\0\0\0\4", 5);
-        if (!walk_push(w, OWED_SYNC, OWED_HIDDEN, NULL, NULL))
-            return false;
-    }
-    gone = names_unset(&s->names, (struct text){gone->name, gone->len});
-    if (!walk_push(w, OWED_QUERY, 0, gone, NULL))
-        return false;
-    statement_name(&s->home->pools->statements, STATEMENT_SPARE, name);
-    int len = snprintf(sql, sizeof(sql), "DEALLOCATE \"%s\"", name) + 1;
-    head[0] = 'Q';
-    wire_set_u32(head + 1, (uint32_t)(4 + len));
-    stream_put(walk_backend(w), head, WIRE_HEADER);
-    stream_put(walk_backend(w), sql, (size_t)len);
-    return true;
-}
 
 /* What the Query at hand does to its transaction. In session mode its beginning is looked at, and
  * only inside of a transaction. scan: of the whole, or NULL. */
@@ -79,8 +52,8 @@ static enum step on_query(struct request_walk *w)
     struct session *s = w->s;
     struct sql_scan scan = {.effects = 0};
     struct text sql = {NULL, 0};
-    bool have, scans = false;
-    struct named *gone = NULL;
+    bool have, scans = false, names = false;
+    unsigned flags = 0;
     if (s->is_transaction_mode && !walk_is_whole(w) && w->size < REQUEST_WHOLE)
         return STEP_WAIT;
     if (s->is_transaction_mode && walk_is_whole(w)) {
@@ -91,15 +64,14 @@ static enum step on_query(struct request_walk *w)
             sql_scan_begin(&scan, walk_standard_strings(s));
             sql_scan_feed(&scan, sql.at, sql.len);
             sql_scan_end(&scan);
-            bool names = (scan.effects & SQL_DEALLOCATE) && scan.statements == 1 && !scan.target_too_long;
+            names = naming_concerns(s, scan.effects);
             if (names && (!walk_names_are_known(w) || !walk_outcome_is_known(s)))
                 return STEP_STOP;
-            gone = names && scan.target[0] ? names_get(&s->names, text_of(scan.target)) : NULL;
         }
     }
     if (scans && scan.effects & SQL_EXECUTE && scan.statements == 1) {
         bool mine;
-        enum step step = statements_execute(w, sql, &mine, &gone);
+        enum step step = statements_execute(w, sql, &mine);
         if (mine)
             return step;
     }
@@ -132,13 +104,12 @@ static enum step on_query(struct request_walk *w)
     }
     bool whole = walk_is_whole(w);
     unsigned fate = query_fate(w, scans ? &scan : NULL, whole) | (autosaves ? OWED_AUTOSAVE : 0);
-    if (gone ? !deallocate(w, gone) : !walk_push(w, OWED_QUERY, fate, NULL, NULL))
+    if (names && !naming_place(w, sql, scan.effects, &flags))
+        return STEP_STOP;
+    s->settles_first = s->settles_first || s->asks_names;
+    if (!walk_push(w, OWED_QUERY, fate | flags, NULL, NULL))
         return STEP_STOP;
     walk_count_query(s);
-    if (gone) {
-        walk_drop(w);
-        return STEP_ON;
-    }
     walk_pass(w);
     if (s->is_transaction_mode && !whole) {
         s->input.scan = NEW(struct sql_scan);
@@ -204,7 +175,7 @@ static enum step on_sync(struct request_walk *w)
     }
     if (!walk_push(w, OWED_SYNC, 0, NULL, NULL))
         return STEP_STOP;
-    s->settles_first = s->resets_now;
+    s->settles_first = s->resets_now || s->asks_names;
     s->resets_now = false;
     s->names_in_doubt = s->names_in_doubt || s->moves_names;
     s->names_in_doubt = s->names_in_doubt || s->forgets_now;

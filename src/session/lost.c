@@ -380,7 +380,7 @@ void relay_lost(struct session *s, enum reason why)
     limit_ask_cancel(&s->limit);
     timer_stop(&s->timer);
     s->suspects = 0;
-    s->settings_told = false;
+    s->settings_told = s->failed = s->unlocks_all = false;
     s->draws_numbers = s->reads_numbers = s->keeps_numbers = false;
     s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->parsed_unnamed = s->reads_otherwise = s->forgets = s->forgets_now = s->executes = false;
     learn_forget(s);

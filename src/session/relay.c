@@ -9,9 +9,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/defaults.h"
 #include "session/greet.h"
 #include "session/lost.h"
 #include "session/memory.h"
+#include "session/naming.h"
 #include "session/prepare.h"
 #include "session/sequences.h"
 #include "session/variables.h"
@@ -179,10 +181,26 @@ static void on_lent(struct pool_ask *ask, struct backend *b)
         return;
     }
     s->backend = b;
+    if (defaults_suit(s))
+        relay_lent(s);
+}
+
+void relay_lent(struct session *s)
+{
     if (!suits(s, true))
         return;
     session_become(s, SESSION_ACTIVE);
     relay_resume(s);
+}
+
+void relay_lend_again(struct session *s, bool lost)
+{
+    s->backend->doomed = true;
+    relay_give_back(s);
+    if (lost && s->tunings++ >= TUNINGS_MAX)
+        refuse_waiting(s, &(struct wire_fault){.severity = "ERROR", .why = REASON_BACKEND_LOST});
+    else if (borrow(s))
+        relay_resume(s);
 }
 
 static void on_refused(struct pool_ask *ask, enum reason why, const struct server_error *error)
@@ -214,7 +232,7 @@ static bool borrow(struct session *s)
         session_become(s, SESSION_QUEUED);
         return false;
     }
-    if (!suits(s, true))
+    if (!defaults_suit(s) || !suits(s, true))
         return false;
     session_become(s, SESSION_ACTIVE);
     return true;
@@ -314,6 +332,7 @@ void relay_unthrottle(struct session *s)
 
 void relay_give_back(struct session *s)
 {
+    naming_release(s);
     s->backend->sent_part = input_abandon(&s->input) || s->backend->sent_part;
     pool_return(s->pool, &s->backend);
 }
@@ -334,7 +353,7 @@ void relay_settle(struct session *s)
     bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins || s->keeps_numbers;
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
-    s->resets = s->resets_now = s->settles_first = s->reads_otherwise = false;
+    s->resets = s->resets_now = s->settles_first = s->reads_otherwise = s->failed = false;
     s->suspects = 0;
     s->settings_told = false;
     s->bound = 0;
@@ -360,8 +379,12 @@ void relay_settle(struct session *s)
 void relay_transaction_over(struct session *s)
 {
     bool asks = s->is_transaction_mode && variables_must_ask(s);
-    if (asks && s->backend->cancels)
+    if ((asks || s->asks_names) && s->backend->cancels)
         return; /* it must not hit our question: on_cancel_over() comes back here */
+    if (naming_must_ask(s)) {
+        naming_ask(s);
+        return;
+    }
     s->unsettled = false;
     lost_block_over(s);
     counter_add(s->home->counters, COUNTER_TRANSACTIONS, 1);
@@ -382,6 +405,7 @@ void relay_release(struct session *s)
         return;
     learn_forget(s);
     prepare_forget(s);
+    naming_release(s);
     if (s->is_transaction_mode && (s->touched || s->pins))
         b->dirty = true;
     if (!s->is_transaction_mode)

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/naming.h"
 #include "session/prepare.h"
 #include "session/variables.h"
 
@@ -35,6 +36,11 @@ static void put_run(struct walk *w)
 static void hidden_settled(struct session *s, const struct owed *o, enum owed_outcome outcome)
 {
     struct backend *b = s->backend;
+    if (o->flags & OWED_PLACED) {
+        struct named *n = o->what;
+        naming_settled(s, o->kind, &n, outcome == OWED_DONE);
+        return;
+    }
     if (o->kind == OWED_CLOSE) {
         struct prepared_slot *slot = o->what;
         if (slot && outcome == OWED_SKIPPED)
@@ -120,6 +126,8 @@ static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
     } else if (o->kind == OWED_BIND && outcome != OWED_DONE) {
         restore(s, &was); /* what a DEALLOCATE was to drop */
     }
+    if (o->flags & OWED_NAMES)
+        naming_over(s);
     named_drop(&what);
     named_drop(&was);
 }
@@ -130,7 +138,10 @@ void relay_settle_owed(struct session *s)
     /* Entries stay (the replies still come), what they point to does not. */
     for (uint32_t i = 0; i < q->count; i++) {
         struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
-        if (o->flags & OWED_HIDDEN && o->kind == OWED_CLOSE) {
+        if (o->flags & OWED_PLACED) {
+            struct named *n = o->what;
+            named_drop(&n);
+        } else if (o->flags & OWED_HIDDEN && o->kind == OWED_CLOSE) {
             struct prepared_slot *slot = o->what;
             prepared_slot_free(&slot);
         } else if (o->flags & OWED_HIDDEN) {
@@ -269,6 +280,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
         return TAKE_LOST;
     }
     bool ours = whole && w->s->is_transaction_mode;
+    w->s->failed = true;
     if (w->s->touched)
         w->s->touched->failed = true;
     const struct owed *head = inflight_head(&w->b->owed);
@@ -309,6 +321,11 @@ static void look_at_tag(struct walk *w, struct text body)
     } else if (text_starts(body, "DEALLOCATE ALL")) {
         names_clear(&s->names);
         prepared_clear(&s->backend->prepared);
+        s->placed = 0;
+    } else if (text_starts(body, "DEALLOCATE")) {
+        const struct owed *o = inflight_head(&s->backend->owed);
+        if (o && o->flags & OWED_NAMES)
+            naming_dropped(s);
     }
 }
 
@@ -429,8 +446,9 @@ void reply_input(struct backend_user *u, struct backend *b)
     if (kept)
         memcpy(scratch, buf_front(&b->in), kept);
     ssize_t n = stream_read(&b->stream, scratch + kept, SCRATCH_SIZE - kept);
-    if (n == STREAM_AGAIN)
+    if (n == STREAM_AGAIN && !kept)
         return;
+    n = n == STREAM_AGAIN ? 0 : n;
     if (n < 0) {
         relay_lost(s, REASON_BACKEND_LOST);
         return;
@@ -455,7 +473,9 @@ void reply_input(struct backend_user *u, struct backend *b)
         relay_lost(s, REASON_BACKEND_PROTOCOL);
         return;
     }
-    if (s->unsettled && relay_is_at_rest(s)) {
+    if (naming_must_ask(s)) {
+        naming_ask(s);
+    } else if (s->unsettled && relay_is_at_rest(s)) {
         relay_transaction_over(s);
     } else if (s->stalled) {
         relay_resume(s);

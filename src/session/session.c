@@ -11,8 +11,10 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "pg/wire.h"
+#include "session/defaults.h"
 #include "session/greet.h"
 #include "session/memory.h"
+#include "session/naming.h"
 #include "session/relay.h"
 #include "session/variables.h"
 
@@ -239,7 +241,9 @@ static void end_session(struct session *s, enum reason why, struct leftover left
     s->connected = false;
     memory_give_back(s);
     meter_drop(&s->meter);
+    defaults_end(s);
     pool_drop(&s->pool);
+    naming_over(s);
     names_free(&s->names);
     named_drop(&s->deallocator);
     varset_drop(&s->vars);

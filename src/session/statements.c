@@ -11,6 +11,7 @@
 #include "pg/execute.h"
 #include "session/lost.h"
 #include "session/memory.h"
+#include "session/naming.h"
 #include "session/prepare.h"
 #include "session/sequences.h"
 #include "session/variables.h"
@@ -34,8 +35,8 @@ static void look_at(struct session *s, struct statement *st)
     sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
     t->effects = scan.effects;
-    if (scan.effects & SQL_DEALLOCATE && scan.statements == 1 && !scan.target_too_long && scan.target[0])
-        t->drops = mem_dup(scan.target);
+    if (scan.statements == 1)
+        naming_look_at(s, t, sql);
 }
 
 /* A DEALLOCATE of a name that this client has given to a statement by protocol: the server does
@@ -62,11 +63,11 @@ static bool deallocate(struct request_walk *w, struct named **n, struct named **
     *gone = names_unset(&s->names, text_of((*n)->st->text->drops));
     *n = s->deallocator;
     s->moves_names = true;
-    return prepare_spare(w);
+    return prepare_spare(w) && (!*gone || naming_remove(w, *gone));
 }
 
 /* A portal of the statement is about to run: its effects count now. */
-static void apply_effects(struct session *s, const struct named *n)
+void statements_apply_effects(struct session *s, const struct named *n)
 {
     struct sql_scan scan;
     if (!n || !n->st->text->effects)
@@ -174,10 +175,19 @@ enum step statements_parse(struct request_walk *w)
         return STEP_STOP;
     }
     look_at(s, fresh->st);
+    if (sql_text_names(fresh->st->text)) {
+        fresh->st->is_private = true; /* what it is depends on its client's names */
+        if (!walk_names_are_known(w) || !naming_place_for(w, fresh->st->text)) {
+            named_drop(&fresh);
+            return STEP_STOP;
+        }
+    }
     sequences_prepared(s, fresh->st->text->effects);
     struct named *was = names_set(&s->names, fresh);
     if (!name.len)
         return parse_unnamed(w, fresh, was);
+    if (s->pins & PIN_PREPARE && !naming_try(w, fresh))
+        return STEP_STOP;
     if (!prepare_parsed(w, fresh, was))
         return STEP_STOP;
     walk_drop(w);
@@ -237,19 +247,25 @@ enum step statements_bind(struct request_walk *w)
     drops = drops && !inflight_is_skipped(&s->backend->owed) && names_get(&s->names, text_of(n->st->text->drops));
     if (drops && (!deallocate(w, &n, &gone) || prepare(w, n, false, &number) != READY))
         return STEP_STOP;
-    if (!drops && (n || !name.len))
+    if (!drops && n && (sql_text_names(n->st->text) || n->st->text->effects & SQL_DO)) {
+        if (!walk_names_are_known(w))
+            return STEP_STOP;
+        if (!inflight_is_skipped(&s->backend->owed) && !naming_place_for(w, n->st->text))
+            return STEP_STOP;
+    }
+    if (!drops && !naming_is_open(s, n) && (n || !name.len))
         is = name.len ? prepare(w, n, false, &number) : prepare_unnamed(w, n, false, &number);
     if (is == READY_LATER || is == READY_ENDED)
         return STEP_STOP;
     if (n && lost_block_chains(s, n->st->text->effects))
         return STEP_STOP;
-    apply_effects(s, n);
+    statements_apply_effects(s, n);
     /* A portal with a name may run later than others that are bound after it. */
     s->bound = (uint16_t)((n ? walk_fate(n->st->text->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));
     struct named *what = n ? named_ref(n) : looked_up(s, name);
     if (!walk_push(w, OWED_BIND, is == READY_NEVER ? OWED_CHANGED : 0, what, gone))
         return STEP_STOP;
-    if (!what || (name.len == 0 && is == READY && number == STATEMENT_NONE)) {
+    if (!what || (name.len == 0 && is == READY && number == STATEMENT_NONE) || naming_is_open(s, n)) {
         walk_pass(w);
         return STEP_ON;
     }
@@ -286,6 +302,8 @@ enum step statements_describe(struct request_walk *w)
         return STEP_STOP;
     bool renames = s->is_transaction_mode && kind == 'S';
     struct named *n = renames ? names_get(&s->names, name) : NULL;
+    if (n && sql_text_names(n->st->text) && (!walk_names_are_known(w) || !naming_place_for(w, n->st->text)))
+        return STEP_STOP;
     uint64_t number = STATEMENT_NONE;
     enum readiness is = !renames ? READY : name.len ? n ? prepare(w, n, true, &number) : READY : prepare_unnamed(w, n, true, &number);
     if (is == READY_LATER || is == READY_ENDED)
@@ -343,6 +361,15 @@ enum step statements_close(struct request_walk *w)
         return STEP_STOP;
     s->moves_names = true;
     struct named *gone = names_unset(&s->names, name);
+    if (!gone && (s->pins & PIN_PREPARE)) { /* it may be one of SQL */
+        s->pin_effects |= PIN_PREPARE;
+        if (!walk_push(w, OWED_CLOSE, 0, NULL, NULL))
+            return STEP_STOP;
+        walk_pass(w);
+        return STEP_ON;
+    }
+    if (gone && !naming_remove(w, gone))
+        return STEP_STOP;
     walk_drop(w);
     if (!walk_push(w, OWED_CLOSE, OWED_LOCAL, gone, NULL))
         return STEP_STOP;
@@ -383,7 +410,7 @@ static enum step execute(struct request_walk *w, struct named *n, struct text sq
     }
     s->executes = false;
     walk_end_unnamed(s);
-    apply_effects(s, n);
+    statements_apply_effects(s, n);
     unsigned flags = OWED_RENAMED | (is == READY_NEVER ? OWED_CHANGED : 0) | walk_fate(n->st->text->effects, 1);
     if (!walk_push(w, OWED_QUERY, flags, named_ref(n), NULL))
         return STEP_STOP;
@@ -402,7 +429,7 @@ static enum step execute(struct request_walk *w, struct named *n, struct text sq
     return STEP_ON;
 }
 
-enum step statements_execute(struct request_walk *w, struct text sql, bool *mine, struct named **gone)
+enum step statements_execute(struct request_walk *w, struct text sql, bool *mine)
 {
     struct session *s = w->s;
     struct text written;
@@ -415,8 +442,8 @@ enum step statements_execute(struct request_walk *w, struct text sql, bool *mine
     if (!walk_names_are_known(w) || !walk_outcome_is_known(s))
         return STEP_STOP;
     struct named *n = names_get(&s->names, text_of(name));
-    *gone = n && n->st->text->drops && !s->executes ? names_get(&s->names, text_of(n->st->text->drops)) : NULL;
-    if (!n || *gone) {
+    /* A statement that is about another one needs that one, too. */
+    if (!n || (sql_text_names(n->st->text) && !s->executes)) {
         *mine = false;
         return STEP_ON;
     }

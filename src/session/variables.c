@@ -28,17 +28,42 @@ static const struct {
     {SQL_LOAD, PIN_LOAD, "load"},
     {SQL_SEED, PIN_SEED, "seed"},
     {0, PIN_LARGE_STATEMENT, "large_statement"},
+    {0, PIN_SETTINGS, "settings"},
 };
 
-enum { UNDO = SQL_UNLISTEN | SQL_CLOSE_CURSOR | SQL_DROP | SQL_DEALLOCATE | SQL_DEALLOCATE_ALL | SQL_ADVISORY_UNLOCK | SQL_DISCARD | SQL_DISCARD_ALL };
-/* Pins whose cause the server can be asked about, in the order of pin_question's columns. */
-static const enum pin askable[] = {PIN_LISTEN, PIN_HOLD_CURSOR, PIN_TEMPORARY, PIN_PREPARE, PIN_ADVISORY_LOCK};
-static const char pin_question[] =
-    "SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels()),"
-    "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable),"
-    "EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()),"
-    "EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql),"
-    "EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())";
+/* What may end a pin. It is in doubt then, as it is when its cause has run and may have failed. */
+static const struct {
+    uint32_t effects;
+    enum pin pin;
+} undo_rows[] = {
+    {SQL_UNLISTEN, PIN_LISTEN},
+    {SQL_CLOSE_CURSOR, PIN_HOLD_CURSOR},
+    {SQL_DROP | SQL_DISCARD, PIN_TEMPORARY},
+    {SQL_DEALLOCATE | SQL_DEALLOCATE_ALL, PIN_PREPARE},
+    {SQL_ADVISORY_UNLOCK, PIN_ADVISORY_LOCK},
+};
+
+/* How the server is asked whether the cause of a pin is there. Each is a query of its own, so that one
+ * which is refused (42501 for a view that this role may not read) takes no other with it; a pin that
+ * cannot be asked about stays. A row says which one it answers.
+ *
+ * pg_locks is exact in PostgreSQL: the session's own locks are in the memory of its server. In YugabyteDB
+ * the same view costs a call to every node and leaves out locks younger than about a second, so it is
+ * never asked there: such a pin ends when pg_advisory_unlock_all() or DISCARD ALL has been run and
+ * acknowledged. To count locks against unlocks would not do: how many a statement has taken, and whether,
+ * depends on its rows, and functions take them unseen. */
+static const struct {
+    enum pin pin;
+    const char *sql;
+} questions[] = {
+    {PIN_LISTEN, "SELECT 'listen', EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"},
+    {PIN_HOLD_CURSOR, "SELECT 'hold_cursor', EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)"},
+    {PIN_TEMPORARY, "SELECT 'temporary', EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = "
+                    "pg_catalog.pg_my_temp_schema())"},
+    {PIN_PREPARE, "SELECT 'prepare', EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"},
+    {PIN_ADVISORY_LOCK, "SELECT 'advisory_lock', EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' "
+                        "AND pid = pg_catalog.pg_backend_pid())"},
+};
 
 void pins_text(unsigned pins, char *out, size_t size)
 {
@@ -69,7 +94,7 @@ void variables_touch(struct session *s, struct text name)
         return;
     struct touched *t = touched_of(s);
     if (!text_to_array(name, lower, sizeof(lower))) {
-        t->all = true;
+        t->all = t->unknown = true;
         return;
     }
     for (char *c = lower; *c; c++)
@@ -79,7 +104,7 @@ void variables_touch(struct session *s, struct text name)
         if (strcmp(t->names[i], lower) == 0)
             return;
     if (t->count == TOUCHED_MAX)
-        t->all = true;
+        t->all = t->unknown = true;
     else
         memcpy(t->names[t->count++], lower, sizeof(lower));
 }
@@ -137,9 +162,9 @@ static bool was_reset(const struct touched *t, struct text name)
  * connection is reset before another session has it. */
 static void suspect(struct session *s, struct text sql)
 {
-    touched_of(s)->all = true;
-    for (size_t i = 0; i < COUNT_OF(askable); i++)
-        s->suspects |= (uint16_t)askable[i];
+    touched_of(s)->all = touched_of(s)->unknown = true;
+    for (size_t i = 0; i < COUNT_OF(questions); i++)
+        s->suspects |= (uint16_t)questions[i].pin;
     if (sql.at && sql.len > 4 && strncasecmp(sql.at, "call", 4) == 0)
         return;
     s->backend->dirty = true;
@@ -147,6 +172,24 @@ static void suspect(struct session *s, struct text sql)
         pin(s, PIN_SET_CONFIG);
     if (sql.at)
         sql_set_names(sql, touch_named, s);
+}
+
+/* Nothing but a call of pg_advisory_unlock_all()? */
+static bool is_unlock_all(struct text sql)
+{
+    static const char *const parts[] = {"select", "pg_catalog.", "pg_advisory_unlock_all", "(", ")", ";"};
+    for (size_t i = 0; i < COUNT_OF(parts); i++) {
+        size_t n = strlen(parts[i]);
+        while (sql.len && isspace((unsigned char)sql.at[0]))
+            sql.at++, sql.len--;
+        if (sql.len >= n && strncasecmp(sql.at, parts[i], n) == 0)
+            sql.at += n, sql.len -= n;
+        else if (i != 1 && i != COUNT_OF(parts) - 1)
+            return false;
+    }
+    while (sql.len && isspace((unsigned char)sql.at[0]))
+        sql.at++, sql.len--;
+    return sql.len == 0;
 }
 
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql)
@@ -161,8 +204,10 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
         variables_touch(s, text_of(scan->names[i]));
         effects |= strcmp(scan->names[i], "seed") == 0 ? SQL_SEED : 0; /* it cannot be read back */
     }
-    if (effects & SQL_SETS_UNKNOWN)
+    if (effects & SQL_SETS_UNKNOWN) {
         touched_of(s)->all = true;
+        s->touched->unknown = s->touched->unknown || !(effects & SQL_RESETS) || scan->statements != 1;
+    }
     if (effects & SQL_DO)
         suspect(s, sql);
     if (effects & (SQL_SEQUENCE | SQL_SEQUENCE_READ))
@@ -173,10 +218,15 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
         if (effects & pin_rows[i].effect) {
             pin(s, pin_rows[i].pin);
-            s->pin_effects = 1;
+            s->pin_effects |= (uint16_t)pin_rows[i].pin;
         }
-    if ((effects & UNDO) && s->pins)
-        s->pin_effects = 1;
+    for (size_t i = 0; i < COUNT_OF(undo_rows); i++)
+        if (effects & undo_rows[i].effects)
+            s->pin_effects |= (uint16_t)undo_rows[i].pin;
+    if (effects & (SQL_ADVISORY_LOCK | SQL_DO))
+        s->unlocks_all = false;
+    else if ((effects & SQL_ADVISORY_UNLOCK) && sql.at && scan->statements == 1 && is_unlock_all(sql))
+        s->unlocks_all = true;
     if ((effects & (SQL_DISCARD | SQL_TEMPORARY)) && s->backend)
         s->backend->dirty = true;
 }
@@ -259,6 +309,15 @@ void variables_were_reset(struct session *s)
     }
 }
 
+void variables_tell_changes(struct session *s, struct text before, struct text now)
+{
+    struct text name, value, old, own, message;
+    while (wire_each_parameter(&now, &message, &name, &value))
+        for (struct text rest = before, was; wire_each_parameter(&rest, &message, &was, &old);)
+            if (text_eq(name, was) && !text_eq(value, old) && !own_default(s, name, &own))
+                tell(s, name, value);
+}
+
 void variables_retell(struct session *s)
 {
     struct text written, value;
@@ -292,6 +351,7 @@ void variables_discarded(struct session *s)
     if (s->resets)
         touched_of(s)->resets_all = true; /* the server will report its own defaults now */
     names_clear(&s->names);
+    s->placed = 0;
     varset_drop(&s->vars);
     s->vars = varset_ref(s->startup_vars);
     if (s->backend) {
@@ -314,38 +374,123 @@ static bool any_touched(const struct session *s)
     return s->touched && (s->touched->all || s->touched->count);
 }
 
+/* Its variables could not be read once: they are where its pinned connection is, and nowhere else. */
+static bool asks_variables(const struct session *s)
+{
+    return any_touched(s) && !(s->pins & PIN_SETTINGS);
+}
+
+static bool asks_pins(const struct session *s)
+{
+    return (s->pins & s->pin_effects) || s->suspects;
+}
+
 bool variables_must_ask(const struct session *s)
 {
-    return any_touched(s) || (s->pins && s->pin_effects) || s->suspects;
+    return asks_variables(s) || asks_pins(s);
 }
 
 /* ---- asking ---- */
 
-/* Answers are gathered until the end, then become the session's set in one step. A row is
- * name, value and, where it is asked for, pg_settings.source. */
+/* Answers are gathered until the end, then become the session's set in one step. Values come as rows of
+ * name and value; where they come from (pg_settings.source), where it matters, by a query of its own,
+ * because that view may be closed to this role: rows of name, NULL and source. Where all is asked for, a
+ * row has the three together. */
 enum row_kind { ROW_ABSENT = 1, ROW_SET, ROW_RESET /* not set by the session: at its default */ };
 struct answer {
     struct session *session;
     struct touched *touched; /* what it is about */
     struct buf text; /* row_kind, name NUL value NUL */
     bool whole;      /* all variables were asked for: what is not in the answer is not set */
+    bool with_source, has_source; /* sources were asked for; some have come */
 };
+
+/* Of the text at *pos, which goes on; false at the end. */
+static bool each_row(const struct answer *a, size_t *pos, size_t *kind, struct text *name, struct text *value)
+{
+    if (*pos >= a->text.len)
+        return false;
+    *kind = (*pos)++;
+    *name = text_of(a->text.at + *pos);
+    *value = text_of(name->at + name->len + 1);
+    *pos += name->len + value->len + 2;
+    return true;
+}
+
+static bool find_row(const struct answer *a, struct text wanted, size_t *kind, struct text *value)
+{
+    struct text name;
+    for (size_t pos = 0; each_row(a, &pos, kind, &name, value);)
+        if (text_eq(name, wanted))
+            return true;
+    return false;
+}
+
+static void on_source(struct answer *a, struct text name, struct text source)
+{
+    struct text value;
+    size_t kind;
+    a->has_source = true;
+    if (!text_is(source, "session") && find_row(a, name, &kind, &value) && a->text.at[kind] == ROW_SET)
+        a->text.at[kind] = ROW_RESET;
+}
 
 static void on_variable(void *arg, struct backend *b, const struct text *columns, unsigned count)
 {
     struct answer *a = arg;
-    if (count < 2 || !columns[0].at)
+    if (count < 2 || count > 3 || !columns[0].at)
         return;
+    if (!a->whole && count == 3) {
+        if (columns[2].at)
+            on_source(a, columns[0], columns[2]);
+        return;
+    }
     bool is_reset = count > 2 && columns[2].at && !text_is(columns[2], "session");
     /* Variables that no module has defined are in no list; they are reset to nothing. */
-    if (count > 2 && !columns[2].at && columns[1].at && columns[1].len == 0)
+    if ((a->whole || a->with_source) && !(count > 2 && columns[2].at) && columns[1].at && columns[1].len == 0)
         is_reset = a->session->resets;
     /* Nor is the role. */
-    if (count > 2 && !columns[2].at && text_is(columns[0], "role") && text_is(columns[1], "none"))
+    if ((a->whole || a->with_source) && text_is(columns[0], "role") && columns[1].at && text_is(columns[1], "none"))
         is_reset = was_reset(a->touched, columns[0]);
     char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
     (void)(buf_put(&a->text, &kind, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
            buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));
+}
+
+/* Has each variable in question its value? */
+static bool is_complete(const struct answer *a)
+{
+    struct text value;
+    size_t kind;
+    for (unsigned i = 0; i < a->touched->count; i++)
+        if (!find_row(a, text_of(a->touched->names[i]), &kind, &value))
+            return false;
+    return true;
+}
+
+/* Variables of no module are in no list, but a role may have a default for one: RESET goes back to that. */
+static void find_custom_resets(struct answer *a)
+{
+    const struct era *era = a->session->backend->era;
+    struct text name, value, own;
+    size_t kind;
+    for (size_t pos = 0; era && each_row(a, &pos, &kind, &name, &value);)
+        if (a->text.at[kind] == ROW_SET && memchr(name.at, '.', name.len) && was_reset(a->touched, name) &&
+            varset_get(era->named, name, &own) && text_eq(own, value))
+            a->text.at[kind] = ROW_RESET;
+}
+
+/* Where values come from may not be read. A RESET that went by is believed, unless the value is what was
+ * set before: then it was rolled back. */
+static void guess_sources(struct answer *a)
+{
+    struct session *s = a->session;
+    struct text name, value, before;
+    size_t kind;
+    for (size_t pos = 0; each_row(a, &pos, &kind, &name, &value);)
+        if (a->text.at[kind] == ROW_SET && was_reset(a->touched, name) &&
+            !(varset_get(s->vars, name, &before) && text_eq(before, value)))
+            a->text.at[kind] = ROW_RESET;
 }
 
 void answer_free(struct session *s)
@@ -367,11 +512,10 @@ static bool adopt(struct answer *a)
     struct session *s = a->session;
     struct varsets *home = &s->home->pools->varsets;
     struct var actual[VARSET_MAX_COUNT], wanted[VARSET_MAX_COUNT];
-    size_t n = 0, pos = 0;
-    while (pos < a->text.len) {
-        char kind = a->text.at[pos++];
-        struct text name = text_of(a->text.at + pos), value = text_of(name.at + name.len + 1), own;
-        pos += name.len + value.len + 2;
+    struct text name, value, own;
+    size_t n = 0, pos = 0, at;
+    while (each_row(a, &pos, &at, &name, &value)) {
+        char kind = a->text.at[at];
         if (!var_is_settable(name))
             continue;
         if (n == COUNT_OF(actual))
@@ -401,21 +545,45 @@ static bool adopt(struct answer *a)
 }
 
 static void ask_variables(struct session *s);
+/* Errors that say nothing about the question: the client's own statement_timeout may end it, and a node
+ * of the cluster may not have answered another in time. */
+static bool is_passing(const struct server_error *error)
+{
+    static const char *const passing[] = {"57014", "40001", "40P01", "XX000"};
+    for (size_t i = 0; error && i < COUNT_OF(passing); i++)
+        if (strcmp(error->sqlstate, passing[i]) == 0)
+            return true;
+    return false;
+}
+
 static bool a_second_try(struct session *s, struct touched *t, const struct server_error *error)
 {
     enum { TRIES_MAX = 5 };
-    if (strcmp(error->sqlstate, "57014") != 0 || t->tries++ == TRIES_MAX)
+    if (!is_passing(error) || t->tries++ == TRIES_MAX)
         return false;
     s->touched = t;
     ask_variables(s);
     return true;
 }
 
+static void log_refused(struct session *s, const char *what, const struct server_error *error)
+{
+    char tag[40];
+    session_tag(s, tag, sizeof(tag));
+    log_warning(tag, "%s could not be read, so the session keeps its server connection: %s %s", what,
+                error ? error->sqlstate : "08P01", error ? error->message : "an answer is missing, or too large");
+}
+
 static void on_variables(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     struct answer *a = arg;
     struct session *s = a->session;
-    bool ok = !lost && !error && adopt(a);
+    bool complete = !lost && is_complete(a) && !(a->whole && error);
+    if (complete && (a->touched->by_name || (a->with_source && error && !a->has_source)))
+        guess_sources(a);
+    if (complete)
+        find_custom_resets(a);
+    bool ok = complete && adopt(a) && !(a->touched->by_name && a->touched->unknown);
     struct touched *again = a->touched;
     a->touched = NULL;
     answer_free(s);
@@ -425,17 +593,22 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
         session_fail(s, REASON_BACKEND_LOST, NULL, NULL);
         return;
     }
-    if (error && a_second_try(s, again, error))
+    if (!complete && error && a_second_try(s, again, error))
         return;
+    if (!complete && error && again->all && !again->by_name) {
+        again->by_name = true;
+        s->touched = again;
+        ask_variables(s);
+        return;
+    }
     touched_free(&again);
     if (!ok) {
-        /* What is set is not known: nobody else may have this connection as it is. */
+        /* The client was told that it is set, and it is: on this connection. */
+        pin(s, PIN_SETTINGS);
         s->backend->dirty = true;
-        char tag[40];
-        session_tag(s, tag, sizeof(tag));
-        log_warning(tag, "the session's variables could not be read: %s %s", error ? error->sqlstate : "54000", error ? error->message : "too many");
+        log_refused(s, "the session's variables", complete ? NULL : error);
     }
-    if ((s->pins && s->pin_effects) || s->suspects)
+    if (asks_pins(s))
         ask_pins(s);
     else
         relay_settle(s);
@@ -454,8 +627,22 @@ static void ask_variables(struct session *s)
     for (unsigned i = 0; i < t->count; i++)
         names[i].name = text_of(t->names[i]);
     bool ok;
-    t->all = a->whole = t->all || reencodes(s);
-    if (t->all) {
+    t->all = t->all || reencodes(s);
+    a->whole = t->all && !t->by_name;
+    if (t->by_name) {
+        struct var all[2 * VARSET_MAX_COUNT + TOUCHED_MAX];
+        size_t n = 0, pos = 0;
+        for (unsigned i = 0; i < t->count; i++)
+            all[n++] = names[i];
+        while (n < VARSET_MAX_COUNT + TOUCHED_MAX && varset_each(s->vars, &pos, &all[n]))
+            n++;
+        pos = 0;
+        while (n < COUNT_OF(all) && varset_each(s->startup_vars, &pos, &all[n]))
+            n++;
+        ok = n == 0 || varset_ask(all, n, &sql);
+        if (n == 0)
+            ok = varset_ask(&(struct var){.name = TEXT("work_mem")}, 1, &sql);
+    } else if (t->all) {
         /* What was known, what this transaction named, and all that the server calls set. */
         struct var more[TOUCHED_MAX];
         for (unsigned i = 0; i < t->count; i++)
@@ -468,7 +655,8 @@ static void ask_variables(struct session *s)
         struct text value;
         for (unsigned i = 0; i < t->count; i++)
             own_default = own_default || varset_get(s->startup_vars, names[i].name, &value);
-        ok = varset_ask(names, t->count, own_default, &sql);
+        a->with_source = own_default;
+        ok = varset_ask(names, t->count, &sql) && (!own_default || (buf_put(&sql, "", 1) && varset_ask_source(names, t->count, &sql)));
     }
     a->touched = t;
     s->touched = NULL;
@@ -481,37 +669,103 @@ static void ask_variables(struct session *s)
 static void on_pin_row(void *arg, struct backend *b, const struct text *columns, unsigned count)
 {
     struct session *s = arg;
-    if (count != COUNT_OF(askable))
+    bool held = count == 2 && text_is(columns[1], "t");
+    if (count != 2 || !columns[0].at || !columns[1].at || !(held || text_is(columns[1], "f")))
         return;
-    for (unsigned i = 0; i < count; i++)
-        if (text_is(columns[i], "f"))
-            s->pins &= (uint16_t)~askable[i];
-        else if (s->suspects & askable[i])
-            pin(s, askable[i]);
+    for (size_t i = 0; i < COUNT_OF(pin_rows); i++) {
+        enum pin why = pin_rows[i].pin;
+        if (!(s->asked & why) || !text_is(columns[0], pin_rows[i].name))
+            continue;
+        s->asked &= (uint16_t)~why;
+        if (!held)
+            s->pins &= (uint16_t)~why;
+        else if (s->suspects & why)
+            pin(s, why);
+    }
 }
+
+static bool ask_these(struct session *s, uint16_t pins);
 
 static void on_pins(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
+    enum { TRIES_MAX = 3 };
     struct session *s = arg;
     if (lost) {
         relay_lost(s, REASON_BACKEND_LOST);
         return;
     }
+    if (s->asked && is_passing(error) && s->pin_tries++ < TRIES_MAX && ask_these(s, s->asked))
+        return;
+    s->pin_tries = 0;
+    if (s->asked) {
+        bool known = !(s->asked & ~s->pins);
+        for (size_t i = 0; i < COUNT_OF(questions); i++)
+            if (s->asked & questions[i].pin)
+                pin(s, questions[i].pin);
+        if (!known || !s->told_pins)
+            log_refused(s, "what the session holds", error);
+        s->told_pins = true;
+    }
+    s->asked = 0;
     s->backend->dirty = s->backend->dirty || s->pins || error;
-    relay_settle(s); /* an error leaves the pins as they are, which is safe */
+    relay_settle(s);
+}
+
+/* Whether the view of locks tells all of this session's: see the questions. */
+static bool locks_are_exact(const struct backend *b)
+{
+    struct text all = buf_text(&b->parameters), message, name, value;
+    while (wire_each_parameter(&all, &message, &name, &value))
+        if (text_is(name, "server_version"))
+            return !memmem(value.at, value.len, "YB", 2);
+    return true;
+}
+
+/* False when there is nothing to ask. */
+static bool ask_these(struct session *s, uint16_t pins)
+{
+    static const struct task_ops ops = {on_pin_row, on_pins};
+    struct buf sql;
+    buf_init(&sql, 4096);
+    for (size_t i = 0; i < COUNT_OF(questions); i++)
+        if (pins & questions[i].pin)
+            CHECK((!sql.len || buf_put(&sql, "", 1)) && buf_put_text(&sql, questions[i].sql));
+    s->asked = pins;
+    bool any = sql.len > 0;
+    if (any)
+        backend_run(s->backend, buf_text(&sql), &ops, s);
+    buf_free(&sql);
+    return any;
 }
 
 static void ask_pins(struct session *s)
 {
-    static const struct task_ops ops = {on_pin_row, on_pins};
+    uint16_t pins = (uint16_t)((s->pins & s->pin_effects) | s->suspects), all = 0;
+    for (size_t i = 0; i < COUNT_OF(questions); i++)
+        all |= (uint16_t)questions[i].pin;
+    pins &= all;
+    if (s->unlocks_all && !s->failed) {
+        s->pins &= (uint16_t)~PIN_ADVISORY_LOCK;
+        pins &= (uint16_t)~PIN_ADVISORY_LOCK;
+    }
+    if ((pins & PIN_ADVISORY_LOCK) && !locks_are_exact(s->backend)) {
+        /* A block or a procedure may have taken one: it cannot be asked, so it is held. */
+        if (s->suspects & PIN_ADVISORY_LOCK)
+            pin(s, PIN_ADVISORY_LOCK);
+        pins &= (uint16_t)~PIN_ADVISORY_LOCK;
+    }
+    s->unlocks_all = false;
     s->pin_effects = 0;
-    backend_run(s->backend, TEXT(pin_question), &ops, s);
+    if (!pins || !ask_these(s, pins)) {
+        s->backend->dirty = s->backend->dirty || s->pins;
+        relay_settle(s);
+    }
 }
 
 void variables_ask(struct session *s)
 {
     session_become(s, SESSION_ASKING);
-    if (any_touched(s))
+    if (asks_variables(s))
         ask_variables(s);
     else
         ask_pins(s);

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "pg/wire.h"
 #include "upstream/cancel.h"
+#include "upstream/defaults.h"
 #include "upstream/login.h"
 #include "upstream/pool.h"
 #include "upstream/recycle.h"
@@ -110,6 +111,8 @@ void backend_depart(struct backend *b)
     prepared_forget(&b->prepared);
     statement_drop(&b->unnamed);
     varset_drop(&b->vars);
+    b->era_digest = b->era ? b->era->digest : 0;
+    era_drop(&b->era);
 }
 
 void backend_arrive(struct backend *b, struct loop *loop, uint32_t prepared_statements)
@@ -150,6 +153,8 @@ int backend_close(struct backend *b, bool keeps_socket)
     statement_drop(&b->unnamed);
     varset_drop(&b->vars);
     varset_drop(&b->startup);
+    defaults_forget(b);
+    era_drop(&b->era);
     buf_free(&b->in);
     buf_free(&b->parameters);
     if (b->key)
@@ -204,6 +209,7 @@ void backend_forget_task(struct backend *b)
 {
     mem_free(b->task);
     b->task = NULL;
+    defaults_forget(b);
     b->doomed = true;
 }
 
@@ -292,6 +298,9 @@ static void task_readable(struct backend *b)
     if (buf_size(&b->in) == 0)
         buf_free(&b->in);
     task_over(b, false);
+    /* A notification came with the answer: its session must not have to wait for more input. */
+    if (b->state == BACKEND_BUSY && !b->task && buf_size(&b->in) && buf_front(&b->in)[0] == 'A')
+        b->user->ops->input(b->user, b);
 }
 
 /* What an idle server may say by itself: parameters, notices, and why it closes. */

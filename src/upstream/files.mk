@@ -4,6 +4,8 @@ libupstream_a_SOURCES = \
 	src/upstream/backend.c include/upstream/backend.h \
 	src/upstream/cancel.c include/upstream/cancel.h \
 	src/upstream/credentials.c include/upstream/credentials.h \
+	src/upstream/defaults.c include/upstream/defaults.h \
+	src/upstream/eras.c \
 	src/upstream/farewell.c include/upstream/farewell.h \
 	src/upstream/handover.c include/upstream/handover.h \
 	src/upstream/login.c include/upstream/login.h \

@@ -271,7 +271,11 @@ static void arrive(struct pool *p, struct pool_letter *l)
     b->pool = p;
     p->home->ended_in -= b->stream.bytes_in;
     p->home->ended_out -= b->stream.bytes_out;
-    b->doomed = b->doomed || !p->row; /* its name leads elsewhere by now */
+    /* Its name leads elsewhere by now; or its role had other settings when it was logged in, or had for
+     * all that is known here. */
+    bool suits = p->row && (!b->era_digest || (p->era && p->era->digest == b->era_digest));
+    b->era = suits && b->era_digest ? era_ref(p->era) : NULL;
+    b->doomed = b->doomed || !suits;
     list_push_back(&p->cleaning, &b->in_pool);
     backend_arrive(b, p->home->loop, l->row->prepared_statements);
     recycle_start(b);

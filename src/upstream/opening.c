@@ -57,9 +57,11 @@ static bool dial_next(struct backend *b)
 void opening_end(struct backend *b)
 {
     struct opening *o = (struct opening *)b->user;
+    if (!o)
+        return; /* it has logged in already, and is asked what its role's settings are */
     b->user = NULL;
     atomic_fetch_sub(&b->pool->shared->opening, 1);
-    for (size_t i = 0; o && i < o->count; i++)
+    for (size_t i = 0; i < o->count; i++)
         node_unref(o->tried[i]);
     mem_free(o);
 }
@@ -112,6 +114,19 @@ static void log_failure(const struct backend *b, const struct server_error *erro
              error ? error->sqlstate : "", error ? error->message : "");
 }
 
+/* It has logged in and said what its role's settings are. */
+static void ready(struct backend *b, bool lost)
+{
+    struct pool *p = b->pool;
+    if (lost) {
+        opening_failed(p, b->startup, REASON_NO_NODE, NULL); /* backend.c ends it */
+        return;
+    }
+    if (b->era && b->era == p->era)
+        p->era_seen = b->born;
+    pool_available(b);
+}
+
 static void opened(struct backend *b, enum reason why, const struct server_error *error)
 {
     struct pool *p = b->pool;
@@ -124,7 +139,10 @@ static void opened(struct backend *b, enum reason why, const struct server_error
         atomic_store(&p->shared->failure, REASON_OK);
         b->born = now;
         counter_add(p->home->counters, COUNTER_BACKENDS_OPENED, 1);
-        pool_available(b);
+        if (p->row && p->row->pool_mode == CONF_POOL_TRANSACTION && !b->startup)
+            defaults_learn(b, ready);
+        else
+            pool_available(b);
         return;
     }
     log_failure(b, error);
@@ -237,6 +255,8 @@ enum reason opening_waits_for(const struct pool *p, const struct pool_ask *ask)
     enum reason failed = REASON_OK;
     LIST_EACH(&p->opening, struct backend, in_pool, b) {
         const struct opening *o = (const struct opening *)b->user;
+        if (!o)
+            continue;
         if (now - o->dialled >= half)
             return REASON_NODE_SLOW;
         failed = o->failed != REASON_OK ? o->failed : failed;

@@ -62,6 +62,7 @@ static void pool_free(struct pool *p)
     timer_stop(&p->timer);
     handover_end(p);
     buf_free(&p->defaults);
+    era_drop(&p->era);
     char *const texts[] = {p->tenant, p->database, p->dbname, p->role};
     for (size_t k = 0; k < COUNT_OF(texts); k++)
         mem_free(texts[k]);
@@ -84,6 +85,9 @@ static void maintain(struct pool *p, uint64_t now)
             (void)backend_close(b, false);
     }
     pool_note_idle(p);
+    LIST_EACH(&p->opening, struct backend, in_pool, b)
+        if (b->task && (!row || now - b->since > row->cluster_row->connect_timeout))
+            pool_discard(b); /* it has logged in and answers no more */
     if (row && p->sessions > 0)
         opening_more(p);
 }
@@ -250,6 +254,8 @@ struct pool *pool_take(struct pools *ps, const struct pool_key *key)
         list_init(&p->opening);
         list_init(&p->cleaning);
         list_init(&p->waiting);
+        list_init(&p->checks);
+        list_init(&p->next_checks);
         timer_init(&p->timer, ps->loop, on_pool_timer);
         handover_init(p);
         welcomes_copy_base(&p->shared->welcomes, &p->defaults);
@@ -293,7 +299,7 @@ static void lend(struct pool *p, struct backend *b, struct pool_ask *ask)
 
 /* One with news in this turn has probably died: what is sent to it would be lost. When that is
  * all there is, pool_offer() or pool_discard() follows in the same turn. */
-static struct backend *idle_of(const struct pool *p, const struct pool_ask *ask, bool *have_news)
+struct backend *pool_idle_for(const struct pool *p, const struct pool_ask *ask, bool *have_news)
 {
     struct backend *first = NULL;
     LIST_EACH(&p->idle, struct backend, in_pool, b) {
@@ -313,7 +319,12 @@ static struct backend *idle_of(const struct pool *p, const struct pool_ask *ask,
 struct backend *pool_request(struct pool *p, struct pool_ask *ask)
 {
     bool have_news = false;
-    struct backend *b = p->row ? idle_of(p, ask, &have_news) : NULL;
+    struct backend *b = p->row ? pool_idle_for(p, ask, &have_news) : NULL;
+    /* Its own is being asked for the catalog: it will be back at once. */
+    if (b && ask->wants_own && p->checked && ask->lending && p->checked->lending == ask->lending) {
+        b = NULL;
+        have_news = true;
+    }
     if (b) {
         list_remove(&p->idle, &b->in_pool);
         pool_note_idle(p);
@@ -469,6 +480,8 @@ static void hand_out(struct backend *b)
         pool_note_idle(p);
         if (!list_is_empty(&p->waiting))
             opening_more(p);
+        else
+            pool_ask_catalog(p);
         return;
     }
     pool_forget(ask);
@@ -573,6 +586,8 @@ void pool_node_leaves(struct backend *b)
 {
     node_drains(b->node, loop_now(b->stream.loop));
 }
+
+/* ---- counters ---- */
 
 static void add_bytes(const struct list *l, uint64_t *in, uint64_t *out)
 {

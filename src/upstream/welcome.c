@@ -90,26 +90,10 @@ static bool ask(struct asked *a, const struct varset *vars, const struct varset 
     return ok;
 }
 
-/* One message of a list; false at its end. */
-static bool each_parameter(struct text *list, struct text *message, struct text *name, struct text *value)
-{
-    if (list->len < WIRE_HEADER)
-        return false;
-    size_t size = (size_t)wire_u32(list->at + 1) + 1;
-    CHECK(size <= list->len);
-    *message = (struct text){list->at, size};
-    struct wire_reader r = wire_read((struct text){list->at + WIRE_HEADER, size - WIRE_HEADER});
-    *name = wire_get_z(&r);
-    *value = wire_get_z(&r);
-    list->at += size;
-    list->len -= size;
-    return true;
-}
-
 static bool value_in(struct text list, struct text wanted, struct text *value)
 {
     struct text message, name;
-    while (each_parameter(&list, &message, &name, value))
+    while (wire_each_parameter(&list, &message, &name, value))
         if (text_eq(name, wanted))
             return true;
     return false;
@@ -128,7 +112,7 @@ static bool find(const struct welcomes *w, const struct asked *a, const struct v
         own_name = default_name;
     bool keeps = vars && varset_get(vars, name_variable, &value) && !is_plain(value);
     bool ok = true;
-    while (ok && each_parameter(&list, &message, &name, &value))
+    while (ok && wire_each_parameter(&list, &message, &name, &value))
         ok = text_eq(name, name_variable) && own_name.at && !keeps ? wire_parameter(out, name, own_name)
                                                                   : buf_put(out, message.at, message.len);
     return ok;

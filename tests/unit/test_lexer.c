@@ -424,6 +424,43 @@ static void check_row(const struct row *r, bool strict)
     ok(s.effects == 0 || sql_may_have_effects(r->sql, strlen(r->sql)), "at first look");
 }
 
+static void put_named(void *arg, uint32_t use, struct text name)
+{
+    char *out = arg, letter = use == SQL_EXECUTE ? 'E' : use == SQL_DEALLOCATE ? 'D' : 'P';
+    snprintf(out + strlen(out), 64, "%c<%.*s>", letter, name.at ? (int)name.len : 1, name.at ? name.at : "?");
+}
+
+static void test_statements_named(void)
+{
+    static const struct {
+        const char *sql, *named;
+    } texts[] = {
+        {"EXECUTE p(1)", "E<p>"},
+        {"SAVEPOINT a;DEALLOCATE \"_PLAN0x5\";RELEASE a", "D<_PLAN0x5>"},
+        {"DEALLOCATE /* x */ PREPARE -- y\n \"a\"\"B\"; execute Foo; DEALLOCATE U&\"x\" UESCAPE '!'", "D<a\"B>E<foo>D<?>"},
+        {"EXPLAIN (ANALYZE) EXECUTE p; EXPLAIN ANALYZE VERBOSE EXECUTE q(1)", "E<p>E<q>"},
+        {"CREATE TABLE t AS EXECUTE p; CREATE TEMP TABLE u AS EXECUTE q WITH NO DATA", "E<p>E<q>"},
+        {"EXPLAIN CREATE TABLE t AS EXECUTE p", "E<p>"},
+        {"PREPARE p AS SELECT 1; PREPARE \"Q\" (int) AS SELECT $1", "P<p>P<Q>"},
+        {"PREPARE transaction AS SELECT 1; PREPARE TRANSACTION 'x'", "P<transaction>"},
+        {"DEALLOCATE prepare; DEALLOCATE ALL; DEALLOCATE PREPARE ALL; DISCARD ALL", "D<prepare>"},
+        {"DO $$ BEGIN EXECUTE 'DEALLOCATE p'; END $$; SELECT 'EXECUTE q', execute FROM deallocate", ""},
+        {"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'EXECUTE p'", ""},
+        {"DEALLOCATE " LONG_63 "x", "D<?>"},
+    };
+    for (size_t i = 0; i < COUNT_OF(texts); i++) {
+        char got[512] = "";
+        struct sql_scan s;
+        sql_scan_begin(&s, true);
+        s.named = put_named;
+        s.named_arg = got;
+        for (size_t k = 0; k < strlen(texts[i].sql); k++)
+            sql_scan_feed(&s, texts[i].sql + k, 1);
+        sql_scan_end(&s);
+        ok(strcmp(got, texts[i].named) == 0, "%s names %s", texts[i].sql, got);
+    }
+}
+
 static void test_first_look(void)
 {
     static const char *const clear[] = {
@@ -481,6 +518,7 @@ int main(void)
         check_row(&rows[i], true);
     for (size_t i = 0; i < COUNT_OF(loose_rows); i++)
         check_row(&loose_rows[i], false);
+    test_statements_named();
     test_first_look();
     test_doubt();
     test_resets();

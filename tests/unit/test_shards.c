@@ -48,6 +48,15 @@ static struct pool *take(unsigned worker)
     return p;
 }
 
+/* As if each shard had opened a connection before: the settings of a role that has none. */
+static void know_settings(struct pool *p)
+{
+    struct era *e = NEW(struct era);
+    e->refs = 1;
+    e->digest = text_hash("", 0) | 1;
+    p->era = e;
+}
+
 static void begin(const char *database)
 {
     fake_start(&nodes[0], loop, FAKE_TRUST);
@@ -58,6 +67,7 @@ static void begin(const char *database)
         configure(w, database);
         set_nodes("localhost", 1);
         at[w] = take(w);
+        know_settings(at[w]);
     }
 }
 
@@ -316,8 +326,28 @@ static void test_moved(void)
     configure(1, "pool_size = 1\npool_mode = session" WAIT);
     ok(!at[1]->row, "its pool leads nowhere on the other worker");
     unsigned terminated = nodes[0].terminated;
-    ok(run_until(loop, rests, NULL) && nodes[0].terminated == terminated + 1, "it is closed when it arrives");
+    bool at_rest = run_until(loop, rests, NULL);
+    run_turns(loop, 5);
+    ok(at_rest, "both come to rest");
+    is_int(nodes[0].terminated, (int)terminated + 1, "it is closed when it arrives");
     ok(at[1]->idle.count == 0 && slots() == 0, "and nobody gets it");
+    end();
+}
+
+/* What a shard does not know of the role's settings, or knows otherwise, it cannot give its sessions. */
+static void test_other_settings(void)
+{
+    struct borrower w[2];
+    begin("pool_size = 1" WAIT);
+    at[1]->era->digest = 4711;
+    ok(borrow_now(at[0], &w[0]), "the only one");
+    borrow(at[1], &w[1]);
+    let_pass(10 * US_PER_MS);
+    unsigned logins = nodes[0].logins;
+    pool_return(at[0], &w[0].backend);
+    ok(run_until(loop, is_told, &w[1]) && w[1].backend, "the slot moves");
+    ok(nodes[0].logins == logins + 1, "and a connection of its own is opened");
+    pool_return(at[1], &w[1].backend);
     end();
 }
 
@@ -379,6 +409,7 @@ int main(void)
     test_queue_and_minimum();
     test_reload();
     test_moved();
+    test_other_settings();
     test_end_with_mail();
     test_learned();
     kit_end();

@@ -159,11 +159,11 @@ static void test_asking(void)
     struct buf sql;
     const struct var names[] = {{TEXT("a"), TEXT("")}, {TEXT("it's\\"), TEXT("")}};
     buf_init(&sql, 4096);
-    asks(varset_ask(names, 2, false, &sql), &sql,
+    asks(varset_ask(names, 2, &sql), &sql,
          "SELECT n, pg_catalog.current_setting(n, true) FROM (VALUES ('a'),( E'it''s\\\\')) AS v(n)", "names");
-    asks(varset_ask(names, 1, true, &sql), &sql,
-         "SELECT n, pg_catalog.current_setting(n, true), (SELECT source FROM pg_catalog.pg_settings WHERE "
-         "pg_catalog.lower(name) = n) FROM (VALUES ('a')) AS v(n)", "names and where their values come from");
+    asks(varset_ask_source(names, 1, &sql), &sql,
+         "SELECT n, NULL, source FROM (VALUES ('a')) AS v(n), pg_catalog.pg_settings WHERE pg_catalog.lower(name) = n",
+         "where their values come from");
     struct varset *known = make(NULL, "my.x=1");
     asks(varset_ask_all(known, &sql), &sql,
          "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name, true), source FROM "

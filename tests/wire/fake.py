@@ -1,6 +1,7 @@
 """A server that says what a test wants, whenever it wants: what PostgreSQL will not be made to do."""
 # SPDX-License-Identifier: Apache-2.0
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -36,6 +37,12 @@ def row(*values):
 def columns(*names):
     return wire.message("T", struct.pack("!h", len(names)) + b"".join(
         wire.text(n) + struct.pack("!ihihih", 0, 0, 25, -1, -1, 0) for n in names))
+
+
+def settings(question, value="x"):
+    """The answer to the gateway's question about variables, the same value for each."""
+    names = re.findall(rb"\('([^']+)'\)", question)
+    return columns("n", "v") + b"".join(row(n.decode(), value) for n in names) + done() + ready()
 
 
 class FakeServer:
@@ -84,7 +91,9 @@ class FakeServer:
                 body = self._read(f, struct.unpack("!i", self._read(f, 4))[0] - 4)
                 if kind == "X":
                     return
-                out = (done() + ready()) if probe else self.answer(kind, body)
+                # What the gateway asks each new connection of a pool about its role's settings.
+                silent = probe or b"pg_db_role_setting" in body or b"WHERE context = 'user'" in body
+                out = (done() + ready()) if silent else self.answer(kind, body)
                 if out is None:
                     return
                 c.sendall(out)

@@ -36,6 +36,8 @@ def in_order(kind, body):
     if kind == "Q" and b"SHOW" not in body and b"DISCARD" not in body and b"current_setting" not in body:
         parts = [fake.columns("a"), fake.row("1"), fake.row("2"), fake.done("SELECT 2"), fake.ready()]
         return b"".join(b"".join(MANY) + part for part in parts)
+    if kind == "Q" and b"current_setting(n" in body:
+        return fake.settings(body)
     if kind == "Q":
         return fake.done("DISCARD ALL") + fake.ready()
     return {"P": wire.message("1"), "B": wire.message("2"), "C": wire.message("3"), "H": b"",

@@ -271,6 +271,39 @@ static void many(struct out *o)
     driver_close(c);
 }
 
+/* As a program does it: a statement object for each execution, and the driver's own transactions. The
+ * driver drops the server's statement in a text of several, and the next object has its name again. */
+static void programs(struct out *o)
+{
+    struct connection *c = begin(o);
+    long sum = 0;
+    if (!c)
+        return;
+    for (int commits = 0; commits < 2; commits++) {
+        SQLSetConnectAttr(c->dbc, SQL_ATTR_AUTOCOMMIT, (SQLPOINTER)(commits ? SQL_AUTOCOMMIT_ON : SQL_AUTOCOMMIT_OFF), 0);
+        for (SQLINTEGER i = 0; i < 12; i++) {
+            SQLHSTMT st;
+            SQLINTEGER n = 0;
+            SQLLEN length = 0;
+            SQLAllocHandle(SQL_HANDLE_STMT, c->dbc, &st);
+            SQLBindParameter(st, 1, SQL_PARAM_INPUT, SQL_C_SLONG, SQL_INTEGER, 0, 0, &i, 0, &length);
+            SQLRETURN r = SQLPrepare(st, (SQLCHAR *)"SELECT ?::int", SQL_NTS);
+            if (SQL_SUCCEEDED(r))
+                r = SQLExecute(st);
+            if (!SQL_SUCCEEDED(r) || !SQL_SUCCEEDED(SQLFetch(st)))
+                step(o, diagnostics(SQL_HANDLE_STMT, st));
+            else
+                SQLGetData(st, 1, SQL_C_SLONG, &n, sizeof(n), &length);
+            sum += n;
+            SQLFreeHandle(SQL_HANDLE_STMT, st);
+            if (i % 4 == 3)
+                SQLEndTran(SQL_HANDLE_DBC, c->dbc, i % 8 == 3 ? SQL_COMMIT : SQL_ROLLBACK);
+        }
+    }
+    put(o, " %ld", sum);
+    driver_close(c);
+}
+
 static void cursor(struct out *o)
 {
     struct connection *c = NULL;
@@ -449,6 +482,7 @@ static const struct own_case own[] = {
     {"transactions and savepoints of the driver", false, manual, NULL, 0},
     {"isolation levels", false, isolation, NULL, 0},
     {"300 prepared statements", false, many, NULL, 0},
+    {"a statement object for each execution", false, programs, NULL, 0},
     {"cursors by declare and fetch", false, cursor, NULL, 0},
     {"cancel", false, cancel, NULL, 0},
     {"timeout of a statement", false, timeout, NULL, 0},
