@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "session/lost.h"
 #include "session/prepare.h"
 #include "session/sequences.h"
 #include "session/variables.h"
@@ -105,9 +106,16 @@ static enum step on_query(struct request_walk *w)
     }
     if ((scan.effects & SQL_SEQUENCE_READ) && !s->backend)
         s->ask.wants_own = true;
+    if (scans && lost_block_ends(s, scan.effects, scan.statements)) {
+        walk_end_unnamed(s);
+        walk_drop(w);
+        return STEP_ON;
+    }
     enum step step = walk_need(w, 'Q', &have);
     if (step != STEP_ON || !have)
         return step;
+    if (lost_block_chains(s, scan.effects))
+        return STEP_STOP;
     if (scans && !sequences_may_run(s, scan.effects))
         return STEP_STOP;
     if (!relay_may_run(s))
@@ -131,26 +139,26 @@ static enum step on_query(struct request_walk *w)
     }
     walk_pass(w);
     if (s->is_transaction_mode && !whole) {
-        s->scan = NEW(struct sql_scan);
-        sql_scan_begin(s->scan, walk_standard_strings(s));
-        s->frame_mode = FRAME_SCAN;
+        s->input.scan = NEW(struct sql_scan);
+        sql_scan_begin(s->input.scan, walk_standard_strings(s));
+        s->input.mode = FRAME_SCAN;
     }
     return STEP_ON;
 }
 
 static void feed_scan(struct session *s, const char *at, size_t n, bool last)
 {
-    sql_scan_feed(s->scan, at, n);
+    sql_scan_feed(s->input.scan, at, n);
     if (!last)
         return;
-    sql_scan_end(s->scan);
+    sql_scan_end(s->input.scan);
     if (s->backend)
-        inflight_was_read(&s->backend->owed, walk_fate(s->scan->effects, s->scan->statements));
-    variables_effects(s, s->scan, (struct text){NULL, 0});
+        inflight_was_read(&s->backend->owed, walk_fate(s->input.scan->effects, s->input.scan->statements));
+    variables_effects(s, s->input.scan, (struct text){NULL, 0});
     s->settles_first = s->resets_now;
     s->resets_now = false;
-    mem_free(s->scan);
-    s->scan = NULL;
+    mem_free(s->input.scan);
+    s->input.scan = NULL;
 }
 
 /* ---- the rest ---- */
@@ -181,7 +189,7 @@ static enum step on_sync(struct request_walk *w)
             return STEP_ON;
         struct buf m;
         buf_init(&m, 16);
-        CHECK(wire_ready(&m, 'I'));
+        CHECK(wire_ready(&m, lost_status(s)));
         stream_put(&s->client, m.at, m.len);
         stream_flush(&s->client);
         buf_free(&m);
@@ -205,7 +213,9 @@ static enum step on_sync(struct request_walk *w)
 
 static enum step on_copy(struct request_walk *w, char type)
 {
-    if (!w->s->backend) { /* what still comes after a COPY that failed */
+    const struct inflight *q = w->s->backend ? &w->s->backend->owed : NULL;
+    /* What still comes after a COPY that failed: the server would ignore it. */
+    if (!q || (q->count == 0 && !q->copy_in)) {
         walk_drop(w);
         return STEP_ON;
     }
@@ -263,14 +273,13 @@ static void skip_message(struct request_walk *w, char type)
     w->run = w->p; /* nothing is ever pending here */
     w->p += WIRE_HEADER;
     w->run = w->p;
-    s->frame_left = w->size - 4;
-    s->frame_mode = FRAME_DROP;
+    input_begin(&s->input, w->size - 4, FRAME_DROP);
     if (type != 'S')
         return;
-    s->skipping = false;
+    s->input.skipping = false;
     struct buf m;
     buf_init(&m, 16);
-    CHECK(wire_ready(&m, 'I'));
+    CHECK(wire_ready(&m, lost_status(s)));
     stream_put(&s->client, m.at, m.len);
     stream_flush(&s->client);
     buf_free(&m);
@@ -279,12 +288,12 @@ static void skip_message(struct request_walk *w, char type)
 static void take_frame(struct request_walk *w)
 {
     struct session *s = w->s;
-    size_t n = w->len - w->p < s->frame_left ? w->len - w->p : s->frame_left;
-    s->frame_left -= (uint32_t)n;
-    if (s->frame_mode == FRAME_SCAN)
-        feed_scan(s, w->at + w->p, n, s->frame_left == 0);
+    size_t n = w->len - w->p < s->input.left ? w->len - w->p : s->input.left;
+    s->input.left -= (uint32_t)n;
+    if (s->input.mode == FRAME_SCAN)
+        feed_scan(s, w->at + w->p, n, s->input.left == 0);
     w->p += n;
-    if (s->frame_mode == FRAME_DROP)
+    if (s->input.mode == FRAME_DROP)
         w->run = w->p;
 }
 
@@ -305,7 +314,7 @@ size_t forward(struct session *s, const char *at, size_t len)
 {
     struct request_walk w = {.s = s, .at = at, .len = len};
     while (w.p < w.len) {
-        if (s->frame_left) {
+        if (s->input.left) {
             take_frame(&w);
             continue;
         }
@@ -313,6 +322,11 @@ size_t forward(struct session *s, const char *at, size_t len)
             break;
         if (s->settles_first && s->backend && !inflight_has_end(&s->backend->owed))
             s->settles_first = false;
+        if (s->unsettled && s->backend && relay_is_at_rest(s)) {
+            walk_put_run(&w);
+            if (relay_is_at_rest(s)) /* the transaction that was over is settled before the next begins */
+                break;
+        }
         if (forward_must_wait(s)) {
             s->stalled = true;
             break;
@@ -325,7 +339,7 @@ size_t forward(struct session *s, const char *at, size_t len)
             session_fail(s, REASON_MESSAGE_LENGTH, NULL, NULL);
             return len;
         }
-        if (s->skipping && type != 'X') {
+        if (s->input.skipping && type != 'X') {
             skip_message(&w, type);
             continue;
         }

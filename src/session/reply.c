@@ -200,13 +200,6 @@ static bool rename_error(struct walk *w, struct text body, const struct named *n
     return ok;
 }
 
-static void remember(struct session *s, const struct server_error *e)
-{
-    if (!s->lost)
-        s->lost = NEW(struct server_error);
-    *s->lost = *e;
-}
-
 /* A FATAL means that the connection ends: the client will be told in a way that keeps it. */
 static bool is_fatal(struct text body)
 {
@@ -256,7 +249,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     struct server_error e;
     if (is_fatal(body)) {
         server_error_from(body, &e);
-        remember(w->s, &e);
+        lost_because(w->s, &e);
         w->b->doomed = true;
         if (strcmp(e.sqlstate, "57P01") == 0)
             pool_node_leaves(w->b);
@@ -448,7 +441,7 @@ void reply_input(struct backend_user *u, struct backend *b)
         relay_lost(s, REASON_BACKEND_PROTOCOL);
         return;
     }
-    if (s->unsettled && backend_is_clean(b)) {
+    if (s->unsettled && relay_is_at_rest(s)) {
         relay_transaction_over(s);
     } else if (s->stalled) {
         relay_resume(s);

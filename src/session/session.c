@@ -107,7 +107,7 @@ void session_new(struct home *home, int fd, unsigned listener, const char *peer,
     s->peer = mem_dup(peer);
     join_home(home, s);
     s->born = s->since = loop_now(home->loop);
-    buf_init(&s->in, conf->max_message + 2 * SCRATCH_SIZE);
+    input_init(&s->input, conf->max_message + 2 * SCRATCH_SIZE);
     relay_init(s);
     socket_tune(fd, conf->tcp_keepalive);
     stream_open(&s->client, home->loop, fd, conf->write_buffer, &client_ops);
@@ -202,11 +202,8 @@ void session_close(struct session *s, enum reason why)
     varset_drop(&s->ask.startup);
     touched_free(&s->touched);
     answer_free(s);
-    mem_free(s->scan);
-    mem_free(s->lost);
-    s->scan = NULL;
-    s->lost = NULL;
-    buf_wipe(&s->in);
+    lost_reset(s);
+    input_reset(&s->input);
     mem_wipe(&s->key, sizeof(s->key));
     leave_home(s);
     stream_close(&s->client);
@@ -254,15 +251,15 @@ void session_fail_with(struct session *s, enum reason why, const struct server_e
 static bool is_between_transactions(const struct session *s)
 {
     if (s->state == SESSION_IDLE)
-        return buf_size(&s->in) == 0 && s->frame_left == 0 && !s->skipping;
-    return s->state == SESSION_ACTIVE && s->backend && backend_is_clean(s->backend) && s->frame_left == 0;
+        return !input_is_pending(&s->input);
+    return s->state == SESSION_ACTIVE && s->backend && backend_is_clean(s->backend) && s->input.left == 0;
 }
 
 /* A replication stream has no end of its own: any message is as good as another. */
 static bool is_streaming(const struct session *s)
 {
     return s->state == SESSION_ACTIVE && s->backend && s->backend->owed.copy_both && s->backend->body_left == 0 &&
-           s->frame_left == 0;
+           s->input.left == 0;
 }
 
 /* It keeps its backend for a currval() that may not come, and others wait. */

@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "pg/execute.h"
+#include "session/lost.h"
 #include "session/prepare.h"
 #include "session/sequences.h"
 #include "session/variables.h"
@@ -148,7 +149,7 @@ enum step statements_parse(struct request_walk *w)
         return STEP_WAIT;
     if (s->is_transaction_mode && large && w->len - w->p < WIRE_HEADER + 1)
         return STEP_WAIT;
-    bool refusable = s->is_transaction_mode && !s->lost && w->len - w->p > WIRE_HEADER && w->at[w->p + WIRE_HEADER] != 0;
+    bool refusable = s->is_transaction_mode && !s->loss.untold && w->len - w->p > WIRE_HEADER && w->at[w->p + WIRE_HEADER] != 0;
     if (refusable && large)
         return refuse_named(w, "a named prepared statement is longer than max_message");
     if (refusable && s->pool->row && s->names.bytes > s->pool->row->statement_memory)
@@ -250,9 +251,11 @@ enum step statements_bind(struct request_walk *w)
         is = name.len ? prepare(w, n, false, &number) : prepare_unnamed(w, n, false, &number);
     if (is == READY_LATER || is == READY_ENDED)
         return STEP_STOP;
+    if (n && lost_block_chains(s, n->st->text->effects))
+        return STEP_STOP;
     apply_effects(s, n);
     /* A portal with a name may run later than others that are bound after it. */
-    s->bound = (uint8_t)((n ? walk_fate(n->st->text->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));
+    s->bound = (uint16_t)((n ? walk_fate(n->st->text->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));
     struct named *what = n ? named_ref(n) : looked_up(s, name);
     if (!walk_push(w, OWED_BIND, is == READY_NEVER ? OWED_CHANGED : 0, what, gone))
         return STEP_STOP;
@@ -271,8 +274,7 @@ enum step statements_bind(struct request_walk *w)
     stream_put(walk_backend(w), ours, new_len + 1);
     w->p += WIRE_HEADER + portal.len + name.len + 2;
     w->run = w->p;
-    s->frame_left = (uint32_t)(w->size - 4 - portal.len - name.len - 2);
-    s->frame_mode = FRAME_PASS;
+    input_begin(&s->input, (uint32_t)(w->size - 4 - portal.len - name.len - 2), FRAME_PASS);
     return STEP_ON;
 }
 

@@ -22,8 +22,7 @@ void walk_put_run(struct request_walk *w)
 void walk_pass(struct request_walk *w)
 {
     w->p += WIRE_HEADER;
-    w->s->frame_left = w->size - 4;
-    w->s->frame_mode = FRAME_PASS;
+    input_begin(&w->s->input, w->size - 4, FRAME_PASS);
 }
 
 void walk_drop(struct request_walk *w)
@@ -31,8 +30,7 @@ void walk_drop(struct request_walk *w)
     walk_put_run(w);
     w->p += WIRE_HEADER;
     w->run = w->p;
-    w->s->frame_left = w->size - 4;
-    w->s->frame_mode = FRAME_DROP;
+    input_begin(&w->s->input, w->size - 4, FRAME_DROP);
 }
 
 bool walk_is_whole(const struct request_walk *w)
@@ -83,8 +81,7 @@ enum step walk_need(struct request_walk *w, char type, bool *have)
     if (type == 'Q' || type == 'F') {
         w->p += WIRE_HEADER;
         w->run = w->p;
-        s->frame_left = w->size - 4;
-        s->frame_mode = FRAME_DROP;
+        input_begin(&s->input, w->size - 4, FRAME_DROP);
     }
     return STEP_ON;
 }
@@ -99,9 +96,10 @@ bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void
 
 unsigned walk_fate(uint32_t effects, uint32_t statements)
 {
+    unsigned block = effects & SQL_BEGIN ? OWED_OPENS : (effects & SQL_END) && statements == 1 ? OWED_CLOSES : 0;
     if (effects & SQL_COMMITS)
-        return OWED_COMMITS;
-    return (effects & SQL_BEGIN) && !(effects & SQL_END) && statements == 1 ? OWED_BEGINS : 0;
+        return block | OWED_COMMITS;
+    return block | ((effects & SQL_BEGIN) && !(effects & SQL_END) && statements == 1 ? OWED_BEGINS : 0);
 }
 
 void walk_count_query(struct session *s)
@@ -149,6 +147,8 @@ void walk_end_unnamed(struct session *s)
 {
     struct named *old = names_unset(&s->names, TEXT(""));
     named_drop(&old);
+    if (!s->backend)
+        return;
     statement_drop(&s->backend->unnamed);
     s->backend->unnamed_unsure = false;
 }
