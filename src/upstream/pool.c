@@ -366,7 +366,7 @@ static void opened(struct backend *b, enum reason why, const struct server_error
     bool is_node = why == REASON_NO_NODE || why == REASON_BACKEND_TLS;
     if (is_node && error && strncmp(error->sqlstate, "57P", 3) == 0)
         node_drains(b->node, now);
-    else if (is_node && error && strcmp(error->sqlstate, "53300") != 0)
+    else if (is_node && error && strncmp(error->sqlstate, "08", 2) == 0)
         node_failed(b->node, now);
     /* The next node, in the same object: the connection failed, no query was sent. */
     stream_close(&b->stream);
