@@ -118,14 +118,16 @@ def test_physical_backup_through_the_gate(replicating, stand, token, tmp_path):
     assert (target / "PG_VERSION").read_text().strip() == str(stand.postgres.version)
     if stand.postgres.version < 13:
         return  # such a backup has no manifest
-    checked = proc.run([os.path.join(stand.postgres.bin, "pg_verifybackup"), str(target)], check=False,
-                       env=environment(token))
+    # It reads the log of its own version only.
+    other = [] if str(stand.postgres.version) in stand.postgres.bin.split("/") else ["--no-parse-wal"]
+    checked = proc.run([os.path.join(stand.postgres.bin, "pg_verifybackup"), *other, str(target)],
+                       check=False, env=environment(token))
     assert "successfully verified" in checked.stdout, checked.stdout + checked.stderr
 
 
-def test_physical_backup_by_the_wire(walsender, stand):
+def test_physical_backup_by_the_wire(walsender, stand, token):
     """The command of pg_basebackup, whose words are others since 15."""
-    c = walsender("replication", "true")
+    c = walsender("replication", "true", secret=token("acme", "replication"))
     new = stand.postgres.version >= 15
     c.send(wire.query("BASE_BACKUP (LABEL 'by hand', CHECKPOINT 'fast', WAIT false)" if new else
                       "BASE_BACKUP LABEL 'by hand' FAST NOWAIT"))
