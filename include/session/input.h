@@ -30,6 +30,7 @@ struct client_input {
     uint32_t left;         /* bytes of the message under way that have not been read */
     uint8_t mode;          /* enum frame_mode: what happens to them */
     bool skipping;         /* a batch was refused: messages up to its Sync are dropped */
+    bool is_over;          /* there is no memory for the rest of the message that waits */
 };
 
 /* held_max: the most that may wait, in bytes. */

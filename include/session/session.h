@@ -134,6 +134,7 @@ struct session {
     uint64_t id, born, since; /* monotonic us */
     uint64_t expires;         /* seconds since 1970; 0 never */
     uint64_t queries;
+    size_t charged;           /* bytes of its tenant's memory: memory.c */
     uint16_t pins;
     uint16_t pin_effects;     /* effects seen that pins depend on since the last look */
     uint16_t suspects;        /* pins that what ran may have given cause for, unseen */
@@ -160,6 +161,7 @@ struct session {
     bool settles_first;       /* nothing more is sent before what has been sent is settled */
     bool unsettled;           /* a ReadyForQuery went by and was not acted on yet */
     uint16_t bound;           /* what the portals bound last do to their transaction (enum owed flags) */
+    uint8_t refusal;          /* enum reason: what a request that is made to fail (OWED_REFUSED) is told */
     uint8_t tunings;          /* connections lost, one after another, before anything of the client's went out */
 };
 

@@ -59,7 +59,7 @@ void stream_open(struct stream *s, struct loop *loop, int fd, size_t held_max,
     s->broken = false;
     s->phase = STREAM_OPEN;
     /* An owner stops the other side when held_max is passed; what it has read by then fits. */
-    buf_init(&s->out, held_max + 4 * SCRATCH_SIZE);
+    buf_init(&s->out, held_max + 8 * SCRATCH_SIZE);
     assign(s, loop);
     want(&s->rd, true);
 }

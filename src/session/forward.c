@@ -17,10 +17,9 @@
 #include "session/variables.h"
 
 enum {
-    QUERY_WHOLE = 32 * 1024,  /* a longer simple Query is scanned as it streams */
+    RUN_MAX = 64 * 1024,      /* bytes that pass unchanged before it is seen whether the server takes them */
     OWED_MAX = 16 * 1024      /* requests under way before the client has to wait */
 };
-
 
 /* ---- simple queries ---- */
 
@@ -82,7 +81,7 @@ static enum step on_query(struct request_walk *w)
     struct text sql = {NULL, 0};
     bool have, scans = false;
     struct named *gone = NULL;
-    if (s->is_transaction_mode && !walk_is_whole(w) && w->size <= QUERY_WHOLE)
+    if (s->is_transaction_mode && !walk_is_whole(w) && w->size < REQUEST_WHOLE)
         return STEP_WAIT;
     if (s->is_transaction_mode && walk_is_whole(w)) {
         sql = walk_body(w);
@@ -300,13 +299,17 @@ static void take_frame(struct request_walk *w)
 bool forward_must_wait(const struct session *s)
 {
     const struct backend *b = s->backend;
+    size_t held_max = s->home->generation->conf->postern.write_buffer;
+    /* Answers of our own pile up for a client that does not read. */
+    if (stream_held(&s->client) > held_max + 2 * SCRATCH_SIZE)
+        return true;
     if (!b)
         return false;
     /* What comes behind a RESET is to find the client's own defaults. */
     if (s->settles_first && inflight_has_end(&b->owed) && !b->owed.copy_in)
         return true;
     /* A cancel under way may only hit what it was meant for. */
-    return stream_held(&b->stream) > s->home->generation->conf->postern.write_buffer ||
+    return stream_held(&b->stream) > held_max ||
            (b->cancels && b->owed.count == 0) || b->owed.count >= OWED_MAX;
 }
 
@@ -327,6 +330,8 @@ size_t forward(struct session *s, const char *at, size_t len)
             if (relay_is_at_rest(s)) /* the transaction that was over is settled before the next begins */
                 break;
         }
+        if (w.p - w.run >= RUN_MAX)
+            walk_put_run(&w);
         if (forward_must_wait(s)) {
             s->stalled = true;
             break;
@@ -344,6 +349,9 @@ size_t forward(struct session *s, const char *at, size_t len)
             continue;
         }
         enum step step = on_message(&w, type);
+        if (step == STEP_WAIT && s->input.is_over)
+            step = walk_refuse(&w, type, REASON_MEMORY);
+        s->input.is_over = false;
         if (s->state == SESSION_CLOSED)
             return len;
         if (step != STEP_ON)

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "session/greet.h"
 #include "session/lost.h"
+#include "session/memory.h"
 #include "session/prepare.h"
 #include "session/sequences.h"
 #include "session/variables.h"
@@ -33,8 +34,7 @@ static enum conf_pool_mode mode_of(const struct session *s)
     return s->is_transaction_mode ? CONF_POOL_TRANSACTION : CONF_POOL_SESSION;
 }
 
-/* With a backend that is kept (session mode, a pin) the next request begins as one without. */
-static bool is_under_way(const struct session *s)
+bool relay_is_under_way(const struct session *s)
 {
     return s->backend && !(inflight_is_quiet(&s->backend->owed) && s->backend->owed.status == 'I');
 }
@@ -231,7 +231,7 @@ static bool must_end(struct session *s)
 bool relay_need_backend(struct session *s, char type)
 {
     uint64_t retry_after = 0;
-    if (is_under_way(s))
+    if (relay_is_under_way(s))
         return true;
     if (must_end(s))
         return false;
@@ -268,7 +268,7 @@ static void on_decided(struct limit_ask *ask, enum limit_verdict v, uint64_t ret
             session_become(s, SESSION_ACTIVE);
         if (s->backend || borrow(s))
             relay_resume(s);
-    } else if (is_under_way(s)) {
+    } else if (relay_is_under_way(s)) {
         /* Inside a transaction traffic is slowed, never refused. */
         timer_start(&s->timer, retry_after ? retry_after : 10 * US_PER_MS);
     } else {
@@ -396,6 +396,8 @@ static void keep(struct session *s, const char *at, size_t len)
     buf_free(&s->input.held);
     if (len && !buf_put(&s->input.held, at, len))
         session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
+    else if (s->meter && !memory_charge(s, 0, 0))
+        s->input.is_over = true;
 }
 
 static void read_console(struct session *s);
@@ -407,6 +409,7 @@ void relay_resume(struct session *s)
     s->stalled = false;
     stream_start_reading(&s->client);
     size_t len = buf_size(&s->input.held);
+    s->input.progress = loop_now(s->home->loop);
     if (len == 0 || relay_is_blocked(s))
         return;
     /* forward() may come back here through a backend lent at once: work on a copy's ownership. */
@@ -420,6 +423,8 @@ void relay_resume(struct session *s)
             CHECK(!"input was put while input was handled");
     }
     buf_free(&work);
+    if (s->charged)
+        (void)memory_charge(s, 0, 0);
     if (is_settling_due(s))
         relay_transaction_over(s);
 }
@@ -430,7 +435,7 @@ static void read_blocked(struct session *s)
 {
     enum { BLOCKED_MAX = 64 * 1024 };
     char *scratch = loop_scratch(s->home->loop);
-    if (buf_size(&s->input.held) >= BLOCKED_MAX) {
+    if (buf_size(&s->input.held) >= BLOCKED_MAX || !memory_charge(s, BLOCKED_MAX, 0)) {
         stream_stop_reading(&s->client);
         return;
     }
@@ -446,13 +451,21 @@ static void read_blocked(struct session *s)
 /* More of a message whose start is kept: straight behind it. */
 static void read_on(struct session *s)
 {
-    enum { PIECE = 64 * 1024 };
-    char *room = buf_room(&s->input.held, PIECE);
+    size_t piece = 64 * 1024, kept = buf_size(&s->input.held);
+    if (!memory_charge(s, piece, 0)) {
+        if (kept >= MEMORY_FREE) {
+            s->input.is_over = true;
+            relay_resume(s);
+            return;
+        }
+        piece = MEMORY_FREE - kept;
+    }
+    char *room = buf_room(&s->input.held, piece);
     if (!room) {
         session_fail(s, REASON_TOO_LARGE, NULL, NULL);
         return;
     }
-    ssize_t n = stream_read(&s->client, room, PIECE);
+    ssize_t n = stream_read(&s->client, room, piece);
     if (n == STREAM_AGAIN)
         return;
     if (n < 0) {
@@ -460,6 +473,7 @@ static void read_on(struct session *s)
         return;
     }
     buf_grew(&s->input.held, (size_t)n);
+    s->input.progress = loop_now(s->home->loop);
     relay_resume(s);
 }
 
@@ -490,6 +504,7 @@ void relay_client_readable(struct session *s)
         session_close(s, REASON_CLIENT_GONE);
         return;
     }
+    s->input.progress = loop_now(s->home->loop);
     size_t done = forward(s, scratch, (size_t)n);
     if (s->state != SESSION_CLOSED && done < (size_t)n)
         keep(s, scratch + done, (size_t)n - done);
@@ -501,6 +516,8 @@ void relay_client_drained(struct session *s)
 {
     if (s->backend)
         stream_start_reading(&s->backend->stream);
+    if (s->stalled)
+        relay_resume(s);
 }
 
 /* ---- the backend's events ---- */
@@ -554,7 +571,7 @@ bool relay_cancel(struct session *s, struct cancel_waiter *waiter)
     if (s->state == SESSION_QUEUED && !s->greeting) {
         pool_forget(&s->ask);
         refuse_waiting(s, &canceled);
-    } else if (s->state == SESSION_METERING && !is_under_way(s)) {
+    } else if (s->state == SESSION_METERING && !relay_is_under_way(s)) {
         limit_ask_cancel(&s->limit);
         refuse_waiting(s, &canceled);
     } else if (s->backend && s->state == SESSION_ACTIVE && s->backend->owed.count > 0) {

@@ -242,6 +242,18 @@ static bool tell_changed(struct walk *w, struct text body)
     return ok;
 }
 
+/* It was sent to fail in the place of a request that we did not take. */
+static bool tell_refused(struct walk *w)
+{
+    struct buf m;
+    buf_init(&m, 4096);
+    bool ok = wire_error(&m, &(struct wire_fault){.severity = "ERROR", .why = (enum reason)w->s->refusal});
+    if (ok)
+        stream_put(&w->s->client, m.at, m.len);
+    buf_free(&m);
+    return ok;
+}
+
 enum take { TAKE_PASS, TAKE_HIDE, TAKE_DONE, TAKE_LOST };
 
 static enum take take_error(struct walk *w, struct text body, bool whole)
@@ -260,7 +272,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     if (w->s->touched)
         w->s->touched->failed = true;
     const struct owed *head = inflight_head(&w->b->owed);
-    bool changed = head && head->flags & OWED_CHANGED;
+    bool changed = head && head->flags & OWED_CHANGED, refused = head && head->flags & OWED_REFUSED;
     if (ours && head && (changed || head->flags & OWED_HIDDEN)) {
         put_run(w);
         prepare_refused(w->s, head, body);
@@ -273,7 +285,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     enum take take = v == REPLY_PASS ? TAKE_PASS : v == REPLY_HIDE ? TAKE_HIDE : TAKE_LOST;
     if (take == TAKE_PASS && ours) {
         put_run(w);
-        if ((changed && tell_changed(w, body)) || rename_error(w, body, kept))
+        if ((refused && tell_refused(w)) || (changed && tell_changed(w, body)) || rename_error(w, body, kept))
             take = TAKE_DONE;
     }
     named_drop(&kept);

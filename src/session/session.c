@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "pg/wire.h"
 #include "session/greet.h"
+#include "session/memory.h"
 #include "session/relay.h"
 #include "session/variables.h"
 
@@ -193,6 +194,7 @@ void session_close(struct session *s, enum reason why)
     if (s->connected)
         meter_disconnect(s->meter);
     s->connected = false;
+    memory_give_back(s);
     meter_drop(&s->meter);
     pool_drop(&s->pool);
     names_free(&s->names);
@@ -268,6 +270,14 @@ static bool is_in_the_way(const struct session *s)
     return s->keeps_numbers && !s->pins && s->pool && !list_is_empty(&s->pool->waiting) && is_between_transactions(s);
 }
 
+/* The client has begun a message, and nothing but itself keeps it from going on. */
+static bool is_unfinished(const struct session *s)
+{
+    bool begun = s->input.left > 0 || buf_size(&s->input.held) > 0;
+    bool reads = s->state == SESSION_CONSOLE ? !s->input.skipping : !relay_is_blocked(s) && !s->stalled && !forward_must_wait(s);
+    return begun && reads;
+}
+
 static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
 {
     const struct conf_postern *conf = &s->home->generation->conf->postern;
@@ -276,6 +286,10 @@ static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
     if (is_in_the_way(s) && s->state == SESSION_ACTIVE) {
         s->keeps_numbers = false;
         relay_settle(s);
+        return;
+    }
+    if (is_unfinished(s) && conf->message_timeout && now - s->input.progress > conf->message_timeout) {
+        session_fail(s, REASON_MESSAGE_TIMEOUT, NULL, NULL);
         return;
     }
     bool between = is_between_transactions(s);
