@@ -19,9 +19,9 @@ def release(request):
 def nodes_of(stand):
     made = []
 
-    def make(release, count=1):
+    def make(release, count=1, **more):
         yugabyte.prepare(stand, release)
-        nodes = [yugabyte.Tserver(stand, release) for _ in range(count)]
+        nodes = [yugabyte.Tserver(stand, release, **more) for _ in range(count)]
         nodes[0].lock_status("refused")
         made.extend(nodes)
         return nodes
@@ -213,3 +213,39 @@ def test_login_that_a_node_refuses_for_the_moment_is_tried_at_another(make_gate,
     for client in [enter(gate, "acme_session") for _ in range(2)]:
         assert client.query("SELECT 'in'") == [["in"]]
     assert good.logins >= seen
+
+
+# ---- YSQL Connection Manager before the node ----
+
+@pytest.fixture
+def managed(make_gate, nodes_of):
+    release = yugabyte.RELEASES["2025.1"]
+    (node,) = nodes_of(release, manager=True)
+    return make_gate(settings([node], release)), node
+
+
+def test_cancel_goes_by_the_managers_key(managed, enter, mode, running, cancel_at):
+    """BackendKeyData there is not the server process's."""
+    gate, _ = managed
+    c = enter(gate, mode)
+    c.send(wire.query("SELECT pg_sleep(60) AS managed_sleep"))
+    running("managed_sleep")
+    cancel_at(gate, c.key)
+    assert [e["C"] for e in wire.errors(c.until("Z"))] == ["57014"]
+    assert c.query("SELECT 'still here'") == [["still here"]]
+
+
+@pytest.fixture
+def cancel_at(stand):
+    return lambda gate, key: wire.cancel(("127.0.0.1", gate.port()), key, ca=stand.authority.crt)
+
+
+def test_set_local_that_nobody_reports_is_gone_with_its_transaction(managed, enter):
+    gate, _ = managed
+    c = enter(gate, application_name="mine")
+    c.query("BEGIN")
+    c.query("SET LOCAL application_name = 'for a while'")
+    assert c.query("SHOW application_name") == [["for a while"]]
+    c.query("COMMIT")
+    assert c.query("SHOW application_name") == [["mine"]]
+    assert enter(gate).query("SHOW application_name") == [[""]]

@@ -6,7 +6,9 @@ The nodes are those of test_yugabyte.py."""
 import pytest
 
 from stand import wire
-from test_yugabyte import ERRORS, enter, nodes_of, release, yuga  # noqa: F401  (fixtures)
+import yugabyte
+from test_yugabyte import ERRORS, enter, nodes_of, release, settings, yuga  # noqa: F401  (fixtures)
+
 
 def stir(enter, gate, count=4):
     """Other sessions use every connection that they may."""
@@ -65,3 +67,14 @@ def test_variable_is_not_lost_where_the_gateways_own_query_fails(yuga, enter, sq
         pass  # said, not lost in silence
     stir(enter, gate)
     assert enter(gate).query("SHOW work_mem") != [["3MB"]]
+
+
+def test_session_that_listens_to_nothing_keeps_no_connection(make_gate, nodes_of, enter):  # noqa: F811
+    """2024.2 passes LISTEN over: who has said it holds up nobody."""
+    release = yugabyte.RELEASES["2024.2"]  # noqa: F811
+    (node,) = nodes_of(release)
+    gate = make_gate(settings([node], release, pool_size=1, wait_limit="5s"))
+    listening, other = enter(gate), enter(gate)
+    listening.query("LISTEN news")
+    for c in (other, listening, other):
+        assert c.query("SELECT 'served'") == [["served"]]

@@ -7,6 +7,7 @@ as the server has them. docs/yugabytedb.md says where each difference is from.
 # SPDX-License-Identifier: Apache-2.0
 import contextlib
 import re
+import secrets
 import select
 import socket
 import struct
@@ -131,6 +132,13 @@ class Fault:
 
 
 @dataclass
+class State:
+    """Of one connection."""
+    ignored: bytes = None  # the command whose warning has just been passed on
+    local: bool = False    # SET LOCAL is under way
+
+
+@dataclass
 class Tserver:
     """One node. The gate reaches it without TLS and without a password."""
     stand: object
@@ -138,13 +146,14 @@ class Tserver:
     faults: list = field(default_factory=list)
     texts: list = field(default_factory=list)  # all SQL that came, but for the monitor's
     refusal: tuple = None  # (SQLSTATE, message) for every login
+    manager: bool = False  # YSQL Connection Manager is before it
 
     def __post_init__(self):
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self.host, self.port = self.listener.getsockname()
         self.logins = 0
-        self.ignored = None
         self.open = set()
+        self.keys = {}  # the connection manager's: (process id and key) -> the server's own
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
@@ -194,7 +203,7 @@ class Tserver:
             s.sendall(b"N")
         if code == wire.CANCEL_CODE:
             with self._upstream() as up:
-                up.send(struct.pack("!ii", length, code) + body)
+                up.send(struct.pack("!ii", length, code) + self.keys.get(body, body))
                 with contextlib.suppress(OSError):
                     up.socket.recv(1)
             return
@@ -216,28 +225,38 @@ class Tserver:
                 s.sendall(fake.error(**{k: v for k, v in e.fields.items() if k in "SVCMDH"}))
                 return
             s.sendall(wire.message("R", struct.pack("!i", 0)))
+            state = State()
             while True:
                 here, _, _ = select.select([s] if up.buffer or up.socket.pending() else [s, up.socket], [], [],
                                            0 if up.buffer or up.socket.pending() else None)
                 if s in here:
                     kind = read(s, 1).decode()
                     body = read(s, struct.unpack("!i", read(s, 4))[0] - 4)
-                    up.send(wire.message(kind, body if is_monitor else self._asked(kind, body)))
+                    up.send(wire.message(kind, body if is_monitor else self._asked(state, kind, body)))
                 if up.socket in here or up.buffer or up.socket.pending():
-                    s.sendall(self._answered(*up.receive()))
+                    s.sendall(self._answered(state, *up.receive()))
 
-    def _answered(self, kind, body):
+    def _answered(self, state, kind, body):
         """The message that goes back to the gate."""
         if kind == "S" and body.startswith(b"server_version\0"):
             body = b"server_version\0" + wire.text(self.release.version)
         elif kind == "N" and IGNORED.search(body):
-            self.ignored = IGNORED.search(body)[1]
-        elif kind == "C" and self.ignored and body == b"DO\0":
-            body, self.ignored = self.ignored + b"\0", None
+            state.ignored = IGNORED.search(body)[1]
+        elif kind == "C" and state.ignored and body == b"DO\0":
+            body, state.ignored = state.ignored + b"\0", None
+        elif kind == "K" and self.manager:
+            own = struct.pack("!i", len(self.keys) + 1) + secrets.token_bytes(4)
+            self.keys[own] = body
+            body = own
+        elif kind == "S" and self.manager and state.local:
+            return b""  # what SET LOCAL changes is reported by nobody
+        elif kind == "Z":
+            state.local = False
         return wire.message(kind, body)
 
-    def _asked(self, kind, body):
+    def _asked(self, state, kind, body):
         """The message that goes on to PostgreSQL."""
+        state.local = state.local or (kind in "QP" and b"SET LOCAL" in body)
         if kind == "Q":
             return self._text(body[:-1]) + b"\0"
         if kind == "P":
