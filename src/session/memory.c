@@ -15,7 +15,10 @@ bool memory_charge(struct session *s, size_t more_input, size_t more_statements)
 {
     if (!s->meter)
         return true; /* the console */
-    size_t wanted = in_steps(buf_size(&s->input.held) + more_input) + in_steps(s->names.bytes + more_statements);
+    size_t input = buf_size(&s->input.held) + more_input;
+    if (input < s->input.held.cap)
+        input = s->input.held.cap; /* buffers double */
+    size_t wanted = in_steps(input) + in_steps(s->names.bytes + more_statements);
     if (wanted > s->charged && !budget_take(meter_memory(s->meter), wanted - s->charged)) {
         counter_add(s->home->counters, COUNTER_MEMORY_REFUSED, 1);
         return false;

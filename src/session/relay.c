@@ -429,6 +429,18 @@ void relay_resume(struct session *s)
         relay_transaction_over(s);
 }
 
+/* The client's connection has ended (n: what stream_read() said). Where something of its was under
+ * way the log says so, and what of. */
+static void client_ended(struct session *s, ssize_t n)
+{
+    char tag[40];
+    if (relay_is_under_way(s) || relay_is_blocked(s) || input_is_pending(&s->input)) {
+        session_tag(s, tag, sizeof(tag));
+        log_info(tag, "the client went away with requests under way: %s", n == STREAM_EOF ? "it closed" : stream_failure(&s->client));
+    }
+    session_close(s, REASON_CLIENT_GONE);
+}
+
 /* Input while nothing can be done with it: kept up to a limit, mainly so that a client that
  * leaves is noticed. */
 static void read_blocked(struct session *s)
@@ -443,7 +455,7 @@ static void read_blocked(struct session *s)
     if (n == STREAM_AGAIN)
         return;
     if (n < 0)
-        session_close(s, REASON_CLIENT_GONE);
+        client_ended(s, n);
     else if (!buf_put(&s->input.held, scratch, (size_t)n))
         session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
 }
@@ -469,7 +481,7 @@ static void read_on(struct session *s)
     if (n == STREAM_AGAIN)
         return;
     if (n < 0) {
-        session_close(s, REASON_CLIENT_GONE);
+        client_ended(s, n);
         return;
     }
     buf_grew(&s->input.held, (size_t)n);
@@ -501,7 +513,7 @@ void relay_client_readable(struct session *s)
     if (n == STREAM_AGAIN)
         return;
     if (n < 0) {
-        session_close(s, REASON_CLIENT_GONE);
+        client_ended(s, n);
         return;
     }
     s->input.progress = loop_now(s->home->loop);

@@ -309,6 +309,7 @@ def test_loss_at_a_deallocate_is_told_once(make_gate, nodes, login):
     c.ask(wire.parse("SELECT 1", "s1"), wire.sync())
     node.freeze()
     c.send(wire.query("DEALLOCATE s1"), wire.query("SELECT 'behind it'"))
+    reached(node)
     node.kill()
     for _ in range(2):
         assert wire.kinds(c.until("Z")) == "EZ"
