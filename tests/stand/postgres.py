@@ -9,7 +9,7 @@ import signal
 import socket
 import struct
 
-from .proc import Process, StandError, free_port, run, user_id
+from .proc import Process, StandError, free_port, run, user_id, wait_for
 
 TENANTS = ("acme", "globex", "metered")
 ROLES = ("rw", "ro")
@@ -192,6 +192,12 @@ log_timezone = 'UTC'
         done = run(["psql", "-XqAt", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-f", "-"], stdin=text,
                    env=self.environment(role, database))
         return [line.split("\t") for line in done.stdout.splitlines()]
+
+    def terminate(self, pid):
+        """Ends a server process and waits until it has gone (since 14 the function can wait)."""
+        self.sql(f"SELECT pg_terminate_backend({pid})")
+        wait_for(f"server process {pid} to end", 15, lambda: not self.sql(
+            f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"))
 
     def populate(self):
         """Tenants' databases and roles, and the monitor with its yb_servers()."""
