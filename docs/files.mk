@@ -1,7 +1,8 @@
 # Manual pages and documentation, and what is shipped for deployment.
 dist_man_MANS = man/postern.1 man/postern.ini.5
 dist_doc_DATA = README.md CHANGELOG.md CONTRIBUTING.md docs/ARCHITECTURE.md docs/clients.md docs/configuration.md \
-	docs/found-in-use.md docs/kubernetes.md docs/operations.md docs/peers-bugs.md docs/security.md
+	docs/found-in-use.md docs/kubernetes.md docs/operations.md docs/peers-bugs.md docs/security.md \
+	docs/yugabytedb.md
 EXTRA_DIST += docker/Dockerfile docker/Dockerfile.dockerignore docker/README.md \
 	docker/app.sh docker/compose.yaml docker/cluster-init.sh docker/postern.ini docker/setup.sh
 EXTRA_DIST += deploy/kubernetes/README.md \
@@ -70,4 +71,7 @@ EXTRA_DIST += \
 	tests/regress/README.md \
 	tests/regress/documented.txt \
 	tests/regress/run \
-	tests/torture/run.py
+	tests/torture/run.py \
+	tests/versions/install \
+	tests/versions/package-lock.json \
+	tests/versions/package.json

@@ -342,6 +342,22 @@ static void correct(struct session *s, struct text name, bool is_reset, bool was
         tell(s, written, wanted);
 }
 
+/* Until 12 the server's DISCARD ALL left no role set, not even that of the startup packet. */
+static void discard_role(struct session *s)
+{
+    struct text written, version, number;
+    struct var none = {TEXT("role"), {NULL, 0}};
+    uint64_t major;
+    if (!reported_default(s, TEXT("server_version"), &written, &version) || !text_split(&version, '.', &number) ||
+        !text_to_u64(number, 1, UINT16_MAX, &major) || major >= 12)
+        return;
+    struct varset *fresh = varset_make(&s->home->pools->varsets, s->vars, &none, 1);
+    if (!fresh)
+        return;
+    varset_drop(&s->vars);
+    s->vars = fresh;
+}
+
 void variables_discarded(struct session *s)
 {
     variables_tell_own(s);
@@ -354,6 +370,7 @@ void variables_discarded(struct session *s)
     s->placed = 0;
     varset_drop(&s->vars);
     s->vars = varset_ref(s->startup_vars);
+    discard_role(s);
     if (s->backend) {
         prepared_clear(&s->backend->prepared);
         varset_drop(&s->backend->vars);

@@ -272,12 +272,13 @@ static enum reason reason_of(const struct server_error *e)
 {
     if (strncmp(e->sqlstate, "28", 2) == 0)
         return REASON_BACKEND_AUTH;
-    /* Full, starting or stopping: another node may do. */
+    /* Full, starting or stopping; in YugabyteDB a node that does not reach the catalog in time, or
+     * whose catalog has just changed: another node may do, for nothing was asked of it yet. */
     if (strcmp(e->sqlstate, "53300") == 0)
         return REASON_DATABASE_FULL;
     if (strncmp(e->sqlstate, "57P", 3) == 0)
         return REASON_DATABASE_AWAY;
-    if (strncmp(e->sqlstate, "08", 2) == 0)
+    if (strncmp(e->sqlstate, "08", 2) == 0 || strcmp(e->sqlstate, "XX000") == 0 || strcmp(e->sqlstate, "40001") == 0)
         return REASON_NO_NODE;
     return REASON_BACKEND_REFUSED;
 }

@@ -108,6 +108,13 @@ static void opening_failed(struct pool *p, const struct varset *startup, enum re
         timer_start(&p->timer, p->backoff);
 }
 
+/* A node that is full, or whose catalog is busy (YugabyteDB: XX000, 40001), works. */
+static bool says_bad_node(const struct server_error *error)
+{
+    return strcmp(error->sqlstate, "53300") != 0 && strcmp(error->sqlstate, "XX000") != 0 &&
+           strcmp(error->sqlstate, "40001") != 0;
+}
+
 static void log_failure(const struct backend *b, const struct server_error *error)
 {
     log_info(b->node->label, "login as %s to %s failed: %s %s", b->pool->role, b->pool->dbname,
@@ -150,7 +157,7 @@ static void opened(struct backend *b, enum reason why, const struct server_error
     bool is_node = is_of_node(why);
     if (is_node && error && strncmp(error->sqlstate, "57P", 3) == 0)
         node_drains(b->node, now);
-    else if (is_node && error && strcmp(error->sqlstate, "53300") != 0)
+    else if (is_node && error && says_bad_node(error))
         node_failed(b->node, now);
     /* The next node, in the same object: the connection failed, no query was sent. */
     stream_close(&b->stream);

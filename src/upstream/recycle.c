@@ -19,7 +19,8 @@ enum { PARAMETER_MAX = 8 * 1024 }; /* the longest ParameterStatus */
 struct recycle {
     struct timer deadline, pace;
     struct backend *backend;
-    bool ended; /* CopyFail and Sync were sent where they were due */
+    bool ended;    /* CopyFail and Sync were sent where they were due */
+    bool unlocked; /* session-level advisory locks were released */
 };
 
 static void give_up(struct backend *b, const char *why)
@@ -109,6 +110,26 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
 
 static const struct task_ops clean_ops = {NULL, clean_done};
 
+/* In YugabyteDB session-level advisory locks are the cluster's: DISCARD ALL releases those of
+ * PostgreSQL's own lock table only, of which there are none. */
+static bool keeps_locks(const struct backend *b)
+{
+    return memmem(b->parameters.at, b->parameters.len, "-YB-", 4) != NULL;
+}
+
+static void unlocked(void *arg, struct backend *b, const struct server_error *error, bool lost)
+{
+    if (lost)
+        return;
+    /* Where there are none (2024.2, or switched off), none are held. */
+    if (error && strcmp(error->sqlstate, "0A000") != 0) {
+        give_up(b, error->message);
+        return;
+    }
+    b->recycle->unlocked = true;
+    recycle_start(b);
+}
+
 static void drain(struct backend *b)
 {
     struct recycle *r = b->recycle;
@@ -163,6 +184,11 @@ void recycle_start(struct backend *b)
     }
     if (b->owed.status != 'I') {
         backend_run(b, TEXT("ROLLBACK"), &clean_ops, NULL);
+        return;
+    }
+    if (b->dirty && !b->recycle->unlocked && keeps_locks(b)) {
+        static const struct task_ops unlock_ops = {NULL, unlocked};
+        backend_run(b, TEXT("SELECT pg_catalog.pg_advisory_unlock_all()"), &unlock_ops, NULL);
         return;
     }
     if (b->dirty) {

@@ -1,14 +1,15 @@
-"""One PostgreSQL 15: the data set that all nodes of the stand serve."""
+"""One PostgreSQL (15 unless POSTERN_PG_BIN names another): the data set that all nodes of the stand serve."""
 # SPDX-License-Identifier: Apache-2.0
 import glob
 import os
+import re
 import secrets
 import shutil
 import signal
 import socket
 import struct
 
-from .proc import Process, StandError, free_port, run, user_id
+from .proc import Process, StandError, free_port, run, user_id, wait_for
 
 TENANTS = ("acme", "globex", "metered")
 ROLES = ("rw", "ro")
@@ -40,7 +41,18 @@ GRANT SELECT ON fake_yb_servers TO {monitor};
 """
 
 
+def server_folder():
+    """Where the server's programs are: POSTERN_PG_BIN, or what is installed."""
+    wanted = os.environ.get("POSTERN_PG_BIN")
+    if wanted:
+        if not os.path.exists(os.path.join(wanted, "initdb")):
+            raise StandError(f"POSTERN_PG_BIN={wanted}: there is no initdb")
+        return os.path.abspath(wanted)
+    return bin_folder()
+
+
 def bin_folder():
+    """The installed programs: those of clients are always these."""
     for folder in ("/usr/lib/postgresql/15/bin", *sorted(glob.glob("/usr/lib/postgresql/*/bin"))):
         if os.path.exists(os.path.join(folder, "initdb")):
             return folder
@@ -60,11 +72,20 @@ class Postgres:
         self.superuser = "postgres"
         self.passwords = {"postgres": secrets.token_urlsafe(18)}
         self.bin = bin_folder()
+        self.server = server_folder()
+        # The major version: 15.
+        self.version = int(re.search(r"\) (\d+)", run([os.path.join(self.server, "postgres"),
+                                                       "--version"]).stdout)[1])
+
+    def is_newer_than_programs(self):
+        """Newer than the clients' programs, which are those that are installed."""
+        return self.version > int(os.path.basename(os.path.dirname(self.bin)))
 
     def build(self):
         """initdb and configuration; the server is not started."""
         uid, gid = user_id("postgres")
         os.makedirs(self.folder, mode=0o700)
+        self._let_in()
         secret = os.path.join(self.folder, "password")
         with open(secret, "w", encoding="ascii") as f:
             f.write(self.passwords["postgres"])
@@ -72,7 +93,7 @@ class Postgres:
             os.chmod(path, 0o700)
             os.chown(path, uid, gid)
         data = os.path.join(self.folder, "data")
-        run([os.path.join(self.bin, "initdb"), "-k", "--no-sync", "-D", data, "-U", "postgres",
+        run([os.path.join(self.server, "initdb"), "-k", "--no-sync", "-D", data, "-U", "postgres",
              "-E", "UTF8", "--locale=C", "--auth-host=scram-sha-256", "--auth-local=peer",
              "--pwfile", secret], cwd=self.folder, user="postgres")
         os.unlink(secret)
@@ -107,6 +128,16 @@ timezone = 'UTC'
 log_timezone = 'UTC'
 """)
 
+    def _let_in(self):
+        """The server runs as a user who may not be let into a checkout."""
+        program = os.path.join(self.server, "postgres")
+        if run(["test", "-x", program], check=False, user="postgres").returncode != 0:
+            copy = os.path.join(self.folder, "server")
+            shutil.copytree(os.path.dirname(self.server), copy, symlinks=True)
+            for folder, _, _ in os.walk(copy):
+                os.chmod(folder, 0o755)
+            self.server = os.path.join(copy, os.path.basename(self.server))
+
     def _file(self, data, name, text):
         with open(os.path.join(data, name), "w", encoding="ascii") as f:
             f.write(text)
@@ -117,7 +148,7 @@ log_timezone = 'UTC'
         while True:
             # After the first start the port stays: the nodes point to it.
             port = self.port or free_port()
-            process = Process("PostgreSQL", [os.path.join(self.bin, "postgres"), "-D", data,
+            process = Process("PostgreSQL", [os.path.join(self.server, "postgres"), "-D", data,
                                              "-p", str(port)],
                               self.log, cwd=self.folder, how=signal.SIGINT, user="postgres")
             pid_file = os.path.join(data, "postmaster.pid")
@@ -161,6 +192,12 @@ log_timezone = 'UTC'
         done = run(["psql", "-XqAt", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-f", "-"], stdin=text,
                    env=self.environment(role, database))
         return [line.split("\t") for line in done.stdout.splitlines()]
+
+    def terminate(self, pid):
+        """Ends a server process and waits until it has gone (since 14 the function can wait)."""
+        self.sql(f"SELECT pg_terminate_backend({pid})")
+        wait_for(f"server process {pid} to end", 15, lambda: not self.sql(
+            f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"))
 
     def populate(self):
         """Tenants' databases and roles, and the monitor with its yb_servers()."""

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Whether every test that docs/peers-bugs.md and docs/found-in-use.md name exists. Speaks TAP.
+"""Whether every test that docs/peers-bugs.md, docs/found-in-use.md and docs/yugabytedb.md name exists.
+Speaks TAP.
 SPDX-License-Identifier: Apache-2.0"""
 import os
 import re
@@ -39,5 +40,10 @@ for row in rows:
         else:
             file, _, words = name.partition(": ")
             ok(words.strip('"') and words.strip('"') in text(top / "tests" / "unit" / file), name)
+named = sorted(set(re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text(top / "docs" / "yugabytedb.md"))))
+ok(len(named) > 15, "the differences of YugabyteDB have tests")
+for file, function in named:
+    there = text(top / "tests" / "wire" / file)
+    ok(f"\ndef {function}(" in there if function else there, f"{file}::{function}")
 print(f"1..{count}")
 sys.exit(failed > 0)

@@ -115,7 +115,8 @@ class Chaos:
 
 def arguments(stand, build, port, *, clients, seconds, seed, folder, more=()):
     argv = [os.path.join(build, "tests", "torture", "torture"), "--port", str(port), "--clients",
-            str(clients), "--seconds", str(seconds), "--seed", str(seed), *more]
+            str(clients), "--seconds", str(seconds), "--seed", str(seed), "--server",
+            str(stand.postgres.version), *more]
     for tenant in TENANTS:
         path = os.path.join(folder, f"torture-{tenant}.token")
         with open(path, "w", encoding="ascii") as f:

@@ -19,7 +19,7 @@
 
 enum { LOGINS_MAX = 8 };
 
-struct options options = {.host = "127.0.0.1", .clients = 64, .seconds = 20, .stuck = 20, .tls_every = 4, .max_failures = 5};
+struct options options = {.host = "127.0.0.1", .clients = 64, .seconds = 20, .stuck = 20, .tls_every = 4, .max_failures = 5, .server = 15};
 struct statistics statistics;
 unsigned failures;
 bool ending;
@@ -286,7 +286,8 @@ int main(int argc, char **argv)
     static const struct option long_options[] = {
         {"host", 1, 0, 'h'}, {"port", 1, 0, 'p'}, {"db", 1, 0, 'd'}, {"user", 1, 0, 'u'}, {"token-file", 1, 0, 't'},
         {"clients", 1, 0, 'c'}, {"seconds", 1, 0, 's'}, {"seed", 1, 0, 'r'}, {"stuck", 1, 0, 'w'}, {"chaos", 0, 0, 'x'},
-        {"trust", 0, 0, 'T'}, {"session", 0, 0, 'S'}, {"tls-every", 1, 0, 'e'}, {"failures", 1, 0, 'f'}, {0, 0, 0, 0}};
+        {"trust", 0, 0, 'T'}, {"session", 0, 0, 'S'}, {"tls-every", 1, 0, 'e'}, {"failures", 1, 0, 'f'},
+        {"server", 1, 0, 'v'}, {0, 0, 0, 0}};
     int o, users = 0, databases = 0, secrets = 0;
     options.seed = (uint64_t)time(NULL);
     while ((o = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -307,6 +308,7 @@ int main(int argc, char **argv)
         case 'S': logins[users ? users - 1 : 0].session = true; break;
         case 'e': options.tls_every = atoi(optarg); break;
         case 'f': options.max_failures = (unsigned)atoi(optarg); break;
+        case 'v': options.server = (unsigned)atoi(optarg); break;
         default: return 2;
         }
     }

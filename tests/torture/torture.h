@@ -210,6 +210,7 @@ struct options {
     bool trust;  /* no password is asked for: not a gate */
     int tls_every; /* every nth client by TLS; 0: none */
     unsigned max_failures;
+    unsigned server; /* PostgreSQL's major version behind the gate */
 };
 extern struct options options;
 extern struct statistics statistics;

@@ -20,8 +20,7 @@ def tags(messages):
 
 def lose(stand, c):
     """The server connection of a session in a transaction dies, between two requests."""
-    pid = c.query("SELECT pg_backend_pid()")[0][0]
-    stand.postgres.sql(f"SELECT pg_terminate_backend({pid}, 10000)")
+    stand.postgres.terminate(c.query("SELECT pg_backend_pid()")[0][0])
 
 
 @pytest.fixture

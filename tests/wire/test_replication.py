@@ -112,11 +112,29 @@ def test_physical_backup_through_the_gate(replicating, stand, token, tmp_path):
     target = tmp_path / "copy"
     done = proc.run(["pg_basebackup", "-d", conninfo(stand, replicating, USER, "replication"), "-D", str(target),
                      "-X", "stream", "--checkpoint=fast", "--no-sync"], env=environment(token), check=False)
+    if "incompatible server version" in done.stderr and stand.postgres.is_newer_than_programs():
+        return  # it takes no server that is newer than itself: see the next test
     assert done.returncode == 0, done.stderr
-    assert (target / "PG_VERSION").read_text().strip() == "15"
-    checked = proc.run([os.path.join(stand.postgres.bin, "pg_verifybackup"), str(target)], check=False,
-                       env=environment(token))
+    assert (target / "PG_VERSION").read_text().strip() == str(stand.postgres.version)
+    if stand.postgres.version < 13:
+        return  # such a backup has no manifest
+    # It reads the log of its own version only.
+    other = [] if str(stand.postgres.version) in stand.postgres.bin.split("/") else ["--no-parse-wal"]
+    checked = proc.run([os.path.join(stand.postgres.bin, "pg_verifybackup"), *other, str(target)],
+                       check=False, env=environment(token))
     assert "successfully verified" in checked.stdout, checked.stdout + checked.stderr
+
+
+def test_physical_backup_by_the_wire(walsender, stand, token):
+    """The command of pg_basebackup, whose words are others since 15."""
+    c = walsender("replication", "true", secret=token("acme", "replication"))
+    new = stand.postgres.version >= 15
+    c.send(wire.query("BASE_BACKUP (LABEL 'by hand', CHECKPOINT 'fast', WAIT false)" if new else
+                      "BASE_BACKUP LABEL 'by hand' FAST NOWAIT"))
+    data = b"".join(body for kind, body in c.until("Z") if kind == "d")
+    assert b"backup_label" in data and b"LABEL: by hand" in data and b"PG_VERSION" in data
+    assert len(data) > 10_000_000
+    assert c.query("IDENTIFY_SYSTEM")[0][0].isdigit()
 
 
 def test_reader_that_vanishes_frees_its_slot(walsender, slot, stand):
@@ -159,7 +177,7 @@ def test_role_that_may_not_replicate_hears_it_from_the_server(replicating, conne
     c.expect("R")
     c.send(wire.password(token()))
     fields = wire.error_fields(c.until("E")[-1][1])
-    assert fields["C"] == "42501" and "walsender" in fields["M"]
+    assert fields["C"] == "42501" and "walsender" in fields["M"].lower().replace(" ", "")
     assert c.is_closed()
 
 

@@ -93,9 +93,15 @@ def refusal(get):
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda b: "-".join(map(str, *b.items())))
-def test_errors_of_the_startup_packet_are_the_servers_own(gate, login, past_the_gate, database, bad):
+def test_errors_of_the_startup_packet_are_the_servers_own(gate, login, past_the_gate, stand, database, bad):
     expected = refusal(lambda: past_the_gate(**bad))
-    assert refusal(lambda: login(gate, database, **bad)) == expected
+    got = refusal(lambda: login(gate, database, **bad))
+    if "session_authorization" in bad and stand.postgres.version <= 11 and database != SESSION:
+        # Such a server passes it over in a startup packet, without a word. In transaction mode it
+        # is a SET, which the server refuses: better than to be somebody else than was asked for.
+        assert expected is None and (got["S"], got["C"]) == ("FATAL", "42501")
+    else:
+        assert got == expected
     # Nobody else is hurt.
     assert login(gate, database).query("SELECT 1") == [["1"]]
 

@@ -58,15 +58,22 @@ function run(PDO $c, string $sql): string
     return rows($c->query($sql));
 }
 
+/* A connection's statements; each holds its connection open, so they go before it. */
+$kept = [];
+
 function arg(PDO $c, string $sql, array $values): string
 {
-    static $kept = null;
-    $kept ??= new WeakMap();
-    $mine = $kept[$c] ?? [];
+    global $kept;
+    $mine = &$kept[spl_object_id($c)];
     $mine[$sql] ??= $c->prepare(preg_replace('/\$\d+/', '?', $sql));
-    $kept[$c] = $mine;
     $mine[$sql]->execute($values);
     return rows($mine[$sql]);
+}
+
+function forget(PDO $c): void
+{
+    global $kept;
+    unset($kept[spl_object_id($c)]);
 }
 
 function failing(callable $f): string
@@ -114,11 +121,15 @@ function steps(array $lines): array
                                 $options[$k] = $v;
                             }
                         }
+                        if (isset($open[$name])) {
+                            forget($open[$name]);
+                        }
                         $open[$name] = open($options);
                         $result = "+";
                     } elseif (!isset($open[$name])) {
                         $result = "(not connected)";
                     } elseif ($verb === "close") {
+                        forget($open[$name]);
                         unset($open[$name]);
                         gc_collect_cycles();
                         $result = "-";
@@ -140,6 +151,12 @@ function steps(array $lines): array
             $count = 1;
         }
     }
+    foreach ($open as $c) {
+        forget($c);
+    }
+    unset($c);
+    $open = [];
+    gc_collect_cycles();
     return $out;
 }
 

@@ -232,11 +232,13 @@ def two_phase():
 @case("enums, arrays, ranges and documents")
 def kinds():
     e = engine()
+    with e.connect() as c:
+        generates = c.dialect.server_version_info >= (12,)
     meta = sa.MetaData()
     t = sa.Table("t_sa_kinds", meta, sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
                  sa.Column("state", sa.Enum("on", "off", name="sa_state")), sa.Column("numbers", pg.ARRAY(sa.Numeric, dimensions=2)),
                  sa.Column("span", pg.INT4RANGE), sa.Column("doc", pg.JSONB), sa.Column("key", pg.UUID), sa.Column("bits", sa.LargeBinary),
-                 sa.Column("twice", sa.Integer, sa.Computed("id * 2")))
+                 sa.Column("twice", sa.Integer, sa.Computed("id * 2") if generates else None))
     meta.drop_all(e)
     meta.create_all(e)
     with e.begin() as c:
