@@ -105,7 +105,8 @@ test("a migrator that is killed gives its lock free", async () => {
 });
 
 test("three that wait for the lock", async () => {
-  await deploy("down", {}, { count: 3 });
+  // (without the one that builds an index concurrently: it would wait for those that wait)
+  await deploy("down", {}, { count: 2 });
   return [tally(await together(3, "migrate", { waits: true })), await look("SELECT name FROM pgmigrations ORDER BY id")];
 });
 
