@@ -81,7 +81,7 @@ class Bench:
                 say("   system calls are not counted: neither perf nor strace may do it here")
         self.samples = []  # {what, tls, mode, clients, proxy, round, ...values}
         self.pgbouncers = find_pgbouncers(args.pgbouncer, args.pgbouncer_root, not args.no_path)
-        if not self.pgbouncers:
+        if not self.pgbouncers and not args.before:
             raise StandError("no pgbouncer was found: install the package pgbouncer, or see "
                              "--pgbouncer and --pgbouncer-root")
         if args.smoke:
@@ -132,6 +132,8 @@ class Bench:
         else:
             proxies = [PgBouncer(self.stand, *p) for p in self.pgbouncers]
             proxies.append(Postern(self.stand, "Postern"))
+            if a.before:
+                proxies.append(Postern(self.stand, report.BEFORE, build=a.before))
         extra = {}
         if not a.only_one:
             two = Postern(self.stand, "Postern, 2 workers", workers=2)
@@ -246,6 +248,8 @@ def options():
     p.add_argument("--pgbouncer", metavar="PATH", help="another pgbouncer than that in PATH")
     p.add_argument("--pgbouncer-root", metavar="DIR",
                    help="a root directory (debootstrap makes one) with another pgbouncer")
+    p.add_argument("--before", metavar="DIR", help="the build directory of another Postern (an earlier commit's) "
+                   "that takes part in the loads")
     p.add_argument("--no-path", action="store_true", help="leave the pgbouncer in PATH out")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--slices", type=int, default=5, help="turns of each proxy in a round")

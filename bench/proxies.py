@@ -68,8 +68,9 @@ class Proxy:
 
 
 class Postern(Proxy):
-    def __init__(self, stand, name, *, workers=1, limits=True, certificate="ecdsa"):
+    def __init__(self, stand, name, *, workers=1, limits=True, certificate="ecdsa", build=None):
         self.name = name
+        binary = os.path.join(os.path.abspath(build), "postern") if build else stand.binary
         crt, key = stand.certificate(certificate)
         plan = {} if limits else {"max_connections": 0, "connections_per_second": 0,
                                   "queries_per_second": 0}
@@ -85,7 +86,8 @@ class Postern(Proxy):
                              "tls_ca": None, "tls_cert": None, "tls_key": None,
                              "discovery": "off", "probe_interval": "5s"}})
         self.secret = stand.mint("acme", "rw")
-        self.version = run([stand.binary, "--version"]).stdout.strip()
+        self.gate.binary = binary
+        self.version = run([binary, "--version"]).stdout.strip()
         self.gate.start()
         self.pid, self.port = self.gate.pid, self.gate.port()
 

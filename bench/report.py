@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import statistics
 
+BEFORE = "Postern before"  # of another build, which the present one is compared with
+
 
 def _rows(result, what, keys):
     """{row key: {proxy: {round: sample}}} in the order of measuring."""
@@ -24,8 +26,8 @@ def _ratio(mine, theirs, value):
 
 
 def _table(result, rows, value, label, form, title):
-    others = [p for p in result["proxies"] if p["name"].startswith("PgBouncer")]
-    ours = [p for p in result["proxies"] if p["name"].startswith("Postern")]
+    others = [p for p in result["proxies"] if p["name"].startswith("PgBouncer") or p["name"] == BEFORE]
+    ours = [p for p in result["proxies"] if p["name"].startswith("Postern") and p["name"] != BEFORE]
     shown = {name for by_proxy in rows.values() for name in by_proxy}
     ours = [p for p in ours if p["name"] in shown]
     head = [title] + [p["name"] for p in others]

@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "gate/limiter_shared.h"
 #include "io/listen.h"
 #include "upstream/watcher.h"
 #include "worker.h"
@@ -329,9 +330,12 @@ static void answer_scrape(struct job *j, bool page)
 {
     struct control *c = j->arg;
     const struct counters *counters[WORKERS_MAX];
+    const struct budget *memory = limiter_shared_memory_of_all(c->workers.limits);
     struct metrics_input in = {.counters = counters, .workers = c->workers.count, .pools = j->more[0],
                                .limits = j->more[1], .nodes = j->more[2],
-                               .clients = atomic_load(&c->sessions.clients), .log_dropped = log_dropped(),
+                               .clients = atomic_load(&c->sessions.clients),
+                               .memory_used = atomic_load(&memory->used), .memory_limit = atomic_load(&memory->limit),
+                               .log_dropped = log_dropped(),
                                .started_at = c->started_at,
                                .redis_configured = c->generation->conf->redis.url[0] != '\0', .redis_ready = true};
     for (unsigned i = 0; i < c->workers.count; i++) {

@@ -13,6 +13,7 @@ struct metrics_input {
     unsigned workers;
     const struct table *pools, *limits, *nodes;
     uint64_t clients, log_dropped, started_at; /* seconds since 1970 */
+    uint64_t memory_used, memory_limit; /* bytes: memory_limit of the configuration */
     bool redis_configured, redis_ready;
 };
 /* All names begin with postern_; label values are escaped. */

@@ -63,6 +63,10 @@ bool limiter_is_ready(const struct limiter *l);
 struct meter *meter_take(struct limiter *l, struct text tenant, const struct conf_plan *plan);
 void meter_drop(struct meter **m);
 
+/* What the tenant's sessions may hold in memory, all workers together. */
+struct budget;
+struct budget *meter_memory(struct meter *m);
+
 /* A client connection: counts against max_connections and connections_per_second. After
  * LIMIT_PASS (now or through the ask) meter_disconnect() is owed exactly once. */
 enum limit_verdict meter_connect(struct meter *m, struct limit_ask *ask, uint64_t *retry_after);

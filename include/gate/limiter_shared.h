@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+#include "base/budget.h"
 #include "base/text.h"
 #include "gate/lease.h"
 #include "gate/limiter.h"
@@ -28,6 +29,12 @@ uint32_t limiter_shared_lease(struct limiter_shared *s, struct shared_tenant *t,
 enum limit_verdict limiter_shared_connect(struct limiter_shared *s, struct shared_tenant *t,
                                           uint32_t most, const struct lease_rate *rate,
                                           uint64_t now, uint64_t *retry_after);
+/* What the tenant's sessions may hold in memory; a part of the process's budget. */
+struct budget *limiter_shared_memory(struct shared_tenant *t);
+/* The process's own, for all tenants. */
+struct budget *limiter_shared_memory_of_all(struct limiter_shared *s);
+/* New limits in bytes, for the process and for each tenant. */
+void limiter_shared_set_memory(struct limiter_shared *s, size_t of_all, size_t of_each);
 /* Counts connections that something else admitted, and gives connections back. */
 void limiter_shared_count(struct limiter_shared *s, struct shared_tenant *t, int64_t change);
 

@@ -42,6 +42,8 @@ struct stream {
     int fd;
     uint8_t phase;
     bool broken;    /* a write failed */
+    int error;      /* errno of the failure, or 0 */
+    const char *why;/* what failed beside the socket (TLS, a limit of ours), or NULL */
     bool is_client; /* of the handshake */
     struct event rd, wr;
 };
@@ -87,6 +89,8 @@ static inline bool stream_has_news(const struct stream *s)
 }
 void stream_stop_reading(struct stream *s);
 void stream_start_reading(struct stream *s);
+/* What a STREAM_FAILED was about, for the log. */
+const char *stream_failure(const struct stream *s);
 /* "TLSv1.3" or NULL. */
 const char *stream_tls_version(const struct stream *s);
 

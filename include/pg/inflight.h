@@ -36,11 +36,15 @@ enum {
     OWED_BEGINS = 8,
     OWED_COMMITS = 16, /* among other things, perhaps */
     OWED_UNREAD = 32,  /* nobody has looked */
-    OWED_RENAMED = 64  /* a Query that was given another name: what is its statement, which stays */
+    OWED_RENAMED = 64, /* a Query that was given another name: what is its statement, which stays */
+    OWED_OPENS = 128,  /* a transaction block may be open behind it */
+    OWED_REFUSED = 512, /* sent to fail in the place of a request that we do not take */
+    OWED_CLOSES = 256  /* it does nothing but end a transaction block */
 };
 
 struct owed {
-    uint8_t kind, flags;
+    uint8_t kind;
+    uint16_t flags;
     void *what, *was; /* the pusher's own, handed back by settled() */
 };
 

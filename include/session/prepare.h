@@ -47,6 +47,5 @@ void learn_forget(struct session *s);
 
 void put_types(struct session *s, const struct statement *st); /* ParameterDescription, to the client */
 void put_parse(struct request_walk *w, const char *name, const struct statement *st);
-void put_about(struct request_walk *w, char type, const char *name); /* Close or Describe of a statement */
 
 #endif

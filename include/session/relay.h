@@ -15,9 +15,6 @@
 #include "session/session.h"
 #include "upstream/cancel.h"
 
-/* What happens to the rest of the client's message under way (session.frame_mode). */
-enum frame_mode { FRAME_PASS, FRAME_DROP, FRAME_SCAN };
-
 /* ---- for session.c and the login ---- */
 void relay_init(struct session *s);
 /* The session ends: its backend goes back, in whatever state. */
@@ -37,7 +34,7 @@ void limit_hint(uint64_t retry_after_us, char *out, size_t size);
 
 /* A backend for a request that begins with a message of this type: true when it is there and
  * suits the session. False: the session waits (its state says for what), was refused (then the
- * message is to be dropped: session.skipping or frame_mode), or has ended. */
+ * message is to be dropped: see session.input), or has ended. */
 bool relay_need_backend(struct session *s, char type);
 /* Before a Query or Execute on a backend at hand: false when it has to wait. */
 bool relay_may_run(struct session *s);
@@ -56,11 +53,15 @@ void relay_settle(struct session *s);
 void relay_tune(struct session *s, struct text sql);
 /* Events of the backend. */
 void reply_input(struct backend_user *u, struct backend *b);
-/* The backend has died (its connection ended or it broke the protocol). */
-void relay_lost(struct session *s, enum reason why);
-/* A loss between two requests is told with the next, which begins with a message of this type.
- * False when there is none to tell of. */
-bool relay_tell_lost(struct session *s, char type);
+/* A request or a transaction is under way on a backend. One that is kept (session mode, a pin) and
+ * is at rest does not count: the next request begins as one without. */
+bool relay_is_under_way(const struct session *s);
+/* The only way in which a session lets go of its backend: the rest of a message that went there
+ * is dropped, and the pool learns of it. */
+void relay_give_back(struct session *s);
+/* Nothing is outstanding on the backend, no transaction is open, no message is half sent to it or
+ * half read from it: it may be given back, or asked something by us. */
+bool relay_is_at_rest(const struct session *s);
 static inline bool relay_is_blocked(const struct session *s)
 {
     return s->state != SESSION_ACTIVE && s->state != SESSION_IDLE;

@@ -26,6 +26,8 @@
 #include "pg/prepared.h"
 #include "pg/varset.h"
 #include "session/generation.h"
+#include "session/input.h"
+#include "session/lost.h"
 #include "session/registry.h"
 #include "upstream/cancel.h"
 #include "upstream/pool.h"
@@ -124,21 +126,19 @@ struct session {
     struct learning *learning; /* what the server tells about a statement, so far */
     struct touched *touched; /* variables that the present transaction may have changed */
     struct answer *answer;   /* while ASKING for variables */
-    struct sql_scan *scan;   /* of a long Query under way */
-    struct buf in;           /* input that could not be handled yet */
-    struct server_error *lost; /* what the next request must be told, or NULL */
+    struct client_input input;
+    struct loss loss;
     struct cancel_key key;
     char *who;               /* "subject@tenant" for logs and SHOW CLIENTS */
     char *peer;
     uint64_t id, born, since; /* monotonic us */
     uint64_t expires;         /* seconds since 1970; 0 never */
     uint64_t queries;
-    uint32_t frame_left;      /* bytes of the client's message under way */
+    size_t charged;           /* bytes of its tenant's memory: memory.c */
     uint16_t pins;
     uint16_t pin_effects;     /* effects seen that pins depend on since the last look */
     uint16_t suspects;        /* pins that what ran may have given cause for, unseen */
     uint8_t state;            /* enum session_state */
-    uint8_t frame_mode;       /* what happens to frame_left */
     bool is_transaction_mode;
     bool settings_told;       /* what may have set variables is over, and they are still to be asked for */
     bool strange_numbers;     /* what currval() says on this connection may be another session's */
@@ -147,7 +147,6 @@ struct session {
     bool keeps_numbers;       /* the last one has done either: the backend stays for currval() */
     bool connected;           /* counts at the meter */
     bool paid;                /* the request at hand was metered */
-    bool skipping;            /* we refused a batch: drop messages up to its Sync */
     bool ending;              /* drain: ends at the transaction's end */
     bool stalled;             /* input waits although the state would let it pass */
     bool resets;              /* what runs may go back to defaults: the client has some of its own */
@@ -161,7 +160,8 @@ struct session {
     bool resets_now;          /* ... and the present batch is why */
     bool settles_first;       /* nothing more is sent before what has been sent is settled */
     bool unsettled;           /* a ReadyForQuery went by and was not acted on yet */
-    uint8_t bound;            /* what the portals bound last do (OWED_BEGINS, OWED_COMMITS, OWED_UNREAD) */
+    uint16_t bound;           /* what the portals bound last do to their transaction (enum owed flags) */
+    uint8_t refusal;          /* enum reason: what a request that is made to fail (OWED_REFUSED) is told */
     uint8_t tunings;          /* connections lost, one after another, before anything of the client's went out */
 };
 

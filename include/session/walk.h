@@ -5,6 +5,10 @@
 
 #include "session/relay.h"
 
+/* A request of up to that many bytes is read whole before it gets a backend; of a longer one, that
+ * much of it. */
+enum { REQUEST_WHOLE = 32 * 1024 };
+
 /* Go on with the input; wait for the rest of the message; stop (the session waits or has ended). */
 enum step { STEP_ON, STEP_WAIT, STEP_STOP };
 
@@ -31,6 +35,11 @@ enum step walk_violation(struct request_walk *w, const char *what);
 /* A backend, or the message was refused (dropped, on we go), or we wait. STEP_ON with *have
  * false: look at the input again. */
 enum step walk_need(struct request_walk *w, char type, bool *have);
+/* Close or Describe (type) of a statement. */
+void walk_put_about(struct request_walk *w, char type, const char *name);
+/* The message at p is not taken: ERROR, the protocol left in step. Inside a transaction, which only
+ * the server can fail, a request that fails is sent in its place. */
+enum step walk_refuse(struct request_walk *w, char type, enum reason why);
 /* A reply owed; false when the session has ended for want of memory. */
 bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void *what, void *was);
 void walk_count_query(struct session *s);

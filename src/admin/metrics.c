@@ -231,6 +231,9 @@ static void put_gate(struct sheet *m, const struct metrics_input *in)
     put(m, "} 1\n");
     put_single(m, "postern_clients", "gauge", "Client connections now.", in->clients);
     put_single(m, "postern_workers", "gauge", "Worker threads.", in->workers);
+    put_single(m, "postern_client_memory_bytes", "gauge",
+               "What clients' unfinished messages and prepared statements hold.", in->memory_used);
+    put_single(m, "postern_client_memory_limit_bytes", "gauge", "The most that they may hold.", in->memory_limit);
     if (in->redis_configured)
         put_single(m, "postern_redis_up", "gauge", "1 while Redis answers every worker.",
                    in->redis_ready);

@@ -358,8 +358,15 @@ struct limiter *limiter_new(struct loop *loop, struct limiter_shared *shared,
     return l;
 }
 
+static void set_memory(struct limiter *l, const struct conf_postern *conf)
+{
+    size_t of_all = conf->memory_limit ? conf->memory_limit : budget_of_process() / 2;
+    limiter_shared_set_memory(l->shared, of_all, conf->tenant_memory_limit ? conf->tenant_memory_limit : of_all / 2);
+}
+
 void limiter_configure(struct limiter *l, const struct conf *conf)
 {
+    set_memory(l, &conf->postern);
     const struct conf_redis *redis = &conf->redis;
     enum source before = l->source;
     bool new_store = !l->prefix, wanted = redis->url[0] != '\0';

@@ -18,6 +18,7 @@ struct shared_tenant {
     unsigned refs;
     uint32_t connections;
     uint64_t query_tat, connect_tat;
+    struct budget memory;
 };
 
 struct limiter_shared {
@@ -25,6 +26,8 @@ struct limiter_shared {
     struct map tenants;
     struct list idle;
     size_t sweep_at;
+    struct budget memory;
+    size_t memory_of_each;
     uint64_t latest; /* no bucket sees time run backwards */
 };
 
@@ -43,6 +46,7 @@ struct limiter_shared *limiter_shared_new(void)
     CHECK(pthread_mutex_init(&s->lock, NULL) == 0);
     list_init(&s->idle);
     s->sweep_at = SWEEP_AT_LEAST;
+    budget_init(&s->memory, NULL, 0);
     return s;
 }
 
@@ -90,6 +94,7 @@ struct shared_tenant *limiter_shared_take(struct limiter_shared *s, struct text 
             sweep(s, now);
         t = NEW(struct shared_tenant);
         t->name = (struct text){mem_dup_n(tenant.at, tenant.len), tenant.len};
+        budget_init(&t->memory, &s->memory, s->memory_of_each);
         map_put(&s->tenants, t->name, t);
     }
     if (t->refs++ == 0 && list_is_linked(&t->node))
@@ -139,6 +144,27 @@ enum limit_verdict limiter_shared_connect(struct limiter_shared *s, struct share
         t->connections++;
     pthread_mutex_unlock(&s->lock);
     return verdict;
+}
+
+struct budget *limiter_shared_memory(struct shared_tenant *t)
+{
+    return &t->memory;
+}
+
+struct budget *limiter_shared_memory_of_all(struct limiter_shared *s)
+{
+    return &s->memory;
+}
+
+void limiter_shared_set_memory(struct limiter_shared *s, size_t of_all, size_t of_each)
+{
+    size_t i = 0;
+    pthread_mutex_lock(&s->lock);
+    atomic_store(&s->memory.limit, of_all);
+    s->memory_of_each = of_each;
+    for (struct shared_tenant *t; (t = map_each(&s->tenants, &i));)
+        atomic_store(&t->memory.limit, of_each);
+    pthread_mutex_unlock(&s->lock);
 }
 
 void limiter_shared_count(struct limiter_shared *s, struct shared_tenant *t, int64_t change)

@@ -317,6 +317,11 @@ void meter_pump_connects(struct meter *m)
     }
 }
 
+struct budget *meter_memory(struct meter *m)
+{
+    return limiter_shared_memory(m->shared);
+}
+
 enum limit_verdict meter_connect(struct meter *m, struct limit_ask *ask, uint64_t *retry_after)
 {
     *retry_after = 0;

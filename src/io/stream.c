@@ -57,9 +57,11 @@ void stream_open(struct stream *s, struct loop *loop, int fd, size_t held_max,
     s->ops = ops;
     s->ssl = NULL;
     s->broken = false;
+    s->error = 0;
+    s->why = NULL;
     s->phase = STREAM_OPEN;
     /* An owner stops the other side when held_max is passed; what it has read by then fits. */
-    buf_init(&s->out, held_max + 4 * SCRATCH_SIZE);
+    buf_init(&s->out, held_max + 8 * SCRATCH_SIZE);
     assign(s, loop);
     want(&s->rd, true);
 }
@@ -159,6 +161,30 @@ const char *stream_tls_version(const struct stream *s)
     return s->ssl ? SSL_get_version(s->ssl) : NULL;
 }
 
+/* ---- failures ---- */
+
+/* The kernel has nothing, or no memory for a moment. */
+static bool is_for_now(int error)
+{
+    return error == EAGAIN || error == EWOULDBLOCK || error == ENOBUFS || error == ENOMEM;
+}
+
+/* Behind a failed call of OpenSSL, whose queue of errors is emptied. */
+static void note_tls_failure(struct stream *s, int ssl_error)
+{
+    int error = errno;
+    unsigned long code = ERR_peek_error();
+    s->why = code ? ERR_reason_error_string(code) : NULL;
+    if (!code && ssl_error == SSL_ERROR_SYSCALL)
+        s->error = error;
+    ERR_clear_error();
+}
+
+const char *stream_failure(const struct stream *s)
+{
+    return s->why ? s->why : s->error ? strerror(s->error) : "closed without TLS's goodbye";
+}
+
 /* ---- reading ---- */
 
 static ssize_t read_tls(struct stream *s, char *to, size_t room)
@@ -180,7 +206,7 @@ static ssize_t read_tls(struct stream *s, char *to, size_t room)
         }
         if (e == SSL_ERROR_ZERO_RETURN)
             return STREAM_EOF;
-        ERR_clear_error();
+        note_tls_failure(s, e);
         return STREAM_FAILED;
     } while (total < room && SSL_has_pending(s->ssl));
     /* What OpenSSL has read ahead makes no descriptor readable. */
@@ -205,10 +231,12 @@ ssize_t stream_read(struct stream *s, char *to, size_t room)
         }
         if (n == 0)
             return STREAM_EOF;
-        if (errno == EAGAIN || errno == EWOULDBLOCK)
+        if (is_for_now(errno))
             return STREAM_AGAIN;
-        if (errno != EINTR)
+        if (errno != EINTR) {
+            s->error = errno;
             return STREAM_FAILED;
+        }
     }
 }
 
@@ -275,7 +303,7 @@ static size_t write_some(struct stream *s, const char *a, size_t a_len, const ch
             if (n <= 0) {
                 int e = SSL_get_error(s->ssl, n);
                 if (e != SSL_ERROR_WANT_READ && e != SSL_ERROR_WANT_WRITE) {
-                    ERR_clear_error();
+                    note_tls_failure(s, e);
                     break_stream(s);
                 }
                 break;
@@ -290,8 +318,10 @@ static size_t write_some(struct stream *s, const char *a, size_t a_len, const ch
             n = b_len && a_len ? sendmsg(s->fd, &m, MSG_NOSIGNAL)
                                : send(s->fd, a_len ? a : b, a_len + b_len, MSG_NOSIGNAL);
         } while (n < 0 && errno == EINTR);
-        if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK)
+        if (n < 0 && !is_for_now(errno)) {
+            s->error = errno;
             break_stream(s);
+        }
         done = n > 0 ? (size_t)n : 0;
     }
     s->bytes_out += done;
@@ -304,6 +334,7 @@ static void hold(struct stream *s, const char *at, size_t len)
         return;
     bool had = stream_held(s) > 0;
     if (!buf_put(&s->out, at, len)) { /* an owner that did not stop the other side, or no memory */
+        s->why = "more was held back for it than may be";
         break_stream(s);
         return;
     }

@@ -47,7 +47,7 @@ bool inflight_push(struct inflight *q, enum owed_kind kind, unsigned flags, void
         return true; /* outside of any COPY the server ignores it */
     if (q->count == q->cap && !grow(q))
         return false;
-    *at(q, q->count) = (struct owed){(uint8_t)kind, (uint8_t)flags, what, was};
+    *at(q, q->count) = (struct owed){(uint8_t)kind, (uint16_t)flags, what, was};
     q->count++;
     if (kind == OWED_SYNC)
         q->batch_open = false;
@@ -62,7 +62,7 @@ void inflight_was_read(struct inflight *q, unsigned flags)
 {
     struct owed *o = q->count ? at(q, q->count - 1) : NULL;
     if (o && (o->flags & OWED_UNREAD))
-        o->flags = (uint8_t)((o->flags & ~OWED_UNREAD) | flags);
+        o->flags = (uint16_t)((o->flags & ~OWED_UNREAD) | flags);
 }
 
 static void pop(struct inflight *q, enum owed_outcome outcome, inflight_settled *settled, void *arg)

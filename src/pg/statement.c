@@ -130,7 +130,7 @@ static const struct rule rules[] = {
     {ROLLBACK, "to", 0, ANY, NULL},
     {ROLLBACK, "and", SQL_END, ENDING, NULL},
     {ENDING, "no", 0, ANY, NULL},
-    {ENDING, "chain", SQL_BEGIN, ANY, NULL},
+    {ENDING, "chain", SQL_BEGIN | SQL_CHAIN, ANY, NULL},
 
     {SET, "all", SQL_SETS_UNKNOWN, ANY, NULL},
     {SET, "local", 0, SET_LOCAL, NULL},

@@ -42,7 +42,7 @@ static void end_greeting(struct session *s)
     /* What the client has already sent behind its proof. */
     struct buf rest = s->greeting->in;
     s->greeting->in = (struct buf){.max = rest.max};
-    if (buf_size(&rest) && !buf_put(&s->in, buf_front(&rest), buf_size(&rest)))
+    if (buf_size(&rest) && !buf_put(&s->input.held, buf_front(&rest), buf_size(&rest)))
         CHECK(!"the login buffer is smaller than the session's");
     buf_wipe(&rest);
     timer_stop(&s->timer);

@@ -4,7 +4,9 @@ libsession_a_SOURCES = \
 	src/session/forward.c \
 	src/session/generation.c include/session/generation.h \
 	src/session/greet.c include/session/greet.h \
-	src/session/lost.c \
+	src/session/input.c include/session/input.h \
+	src/session/lost.c include/session/lost.h \
+	src/session/memory.c include/session/memory.h \
 	src/session/oauth.c include/session/oauth.h \
 	src/session/prepare.c include/session/prepare.h \
 	src/session/prove.c \

@@ -11,15 +11,15 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "session/lost.h"
 #include "session/prepare.h"
 #include "session/sequences.h"
 #include "session/variables.h"
 
 enum {
-    QUERY_WHOLE = 32 * 1024,  /* a longer simple Query is scanned as it streams */
+    RUN_MAX = 64 * 1024,      /* bytes that pass unchanged before it is seen whether the server takes them */
     OWED_MAX = 16 * 1024      /* requests under way before the client has to wait */
 };
-
 
 /* ---- simple queries ---- */
 
@@ -81,7 +81,7 @@ static enum step on_query(struct request_walk *w)
     struct text sql = {NULL, 0};
     bool have, scans = false;
     struct named *gone = NULL;
-    if (s->is_transaction_mode && !walk_is_whole(w) && w->size <= QUERY_WHOLE)
+    if (s->is_transaction_mode && !walk_is_whole(w) && w->size < REQUEST_WHOLE)
         return STEP_WAIT;
     if (s->is_transaction_mode && walk_is_whole(w)) {
         sql = walk_body(w);
@@ -105,9 +105,16 @@ static enum step on_query(struct request_walk *w)
     }
     if ((scan.effects & SQL_SEQUENCE_READ) && !s->backend)
         s->ask.wants_own = true;
+    if (scans && lost_block_ends(s, scan.effects, scan.statements)) {
+        walk_end_unnamed(s);
+        walk_drop(w);
+        return STEP_ON;
+    }
     enum step step = walk_need(w, 'Q', &have);
     if (step != STEP_ON || !have)
         return step;
+    if (lost_block_chains(s, scan.effects))
+        return STEP_STOP;
     if (scans && !sequences_may_run(s, scan.effects))
         return STEP_STOP;
     if (!relay_may_run(s))
@@ -131,26 +138,26 @@ static enum step on_query(struct request_walk *w)
     }
     walk_pass(w);
     if (s->is_transaction_mode && !whole) {
-        s->scan = NEW(struct sql_scan);
-        sql_scan_begin(s->scan, walk_standard_strings(s));
-        s->frame_mode = FRAME_SCAN;
+        s->input.scan = NEW(struct sql_scan);
+        sql_scan_begin(s->input.scan, walk_standard_strings(s));
+        s->input.mode = FRAME_SCAN;
     }
     return STEP_ON;
 }
 
 static void feed_scan(struct session *s, const char *at, size_t n, bool last)
 {
-    sql_scan_feed(s->scan, at, n);
+    sql_scan_feed(s->input.scan, at, n);
     if (!last)
         return;
-    sql_scan_end(s->scan);
+    sql_scan_end(s->input.scan);
     if (s->backend)
-        inflight_was_read(&s->backend->owed, walk_fate(s->scan->effects, s->scan->statements));
-    variables_effects(s, s->scan, (struct text){NULL, 0});
+        inflight_was_read(&s->backend->owed, walk_fate(s->input.scan->effects, s->input.scan->statements));
+    variables_effects(s, s->input.scan, (struct text){NULL, 0});
     s->settles_first = s->resets_now;
     s->resets_now = false;
-    mem_free(s->scan);
-    s->scan = NULL;
+    mem_free(s->input.scan);
+    s->input.scan = NULL;
 }
 
 /* ---- the rest ---- */
@@ -181,7 +188,7 @@ static enum step on_sync(struct request_walk *w)
             return STEP_ON;
         struct buf m;
         buf_init(&m, 16);
-        CHECK(wire_ready(&m, 'I'));
+        CHECK(wire_ready(&m, lost_status(s)));
         stream_put(&s->client, m.at, m.len);
         stream_flush(&s->client);
         buf_free(&m);
@@ -205,7 +212,9 @@ static enum step on_sync(struct request_walk *w)
 
 static enum step on_copy(struct request_walk *w, char type)
 {
-    if (!w->s->backend) { /* what still comes after a COPY that failed */
+    const struct inflight *q = w->s->backend ? &w->s->backend->owed : NULL;
+    /* What still comes after a COPY that failed: the server would ignore it. */
+    if (!q || (q->count == 0 && !q->copy_in)) {
         walk_drop(w);
         return STEP_ON;
     }
@@ -263,14 +272,13 @@ static void skip_message(struct request_walk *w, char type)
     w->run = w->p; /* nothing is ever pending here */
     w->p += WIRE_HEADER;
     w->run = w->p;
-    s->frame_left = w->size - 4;
-    s->frame_mode = FRAME_DROP;
+    input_begin(&s->input, w->size - 4, FRAME_DROP);
     if (type != 'S')
         return;
-    s->skipping = false;
+    s->input.skipping = false;
     struct buf m;
     buf_init(&m, 16);
-    CHECK(wire_ready(&m, 'I'));
+    CHECK(wire_ready(&m, lost_status(s)));
     stream_put(&s->client, m.at, m.len);
     stream_flush(&s->client);
     buf_free(&m);
@@ -279,25 +287,29 @@ static void skip_message(struct request_walk *w, char type)
 static void take_frame(struct request_walk *w)
 {
     struct session *s = w->s;
-    size_t n = w->len - w->p < s->frame_left ? w->len - w->p : s->frame_left;
-    s->frame_left -= (uint32_t)n;
-    if (s->frame_mode == FRAME_SCAN)
-        feed_scan(s, w->at + w->p, n, s->frame_left == 0);
+    size_t n = w->len - w->p < s->input.left ? w->len - w->p : s->input.left;
+    s->input.left -= (uint32_t)n;
+    if (s->input.mode == FRAME_SCAN)
+        feed_scan(s, w->at + w->p, n, s->input.left == 0);
     w->p += n;
-    if (s->frame_mode == FRAME_DROP)
+    if (s->input.mode == FRAME_DROP)
         w->run = w->p;
 }
 
 bool forward_must_wait(const struct session *s)
 {
     const struct backend *b = s->backend;
+    size_t held_max = s->home->generation->conf->postern.write_buffer;
+    /* Answers of our own pile up for a client that does not read. */
+    if (stream_held(&s->client) > held_max + 2 * SCRATCH_SIZE)
+        return true;
     if (!b)
         return false;
     /* What comes behind a RESET is to find the client's own defaults. */
     if (s->settles_first && inflight_has_end(&b->owed) && !b->owed.copy_in)
         return true;
     /* A cancel under way may only hit what it was meant for. */
-    return stream_held(&b->stream) > s->home->generation->conf->postern.write_buffer ||
+    return stream_held(&b->stream) > held_max ||
            (b->cancels && b->owed.count == 0) || b->owed.count >= OWED_MAX;
 }
 
@@ -305,7 +317,7 @@ size_t forward(struct session *s, const char *at, size_t len)
 {
     struct request_walk w = {.s = s, .at = at, .len = len};
     while (w.p < w.len) {
-        if (s->frame_left) {
+        if (s->input.left) {
             take_frame(&w);
             continue;
         }
@@ -313,6 +325,13 @@ size_t forward(struct session *s, const char *at, size_t len)
             break;
         if (s->settles_first && s->backend && !inflight_has_end(&s->backend->owed))
             s->settles_first = false;
+        if (s->unsettled && s->backend && relay_is_at_rest(s)) {
+            walk_put_run(&w);
+            if (relay_is_at_rest(s)) /* the transaction that was over is settled before the next begins */
+                break;
+        }
+        if (w.p - w.run >= RUN_MAX)
+            walk_put_run(&w);
         if (forward_must_wait(s)) {
             s->stalled = true;
             break;
@@ -325,11 +344,14 @@ size_t forward(struct session *s, const char *at, size_t len)
             session_fail(s, REASON_MESSAGE_LENGTH, NULL, NULL);
             return len;
         }
-        if (s->skipping && type != 'X') {
+        if (s->input.skipping && type != 'X') {
             skip_message(&w, type);
             continue;
         }
         enum step step = on_message(&w, type);
+        if (step == STEP_WAIT && s->input.is_over)
+            step = walk_refuse(&w, type, REASON_MEMORY);
+        s->input.is_over = false;
         if (s->state == SESSION_CLOSED)
             return len;
         if (step != STEP_ON)

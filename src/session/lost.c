@@ -1,7 +1,7 @@
 /* What a client is told when its backend dies.
  *
  * Every request under way gets one ERROR, as if it had failed, and the ReadyForQuery that it is
- * owed, with the truth in it: no transaction any more. A client that was between two requests
+ * owed: E while its transaction block has not been ended. A client that was between two requests
  * of a transaction is told with the next one. What hangs on the lost connection itself (session
  * mode, pinned sessions) ends with FATAL, as without a gateway.
  *
@@ -13,6 +13,7 @@
 #include "session/relay.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -66,7 +67,7 @@ static enum fate fate_of(const struct session *s)
                           .fate = asked || q->status != 'I' ? FATE_ROLLED_BACK : FATE_NOTHING};
     for (uint32_t i = 0; i < q->count; i++) {
         const struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
-        bool part = i + 1 == q->count && s->frame_left && s->frame_mode != FRAME_DROP;
+        bool part = i + 1 == q->count && s->input.left && s->input.mode != FRAME_DROP;
         if (i == 0 && q->query_failed) /* its own error has gone through: it has not committed */
             r.status = r.status == 'T' ? 'E' : r.status;
         else if (!(o->flags & OWED_HIDDEN) && !part)
@@ -78,23 +79,61 @@ static enum fate fate_of(const struct session *s)
 static struct wire_fault fault_of(const struct session *s, enum reason why, enum fate fate)
 {
     struct wire_fault f = {.severity = "ERROR", .why = fate == FATE_UNKNOWN ? REASON_COMMIT_LOST : why, .hint = hints[fate]};
-    if (s->lost) {
-        f.sqlstate = s->lost->sqlstate;
-        f.message = s->lost->message;
-        f.detail = s->lost->detail[0] ? s->lost->detail : NULL;
+    const struct server_error *said = s->loss.untold;
+    if (said) {
+        f.sqlstate = said->sqlstate;
+        f.message = said->message;
+        f.detail = said->detail[0] ? said->detail : NULL;
     }
     return f;
 }
 
+void lost_because(struct session *s, const struct server_error *error)
+{
+    if (!s->loss.untold)
+        s->loss.untold = NEW(struct server_error);
+    *s->loss.untold = *error;
+}
+
+static void told(struct session *s)
+{
+    mem_free(s->loss.untold);
+    s->loss.untold = NULL;
+}
+
 bool relay_tell_lost(struct session *s, char type)
 {
-    if (!s->lost)
+    if (!s->loss.untold)
         return false;
     struct wire_fault f = fault_of(s, REASON_BACKEND_LOST, FATE_ROLLED_BACK);
     relay_refuse(s, type, &f);
-    mem_free(s->lost);
-    s->lost = NULL;
+    told(s);
     return true;
+}
+
+/* ---- a block whose connection is lost ---- */
+
+char lost_status(const struct session *s)
+{
+    return s->loss.block == LOST_NO_BLOCK ? 'I' : 'E';
+}
+
+void lost_block_over(struct session *s)
+{
+    s->loss.block = LOST_NO_BLOCK;
+}
+
+void lost_reset(struct session *s)
+{
+    told(s);
+    lost_block_over(s);
+}
+
+struct text lost_block_sql(void)
+{
+    /* The server's log shows the second statement, and so why it was sent. */
+    static const char sql[] = "BEGIN\0ROLLBACK TO SAVEPOINT \"the server connection of this transaction was lost\"";
+    return (struct text){sql, sizeof(sql) - 1};
 }
 
 static void put_error(struct session *s, const struct wire_fault *f)
@@ -106,45 +145,175 @@ static void put_error(struct session *s, const struct wire_fault *f)
     buf_free(&m);
 }
 
-static void put_ready(struct session *s)
+static void put_ready(struct session *s, char status)
 {
-    static const char ready[] = "Z\0\0\0\5I";
-    stream_put(&s->client, ready, 6);
+    char ready[] = "Z\0\0\0\5I";
+    ready[WIRE_HEADER] = status;
+    stream_put(&s->client, ready, WIRE_HEADER + 1);
+}
+
+static void put_rolled_back(struct session *s)
+{
+    struct buf m;
+    buf_init(&m, 64);
+    struct wire w = wire_begin(&m, 'C');
+    wire_put_z(&w, "ROLLBACK");
+    CHECK(wire_end(&w));
+    stream_put(&s->client, m.at, m.len);
+    buf_free(&m);
+}
+
+bool lost_block_ends(struct session *s, uint32_t effects, uint32_t statements)
+{
+    if (s->loss.block != LOST_BLOCK || statements != 1 || !(effects & SQL_END) || (effects & SQL_BEGIN))
+        return false;
+    /* Whoever asks for a COMMIT must not read success where nothing was said of the loss. */
+    if (s->loss.untold && (effects & SQL_COMMITS)) {
+        struct wire_fault f = fault_of(s, REASON_BACKEND_LOST, FATE_ROLLED_BACK);
+        put_error(s, &f);
+    } else {
+        put_rolled_back(s);
+    }
+    lost_reset(s);
+    put_ready(s, 'I');
+    stream_flush(&s->client);
+    return true;
+}
+
+bool lost_block_chains(struct session *s, uint32_t effects)
+{
+    if (s->loss.block == LOST_NO_BLOCK || !(effects & SQL_CHAIN))
+        return false;
+    session_fail(s, REASON_CHAIN_LOST, NULL, NULL);
+    return true;
+}
+
+/* ---- what was outstanding ---- */
+
+/* Where the answers to what was outstanding stand. */
+struct answering {
+    const struct wire_fault *loss;
+    bool told;    /* the client has read of the loss */
+    bool in_block;/* a transaction block is open behind what has been answered */
+    bool failed;  /* ... and has failed: the client has had an ERROR in it */
+    bool skipping;/* a batch has had its ERROR */
+    bool closes;  /* all that the batch would have run is the end of a block */
+    bool runs;    /* the batch runs something */
+};
+
+static void put_failure(struct session *s, struct answering *a)
+{
+    const struct wire_fault aborted = {.severity = "ERROR", .why = REASON_TRANSACTION_ABORTED};
+    put_error(s, a->failed ? &aborted : a->loss);
+    a->told = true;
+    a->failed = a->in_block;
+}
+
+static void put_end(struct session *s, struct answering *a)
+{
+    put_ready(s, a->in_block ? 'E' : 'I');
+    a->told = true;
+    a->failed = a->in_block;
+    a->skipping = a->closes = a->runs = false;
+}
+
+/* A request with these flags (enum owed flags) may leave a block open, or ends one. */
+static void enter_block(struct answering *a, unsigned flags)
+{
+    if (flags & OWED_OPENS)
+        a->in_block = true;
+}
+
+static void answer_query(struct session *s, struct answering *a, const struct owed *o, bool had_error)
+{
+    if (a->failed && (o->flags & OWED_CLOSES)) {
+        if (o->flags & OWED_COMMITS) /* it may have got so far */
+            put_error(s, a->loss);
+        else
+            put_rolled_back(s);
+    } else {
+        enter_block(a, o->flags);
+        if (!had_error)
+            put_failure(s, a);
+    }
+    if (o->flags & OWED_CLOSES)
+        a->in_block = false;
+    put_end(s, a);
+}
+
+static void answer_one(struct session *s, struct answering *a, const struct owed *o, bool had_error)
+{
+    switch ((enum owed_kind)o->kind) {
+    case OWED_QUERY:
+    case OWED_FUNCTION:
+        answer_query(s, a, o, had_error);
+        break;
+    case OWED_SYNC:
+        if (!a->skipping) /* it commits: whether it did will never be known */
+            put_failure(s, a);
+        if (a->runs && a->closes)
+            a->in_block = false;
+        put_end(s, a);
+        break;
+    case OWED_COPY_END:
+        break;
+    case OWED_EXECUTE:
+        enter_block(a, o->flags);
+        a->closes = (o->flags & OWED_CLOSES) && (!a->runs || a->closes);
+        a->runs = true;
+        /* fall through */
+    default:
+        if (!a->skipping)
+            put_failure(s, a);
+        a->skipping = true;
+    }
+}
+
+/* The message that the client is in the middle of has begun a block, for all that it knows. */
+static bool half_opens(const struct session *s)
+{
+    const struct sql_scan *scan = s->input.scan;
+    return scan && (scan->effects & SQL_BEGIN);
 }
 
 /* Answers all that is owed. True when the client has been told of the loss. */
 static bool answer_owed(struct session *s, const struct wire_fault *f)
 {
     struct inflight *q = &s->backend->owed;
-    bool told = false, failed = q->skipping;
+    struct answering a = {.loss = f, .in_block = q->status != 'I', .skipping = q->skipping};
     for (uint32_t i = 0; i < q->count; i++) {
         const struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
         if (o->flags & OWED_HIDDEN)
             continue; /* our own: nobody waits for its answer, and what the client waits for is behind it */
-        if (failed && o->kind != OWED_SYNC)
+        if (i + 1 == q->count && half_opens(s))
+            a.in_block = true;
+        answer_one(s, &a, o, i == 0 && q->query_failed);
+    }
+    if (q->batch_open && !a.skipping) {
+        put_failure(s, &a);
+        a.skipping = true;
+    }
+    s->input.skipping = a.skipping;
+    s->loss.block = a.in_block ? LOST_BLOCK : LOST_NO_BLOCK;
+    return a.told;
+}
+
+/* All that is outstanding is what begins a block. Programs take it that a BEGIN that failed has begun
+ * nothing, and would not end the block; those that go on all the same would run it in pieces. */
+static bool is_beginning(const struct session *s)
+{
+    const struct inflight *q = &s->backend->owed;
+    unsigned begins = 0, others = 0;
+    for (uint32_t i = 0; i < q->count; i++) {
+        const struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
+        if ((o->flags & OWED_HIDDEN) || (o->kind != OWED_QUERY && o->kind != OWED_EXECUTE && o->kind != OWED_FUNCTION))
             continue;
-        if (o->kind == OWED_QUERY || o->kind == OWED_FUNCTION) {
-            if (!(i == 0 && q->query_failed)) /* its own error has gone through already */
-                put_error(s, f);
-            put_ready(s);
-            told = true;
-        } else if (o->kind == OWED_SYNC) {
-            if (!failed) /* it commits: whether it did will never be known */
-                put_error(s, f);
-            put_ready(s);
-            told = true;
-            failed = false;
-        } else if (o->kind != OWED_COPY_END) {
-            put_error(s, f);
-            told = failed = true;
-        }
+        if (o->flags & OWED_OPENS)
+            begins++;
+        else
+            others++;
     }
-    if (q->batch_open && !failed) {
-        put_error(s, f);
-        told = failed = true;
-    }
-    s->skipping = failed;
-    return told;
+    return q->status == 'I' && begins && !others && !q->skipping && !q->query_failed;
 }
 
 static void log_loss(struct session *s, enum reason why)
@@ -153,40 +322,38 @@ static void log_loss(struct session *s, enum reason why)
     session_tag(s, tag, sizeof(tag));
     backend_tag(s->backend, node, sizeof(node));
     counter_add(s->home->counters, COUNTER_BACKENDS_LOST, 1);
-    log_warning(tag, "%s: %s%s%s", node, reason_row(why)->text, s->lost ? ": " : "", s->lost ? s->lost->message : "");
+    const struct server_error *said = s->loss.untold;
+    log_warning(tag, "%s: %s%s%s", node, reason_row(why)->text, said ? ": " : "", said ? said->message : "");
 }
 
 void relay_lost(struct session *s, enum reason why)
 {
     struct backend *b = s->backend;
-    bool in_transaction = b->owed.status != 'I';
     log_loss(s, why);
     b->doomed = true;
     bool cut = b->body_left && !b->body_hidden;
     struct wire_fault f = fault_of(s, why, fate_of(s));
+    const struct server_error *said = s->loss.untold;
     /* A SET that was told to be done and not asked for yet went with the connection. */
-    if (cut || !s->is_transaction_mode || s->pins || s->settings_told) {
+    if (cut || !s->is_transaction_mode || s->pins || s->settings_told || is_beginning(s)) {
         f.severity = "FATAL";
-        if (s->lost && (!s->is_transaction_mode || f.why != REASON_COMMIT_LOST))
-            f.hint = s->lost->hint[0] ? s->lost->hint : NULL; /* to the letter what a client without a gateway reads */
+        if (said && (!s->is_transaction_mode || f.why != REASON_COMMIT_LOST))
+            f.hint = said->hint[0] ? said->hint : NULL; /* to the letter what a client without a gateway reads */
         session_fail_fault(s, &f);
         return;
     }
     variables_retell(s);
-    bool told = answer_owed(s, &f);
+    /* A block that has failed already has been told of: its end is all that is left of it. */
+    bool knows = answer_owed(s, &f) || s->loss.block == LOST_NO_BLOCK || b->owed.status == 'E';
     stream_flush(&s->client);
-    if (told || !in_transaction) {
-        mem_free(s->lost);
-        s->lost = NULL;
-    } else if (!s->lost) {
+    if (knows) {
+        told(s);
+    } else if (!said) {
         const struct reason_row *row = reason_row(why);
-        s->lost = NEW(struct server_error);
-        (void)text_to_array(text_of(row->sqlstate), s->lost->sqlstate, sizeof(s->lost->sqlstate));
-        (void)snprintf(s->lost->message, sizeof(s->lost->message), "%s", row->text);
+        s->loss.untold = NEW(struct server_error);
+        (void)text_to_array(text_of(row->sqlstate), s->loss.untold->sqlstate, sizeof(s->loss.untold->sqlstate));
+        (void)snprintf(s->loss.untold->message, sizeof(s->loss.untold->message), "%s", row->text);
     }
-    s->frame_mode = FRAME_DROP;
-    mem_free(s->scan);
-    s->scan = NULL;
     touched_free(&s->touched);
     limit_ask_cancel(&s->limit);
     timer_stop(&s->timer);
@@ -198,6 +365,6 @@ void relay_lost(struct session *s, enum reason why)
     prepare_forget(s);
     session_become(s, SESSION_IDLE);
     relay_fail_owed(s);
-    pool_return(s->pool, &s->backend);
+    relay_give_back(s);
     relay_resume(s);
 }

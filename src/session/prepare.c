@@ -30,17 +30,6 @@ void put_parse(struct request_walk *w, const char *name, const struct statement 
     stream_put(walk_backend(w), types.at, types.len);
 }
 
-void put_about(struct request_walk *w, char type, const char *name)
-{
-    char m[WIRE_HEADER + 1 + STATEMENT_NAME];
-    size_t n = strlen(name) + 1;
-    m[0] = type;
-    wire_set_u32(m + 1, (uint32_t)(4 + 1 + n));
-    m[WIRE_HEADER] = 'S';
-    memcpy(m + WIRE_HEADER + 1, name, n);
-    stream_put(walk_backend(w), m, WIRE_HEADER + 1 + n);
-}
-
 /* Closes, unseen, what is on the server for nothing. */
 static bool close_waste(struct request_walk *w)
 {
@@ -48,7 +37,7 @@ static bool close_waste(struct request_walk *w)
     char name[STATEMENT_NAME];
     for (int i = 0; i < WASTE_AT_ONCE && (slot = prepared_take_waste(&w->s->backend->prepared)); i++) {
         statement_name(all(w->s), slot->number, name);
-        put_about(w, 'C', name);
+        walk_put_about(w, 'C', name);
         if (!walk_push(w, OWED_CLOSE, OWED_HIDDEN, slot, NULL))
             return false;
     }
@@ -72,7 +61,7 @@ static bool send_parse(struct request_walk *w, struct statement *st, unsigned fl
         return false;
     if (st->is_known)
         return true;
-    put_about(w, 'D', name);
+    walk_put_about(w, 'D', name);
     return walk_push(w, OWED_DESCRIBE, OWED_HIDDEN, statement_ref(st), NULL);
 }
 
@@ -87,7 +76,7 @@ bool prepare_spare(struct request_walk *w)
     struct statement *empty = statement_new(all(w->s), TEXT("\0\0\0"), NULL, true);
     statement_name(all(w->s), STATEMENT_SPARE, name);
     walk_put_run(w);
-    put_about(w, 'C', name);
+    walk_put_about(w, 'C', name);
     if (empty)
         put_parse(w, name, empty);
     statement_drop(&empty);
@@ -213,7 +202,7 @@ enum readiness prepare_unnamed(struct request_walk *w, struct named *n, bool des
     w->s->moves_names = true;
     statement_drop(&b->unnamed);
     if (!mine) {
-        put_about(w, 'C', "");
+        walk_put_about(w, 'C', "");
         return walk_push(w, OWED_CLOSE, OWED_HIDDEN, NULL, NULL) ? READY : READY_ENDED;
     }
     b->unnamed = statement_ref(mine);

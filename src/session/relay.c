@@ -10,6 +10,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "session/greet.h"
+#include "session/lost.h"
+#include "session/memory.h"
 #include "session/prepare.h"
 #include "session/sequences.h"
 #include "session/variables.h"
@@ -32,8 +34,7 @@ static enum conf_pool_mode mode_of(const struct session *s)
     return s->is_transaction_mode ? CONF_POOL_TRANSACTION : CONF_POOL_SESSION;
 }
 
-/* With a backend that is kept (session mode, a pin) the next request begins as one without. */
-static bool is_under_way(const struct session *s)
+bool relay_is_under_way(const struct session *s)
 {
     return s->backend && !(inflight_is_quiet(&s->backend->owed) && s->backend->owed.status == 'I');
 }
@@ -47,9 +48,9 @@ void relay_refuse(struct session *s, char type, const struct wire_fault *fault)
     bool single = type == 'Q' || type == 'F' || type == 'S';
     CHECK(wire_error(&m, fault));
     if (single)
-        CHECK(wire_ready(&m, 'I'));
+        CHECK(wire_ready(&m, lost_status(s)));
     else
-        s->skipping = true; /* as the server: everything up to the Sync */
+        s->input.skipping = true; /* as the server: everything up to the Sync */
     stream_put(&s->client, m.at, m.len);
     stream_flush(&s->client);
     buf_free(&m);
@@ -70,6 +71,16 @@ static void refuse_limited(struct session *s, char type, enum limit_verdict v, u
 static void tuned(void *arg, struct backend *b, const struct server_error *error, bool lost);
 static bool borrow(struct session *s);
 
+/* The block that was lost is failed on this backend as well. True when there is none. */
+static bool block_suits(struct session *s)
+{
+    if (s->loss.block != LOST_BLOCK)
+        return true;
+    s->loss.block = LOST_BLOCK_REPLACED;
+    relay_tune(s, lost_block_sql());
+    return false;
+}
+
 /* The lent backend is brought to the session's variables. True when it suits already. */
 static bool suits(struct session *s, bool lent)
 {
@@ -79,7 +90,7 @@ static bool suits(struct session *s, bool lent)
     bool forgets = lent && sequences_lent(s);
     s->ask.wants_own = false;
     if (b->vars == s->vars && !forgets)
-        return true;
+        return block_suits(s);
     struct buf sql;
     buf_init(&sql, 8 * VARSET_MAX_BYTES);
     bool ok = varset_replay(b->vars, s->vars, &sql) && (!forgets || buf_put_text(&sql, "DISCARD SEQUENCES"));
@@ -87,7 +98,7 @@ static bool suits(struct session *s, bool lent)
         varset_drop(&b->vars);
         b->vars = varset_ref(s->vars);
         buf_free(&sql);
-        return true;
+        return block_suits(s);
     }
     CHECK(ok);
     counter_add(s->home->counters, COUNTER_VARIABLE_REPLAYS, 1);
@@ -106,14 +117,13 @@ void relay_tune(struct session *s, struct text sql)
 /* Refuses the request whose first message waits in session.in. */
 static void refuse_waiting(struct session *s, const struct wire_fault *fault)
 {
-    char type = buf_size(&s->in) ? buf_front(&s->in)[0] : 'Q';
+    char type = buf_size(&s->input.held) ? buf_front(&s->input.held)[0] : 'Q';
     session_become(s, s->backend ? SESSION_ACTIVE : SESSION_IDLE);
     if (type == 'Q' || type == 'F') {
         /* The message itself, whole or not, is dropped; its start is in the buffer. */
-        CHECK(buf_size(&s->in) >= WIRE_HEADER);
-        s->frame_left = wire_u32(buf_front(&s->in) + 1) - 4;
-        s->frame_mode = FRAME_DROP;
-        buf_take(&s->in, WIRE_HEADER);
+        CHECK(buf_size(&s->input.held) >= WIRE_HEADER);
+        input_begin(&s->input, wire_u32(buf_front(&s->input.held) + 1) - 4, FRAME_DROP);
+        buf_take(&s->input.held, WIRE_HEADER);
     }
     s->paid = false;
     relay_refuse(s, type, fault);
@@ -123,10 +133,20 @@ static void refuse_waiting(struct session *s, const struct wire_fault *fault)
 static void tuned(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     struct session *s = arg;
-    if (!lost && !error) {
+    if (!lost && s->loss.block == LOST_BLOCK_REPLACED && b->owed.status == 'E') {
+        s->tunings = 0;
+        session_become(s, SESSION_ACTIVE);
+        relay_resume(s);
+        return;
+    }
+    if (s->loss.block == LOST_BLOCK_REPLACED)
+        s->loss.block = LOST_BLOCK;
+    else if (!lost && !error) {
         varset_drop(&b->vars);
         b->vars = varset_ref(s->vars);
         s->tunings = 0;
+        if (!block_suits(s))
+            return;
         session_become(s, SESSION_ACTIVE);
         relay_resume(s);
         return;
@@ -140,7 +160,7 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     bool was_used = b->vars && b->vars->count;
     bool again = was_used || (lost && s->tunings++ < TUNINGS_MAX);
     b->doomed = true;
-    pool_return(s->pool, &s->backend);
+    relay_give_back(s);
     if (again) { /* it may have been the last one's variables that could not be undone */
         if (borrow(s))
             relay_resume(s);
@@ -211,7 +231,7 @@ static bool must_end(struct session *s)
 bool relay_need_backend(struct session *s, char type)
 {
     uint64_t retry_after = 0;
-    if (is_under_way(s))
+    if (relay_is_under_way(s))
         return true;
     if (must_end(s))
         return false;
@@ -248,7 +268,7 @@ static void on_decided(struct limit_ask *ask, enum limit_verdict v, uint64_t ret
             session_become(s, SESSION_ACTIVE);
         if (s->backend || borrow(s))
             relay_resume(s);
-    } else if (is_under_way(s)) {
+    } else if (relay_is_under_way(s)) {
         /* Inside a transaction traffic is slowed, never refused. */
         timer_start(&s->timer, retry_after ? retry_after : 10 * US_PER_MS);
     } else {
@@ -287,6 +307,23 @@ void relay_unthrottle(struct session *s)
 
 /* ---- giving it back ---- */
 
+void relay_give_back(struct session *s)
+{
+    s->backend->sent_part = input_abandon(&s->input) || s->backend->sent_part;
+    pool_return(s->pool, &s->backend);
+}
+
+bool relay_is_at_rest(const struct session *s)
+{
+    return backend_is_clean(s->backend) && !input_is_half_sent(&s->input);
+}
+
+/* A ReadyForQuery has gone by that could not be acted on then, and can be now. */
+static bool is_settling_due(const struct session *s)
+{
+    return s->unsettled && s->state == SESSION_ACTIVE && s->backend && relay_is_at_rest(s);
+}
+
 void relay_settle(struct session *s)
 {
     bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins || s->keeps_numbers;
@@ -305,13 +342,13 @@ void relay_settle(struct session *s)
         s->since = loop_now(s->home->loop);
     } else {
         session_become(s, SESSION_IDLE);
-        pool_return(s->pool, &s->backend);
+        relay_give_back(s);
     }
-    if (s->ending && buf_size(&s->in) == 0) {
+    if (s->ending && buf_size(&s->input.held) == 0) {
         session_fail(s, REASON_SHUTDOWN, NULL, NULL);
         return;
     }
-    if (buf_size(&s->in) || s->stalled) /* stalled: what waits may not have been read yet */
+    if (buf_size(&s->input.held) || s->stalled) /* stalled: what waits may not have been read yet */
         relay_resume(s);
 }
 
@@ -321,6 +358,7 @@ void relay_transaction_over(struct session *s)
     if (asks && s->backend->cancels)
         return; /* it must not hit our question: on_cancel_over() comes back here */
     s->unsettled = false;
+    lost_block_over(s);
     counter_add(s->home->counters, COUNTER_TRANSACTIONS, 1);
     s->backend->transactions++;
     sequences_transaction_over(s);
@@ -343,22 +381,23 @@ void relay_release(struct session *s)
         b->dirty = true;
     if (!s->is_transaction_mode)
         b->dirty = true;
-    b->sent_part = s->frame_left > 0 && s->frame_mode != FRAME_DROP;
     /* Replies to a client that has gone: the queue's entries belong to its names. */
     relay_settle_owed(s);
     /* It may have stopped for a client that took nothing. A write that failed has emptied what was
      * held since, so that does not tell. */
     stream_start_reading(&b->stream);
-    pool_return(s->pool, &s->backend);
+    relay_give_back(s);
 }
 
 /* ---- input that waits ---- */
 
 static void keep(struct session *s, const char *at, size_t len)
 {
-    buf_free(&s->in);
-    if (len && !buf_put(&s->in, at, len))
+    buf_free(&s->input.held);
+    if (len && !buf_put(&s->input.held, at, len))
         session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
+    else if (s->meter && !memory_charge(s, 0, 0))
+        s->input.is_over = true;
 }
 
 static void read_console(struct session *s);
@@ -369,20 +408,37 @@ void relay_resume(struct session *s)
         return;
     s->stalled = false;
     stream_start_reading(&s->client);
-    size_t len = buf_size(&s->in);
+    size_t len = buf_size(&s->input.held);
+    s->input.progress = loop_now(s->home->loop);
     if (len == 0 || relay_is_blocked(s))
         return;
     /* forward() may come back here through a backend lent at once: work on a copy's ownership. */
-    struct buf work = s->in;
-    buf_init(&s->in, work.max);
+    struct buf work = s->input.held;
+    buf_init(&s->input.held, work.max);
     size_t done = forward(s, buf_front(&work), len);
     if (s->state != SESSION_CLOSED && done < len) {
-        if (buf_size(&s->in) == 0)
+        if (buf_size(&s->input.held) == 0)
             keep(s, buf_front(&work) + done, len - done);
         else
             CHECK(!"input was put while input was handled");
     }
     buf_free(&work);
+    if (s->charged)
+        (void)memory_charge(s, 0, 0);
+    if (is_settling_due(s))
+        relay_transaction_over(s);
+}
+
+/* The client's connection has ended (n: what stream_read() said). Where something of its was under
+ * way the log says so, and what of. */
+static void client_ended(struct session *s, ssize_t n)
+{
+    char tag[40];
+    if (relay_is_under_way(s) || relay_is_blocked(s) || input_is_pending(&s->input)) {
+        session_tag(s, tag, sizeof(tag));
+        log_info(tag, "the client went away with requests under way: %s", n == STREAM_EOF ? "it closed" : stream_failure(&s->client));
+    }
+    session_close(s, REASON_CLIENT_GONE);
 }
 
 /* Input while nothing can be done with it: kept up to a limit, mainly so that a client that
@@ -391,7 +447,7 @@ static void read_blocked(struct session *s)
 {
     enum { BLOCKED_MAX = 64 * 1024 };
     char *scratch = loop_scratch(s->home->loop);
-    if (buf_size(&s->in) >= BLOCKED_MAX) {
+    if (buf_size(&s->input.held) >= BLOCKED_MAX || !memory_charge(s, BLOCKED_MAX, 0)) {
         stream_stop_reading(&s->client);
         return;
     }
@@ -399,28 +455,37 @@ static void read_blocked(struct session *s)
     if (n == STREAM_AGAIN)
         return;
     if (n < 0)
-        session_close(s, REASON_CLIENT_GONE);
-    else if (!buf_put(&s->in, scratch, (size_t)n))
+        client_ended(s, n);
+    else if (!buf_put(&s->input.held, scratch, (size_t)n))
         session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
 }
 
 /* More of a message whose start is kept: straight behind it. */
 static void read_on(struct session *s)
 {
-    enum { PIECE = 64 * 1024 };
-    char *room = buf_room(&s->in, PIECE);
+    size_t piece = 64 * 1024, kept = buf_size(&s->input.held);
+    if (!memory_charge(s, piece, 0)) {
+        if (kept >= MEMORY_FREE) {
+            s->input.is_over = true;
+            relay_resume(s);
+            return;
+        }
+        piece = MEMORY_FREE - kept;
+    }
+    char *room = buf_room(&s->input.held, piece);
     if (!room) {
         session_fail(s, REASON_TOO_LARGE, NULL, NULL);
         return;
     }
-    ssize_t n = stream_read(&s->client, room, PIECE);
+    ssize_t n = stream_read(&s->client, room, piece);
     if (n == STREAM_AGAIN)
         return;
     if (n < 0) {
-        session_close(s, REASON_CLIENT_GONE);
+        client_ended(s, n);
         return;
     }
-    buf_grew(&s->in, (size_t)n);
+    buf_grew(&s->input.held, (size_t)n);
+    s->input.progress = loop_now(s->home->loop);
     relay_resume(s);
 }
 
@@ -439,7 +504,7 @@ void relay_client_readable(struct session *s)
         stream_stop_reading(&s->client);
         return;
     }
-    if (buf_size(&s->in)) {
+    if (buf_size(&s->input.held)) {
         read_on(s);
         return;
     }
@@ -448,18 +513,23 @@ void relay_client_readable(struct session *s)
     if (n == STREAM_AGAIN)
         return;
     if (n < 0) {
-        session_close(s, REASON_CLIENT_GONE);
+        client_ended(s, n);
         return;
     }
+    s->input.progress = loop_now(s->home->loop);
     size_t done = forward(s, scratch, (size_t)n);
     if (s->state != SESSION_CLOSED && done < (size_t)n)
         keep(s, scratch + done, (size_t)n - done);
+    if (is_settling_due(s))
+        relay_transaction_over(s);
 }
 
 void relay_client_drained(struct session *s)
 {
     if (s->backend)
         stream_start_reading(&s->backend->stream);
+    if (s->stalled)
+        relay_resume(s);
 }
 
 /* ---- the backend's events ---- */
@@ -467,7 +537,10 @@ void relay_client_drained(struct session *s)
 static void on_backend_drained(struct backend_user *u, struct backend *b)
 {
     struct session *s = CONTAINER_OF(u, struct session, user);
-    relay_resume(s);
+    if (is_settling_due(s))
+        relay_transaction_over(s);
+    else
+        relay_resume(s);
 }
 
 /* It came between two answers to our own question, but it is the client's. */
@@ -489,7 +562,7 @@ static void on_cancel_over(struct backend_user *u, struct backend *b)
     struct session *s = CONTAINER_OF(u, struct session, user);
     if (s->greeting)
         return;
-    if (s->unsettled && s->state == SESSION_ACTIVE && backend_is_clean(b))
+    if (is_settling_due(s))
         relay_transaction_over(s);
     else
         relay_resume(s);
@@ -510,7 +583,7 @@ bool relay_cancel(struct session *s, struct cancel_waiter *waiter)
     if (s->state == SESSION_QUEUED && !s->greeting) {
         pool_forget(&s->ask);
         refuse_waiting(s, &canceled);
-    } else if (s->state == SESSION_METERING && !is_under_way(s)) {
+    } else if (s->state == SESSION_METERING && !relay_is_under_way(s)) {
         limit_ask_cancel(&s->limit);
         refuse_waiting(s, &canceled);
     } else if (s->backend && s->state == SESSION_ACTIVE && s->backend->owed.count > 0) {
@@ -531,10 +604,10 @@ void session_console_ready(struct session *s)
     stream_put(&s->client, m.at, m.len);
     stream_flush(&s->client);
     buf_free(&m);
-    s->skipping = false; /* the next command may come */
-    if (buf_size(&s->in)) {
-        struct buf work = s->in;
-        buf_init(&s->in, work.max);
+    s->input.skipping = false; /* the next command may come */
+    if (buf_size(&s->input.held)) {
+        struct buf work = s->input.held;
+        buf_init(&s->input.held, work.max);
         console_input(s, buf_front(&work), buf_size(&work));
         buf_free(&work);
     }
@@ -547,12 +620,12 @@ static void console_extended(struct session *s, char type)
     buf_init(&m, 1024);
     if (type == 'S') {
         CHECK(wire_ready(&m, 'I'));
-        s->frame_mode = FRAME_PASS;
-    } else if (s->frame_mode != FRAME_DROP) {
+        s->input.mode = FRAME_PASS;
+    } else if (s->input.mode != FRAME_DROP) {
         CHECK(wire_error(&m, &(struct wire_fault){.severity = "ERROR", .why = REASON_NOT_SUPPORTED,
                                                   .message = "the console takes simple queries only",
                                                   .hint = "Use psql, or your driver's simple query mode."}));
-        s->frame_mode = FRAME_DROP;
+        s->input.mode = FRAME_DROP;
     }
     stream_put(&s->client, m.at, m.len);
     stream_flush(&s->client);
@@ -569,12 +642,12 @@ static void read_console(struct session *s)
         session_close(s, REASON_CLIENT_GONE);
         return;
     }
-    if (!buf_put(&s->in, piece, (size_t)n)) {
+    if (!buf_put(&s->input.held, piece, (size_t)n)) {
         session_fail(s, REASON_TOO_LARGE, NULL, NULL);
         return;
     }
-    struct buf work = s->in;
-    buf_init(&s->in, work.max);
+    struct buf work = s->input.held;
+    buf_init(&s->input.held, work.max);
     console_input(s, buf_front(&work), buf_size(&work));
     buf_free(&work);
 }
@@ -582,7 +655,7 @@ static void read_console(struct session *s)
 /* Simple queries only, one at a time: `skipping` is set while one is being answered. */
 static void console_input(struct session *s, const char *at, size_t len)
 {
-    while (len >= WIRE_HEADER && !s->skipping && s->state == SESSION_CONSOLE) {
+    while (len >= WIRE_HEADER && !s->input.skipping && s->state == SESSION_CONSOLE) {
         uint32_t size = wire_u32(at + 1);
         if (size < 4 || size > 8192) {
             session_fail(s, REASON_MESSAGE_LENGTH, NULL, NULL);
@@ -606,7 +679,7 @@ static void console_input(struct session *s, const char *at, size_t len)
             session_fail(s, REASON_PROTOCOL, "invalid console message", NULL);
             return;
         }
-        s->skipping = true;
+        s->input.skipping = true;
         if (len) /* what follows waits for the answer */
             keep(s, at, len);
         s->home->ops->command(s->home, s, (struct text){body, size - 5});

@@ -200,13 +200,6 @@ static bool rename_error(struct walk *w, struct text body, const struct named *n
     return ok;
 }
 
-static void remember(struct session *s, const struct server_error *e)
-{
-    if (!s->lost)
-        s->lost = NEW(struct server_error);
-    *s->lost = *e;
-}
-
 /* A FATAL means that the connection ends: the client will be told in a way that keeps it. */
 static bool is_fatal(struct text body)
 {
@@ -249,6 +242,18 @@ static bool tell_changed(struct walk *w, struct text body)
     return ok;
 }
 
+/* It was sent to fail in the place of a request that we did not take. */
+static bool tell_refused(struct walk *w)
+{
+    struct buf m;
+    buf_init(&m, 4096);
+    bool ok = wire_error(&m, &(struct wire_fault){.severity = "ERROR", .why = (enum reason)w->s->refusal});
+    if (ok)
+        stream_put(&w->s->client, m.at, m.len);
+    buf_free(&m);
+    return ok;
+}
+
 enum take { TAKE_PASS, TAKE_HIDE, TAKE_DONE, TAKE_LOST };
 
 static enum take take_error(struct walk *w, struct text body, bool whole)
@@ -256,7 +261,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     struct server_error e;
     if (is_fatal(body)) {
         server_error_from(body, &e);
-        remember(w->s, &e);
+        lost_because(w->s, &e);
         w->b->doomed = true;
         if (strcmp(e.sqlstate, "57P01") == 0)
             pool_node_leaves(w->b);
@@ -267,7 +272,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     if (w->s->touched)
         w->s->touched->failed = true;
     const struct owed *head = inflight_head(&w->b->owed);
-    bool changed = head && head->flags & OWED_CHANGED;
+    bool changed = head && head->flags & OWED_CHANGED, refused = head && head->flags & OWED_REFUSED;
     if (ours && head && (changed || head->flags & OWED_HIDDEN)) {
         put_run(w);
         prepare_refused(w->s, head, body);
@@ -280,7 +285,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     enum take take = v == REPLY_PASS ? TAKE_PASS : v == REPLY_HIDE ? TAKE_HIDE : TAKE_LOST;
     if (take == TAKE_PASS && ours) {
         put_run(w);
-        if ((changed && tell_changed(w, body)) || rename_error(w, body, kept))
+        if ((refused && tell_refused(w)) || (changed && tell_changed(w, body)) || rename_error(w, body, kept))
             take = TAKE_DONE;
     }
     named_drop(&kept);
@@ -448,7 +453,7 @@ void reply_input(struct backend_user *u, struct backend *b)
         relay_lost(s, REASON_BACKEND_PROTOCOL);
         return;
     }
-    if (s->unsettled && backend_is_clean(b)) {
+    if (s->unsettled && relay_is_at_rest(s)) {
         relay_transaction_over(s);
     } else if (s->stalled) {
         relay_resume(s);

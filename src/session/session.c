@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "pg/wire.h"
 #include "session/greet.h"
+#include "session/memory.h"
 #include "session/relay.h"
 #include "session/variables.h"
 
@@ -107,7 +108,7 @@ void session_new(struct home *home, int fd, unsigned listener, const char *peer,
     s->peer = mem_dup(peer);
     join_home(home, s);
     s->born = s->since = loop_now(home->loop);
-    buf_init(&s->in, conf->max_message + 2 * SCRATCH_SIZE);
+    input_init(&s->input, conf->max_message + 2 * SCRATCH_SIZE);
     relay_init(s);
     socket_tune(fd, conf->tcp_keepalive);
     stream_open(&s->client, home->loop, fd, conf->write_buffer, &client_ops);
@@ -193,6 +194,7 @@ void session_close(struct session *s, enum reason why)
     if (s->connected)
         meter_disconnect(s->meter);
     s->connected = false;
+    memory_give_back(s);
     meter_drop(&s->meter);
     pool_drop(&s->pool);
     names_free(&s->names);
@@ -202,11 +204,8 @@ void session_close(struct session *s, enum reason why)
     varset_drop(&s->ask.startup);
     touched_free(&s->touched);
     answer_free(s);
-    mem_free(s->scan);
-    mem_free(s->lost);
-    s->scan = NULL;
-    s->lost = NULL;
-    buf_wipe(&s->in);
+    lost_reset(s);
+    input_reset(&s->input);
     mem_wipe(&s->key, sizeof(s->key));
     leave_home(s);
     stream_close(&s->client);
@@ -254,21 +253,29 @@ void session_fail_with(struct session *s, enum reason why, const struct server_e
 static bool is_between_transactions(const struct session *s)
 {
     if (s->state == SESSION_IDLE)
-        return buf_size(&s->in) == 0 && s->frame_left == 0 && !s->skipping;
-    return s->state == SESSION_ACTIVE && s->backend && backend_is_clean(s->backend) && s->frame_left == 0;
+        return !input_is_pending(&s->input);
+    return s->state == SESSION_ACTIVE && s->backend && backend_is_clean(s->backend) && s->input.left == 0;
 }
 
 /* A replication stream has no end of its own: any message is as good as another. */
 static bool is_streaming(const struct session *s)
 {
     return s->state == SESSION_ACTIVE && s->backend && s->backend->owed.copy_both && s->backend->body_left == 0 &&
-           s->frame_left == 0;
+           s->input.left == 0;
 }
 
 /* It keeps its backend for a currval() that may not come, and others wait. */
 static bool is_in_the_way(const struct session *s)
 {
     return s->keeps_numbers && !s->pins && s->pool && !list_is_empty(&s->pool->waiting) && is_between_transactions(s);
+}
+
+/* The client has begun a message, and nothing but itself keeps it from going on. */
+static bool is_unfinished(const struct session *s)
+{
+    bool begun = s->input.left > 0 || buf_size(&s->input.held) > 0;
+    bool reads = s->state == SESSION_CONSOLE ? !s->input.skipping : !relay_is_blocked(s) && !s->stalled && !forward_must_wait(s);
+    return begun && reads;
 }
 
 static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
@@ -279,6 +286,10 @@ static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
     if (is_in_the_way(s) && s->state == SESSION_ACTIVE) {
         s->keeps_numbers = false;
         relay_settle(s);
+        return;
+    }
+    if (is_unfinished(s) && conf->message_timeout && now - s->input.progress > conf->message_timeout) {
+        session_fail(s, REASON_MESSAGE_TIMEOUT, NULL, NULL);
         return;
     }
     bool between = is_between_transactions(s);

@@ -9,6 +9,8 @@
 
 #include "base/mem.h"
 #include "pg/execute.h"
+#include "session/lost.h"
+#include "session/memory.h"
 #include "session/prepare.h"
 #include "session/sequences.h"
 #include "session/variables.h"
@@ -113,19 +115,6 @@ static enum step parse_unnamed(struct request_walk *w, struct named *fresh, stru
     return STEP_ON;
 }
 
-/* A named statement that cannot be kept: an ERROR outside of a transaction, and in one, which only
- * the server could fail, the end of the session. */
-static enum step refuse_named(struct request_walk *w, const char *message)
-{
-    struct session *s = w->s;
-    if (s->backend && !(inflight_is_quiet(&s->backend->owed) && s->backend->owed.status == 'I')) {
-        session_fail(s, REASON_TOO_LARGE, message, NULL);
-        return STEP_STOP;
-    }
-    relay_refuse(s, 'P', &(struct wire_fault){.severity = "ERROR", .why = REASON_TOO_LARGE, .message = message});
-    return STEP_ON; /* and it is skipped with the rest of its batch */
-}
-
 /* An unnamed statement too long to be kept: it lives on this backend, so the session does too. */
 static enum step parse_large(struct request_walk *w)
 {
@@ -148,11 +137,13 @@ enum step statements_parse(struct request_walk *w)
         return STEP_WAIT;
     if (s->is_transaction_mode && large && w->len - w->p < WIRE_HEADER + 1)
         return STEP_WAIT;
-    bool refusable = s->is_transaction_mode && !s->lost && w->len - w->p > WIRE_HEADER && w->at[w->p + WIRE_HEADER] != 0;
+    bool refusable = s->is_transaction_mode && !s->loss.untold && w->len - w->p > WIRE_HEADER && w->at[w->p + WIRE_HEADER] != 0;
     if (refusable && large)
-        return refuse_named(w, "a named prepared statement is longer than max_message");
+        return walk_refuse(w, 'P', REASON_STATEMENT_TOO_LARGE);
     if (refusable && s->pool->row && s->names.bytes > s->pool->row->statement_memory)
-        return refuse_named(w, "too many prepared statements: close some, or see statement_memory");
+        return walk_refuse(w, 'P', REASON_STATEMENTS_TOO_MANY);
+    if (s->is_transaction_mode && !large && !memory_charge(s, 0, w->size))
+        return walk_refuse(w, 'P', REASON_MEMORY);
     enum step step = walk_need(w, 'P', &have);
     if (step != STEP_ON || !have)
         return step;
@@ -250,9 +241,11 @@ enum step statements_bind(struct request_walk *w)
         is = name.len ? prepare(w, n, false, &number) : prepare_unnamed(w, n, false, &number);
     if (is == READY_LATER || is == READY_ENDED)
         return STEP_STOP;
+    if (n && lost_block_chains(s, n->st->text->effects))
+        return STEP_STOP;
     apply_effects(s, n);
     /* A portal with a name may run later than others that are bound after it. */
-    s->bound = (uint8_t)((n ? walk_fate(n->st->text->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));
+    s->bound = (uint16_t)((n ? walk_fate(n->st->text->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));
     struct named *what = n ? named_ref(n) : looked_up(s, name);
     if (!walk_push(w, OWED_BIND, is == READY_NEVER ? OWED_CHANGED : 0, what, gone))
         return STEP_STOP;
@@ -271,8 +264,7 @@ enum step statements_bind(struct request_walk *w)
     stream_put(walk_backend(w), ours, new_len + 1);
     w->p += WIRE_HEADER + portal.len + name.len + 2;
     w->run = w->p;
-    s->frame_left = (uint32_t)(w->size - 4 - portal.len - name.len - 2);
-    s->frame_mode = FRAME_PASS;
+    input_begin(&s->input, (uint32_t)(w->size - 4 - portal.len - name.len - 2), FRAME_PASS);
     return STEP_ON;
 }
 
@@ -315,7 +307,7 @@ enum step statements_describe(struct request_walk *w)
     char ours[STATEMENT_NAME];
     statement_name(&s->home->pools->statements, number, ours);
     walk_put_run(w);
-    put_about(w, 'D', ours);
+    walk_put_about(w, 'D', ours);
     walk_drop(w);
     return STEP_ON;
 }

@@ -22,8 +22,7 @@ void walk_put_run(struct request_walk *w)
 void walk_pass(struct request_walk *w)
 {
     w->p += WIRE_HEADER;
-    w->s->frame_left = w->size - 4;
-    w->s->frame_mode = FRAME_PASS;
+    input_begin(&w->s->input, w->size - 4, FRAME_PASS);
 }
 
 void walk_drop(struct request_walk *w)
@@ -31,8 +30,7 @@ void walk_drop(struct request_walk *w)
     walk_put_run(w);
     w->p += WIRE_HEADER;
     w->run = w->p;
-    w->s->frame_left = w->size - 4;
-    w->s->frame_mode = FRAME_DROP;
+    input_begin(&w->s->input, w->size - 4, FRAME_DROP);
 }
 
 bool walk_is_whole(const struct request_walk *w)
@@ -71,6 +69,9 @@ static bool reads_sequences(const struct request_walk *w)
 enum step walk_need(struct request_walk *w, char type, bool *have)
 {
     struct session *s = w->s;
+    /* A client that announces a message and does not send it takes nothing from others. */
+    if (!s->backend && !walk_is_whole(w) && w->len - w->p < REQUEST_WHOLE)
+        return STEP_WAIT;
     bool reads = type == 'P' && s->is_transaction_mode && (!s->backend || s->strange_numbers) && walk_is_whole(w) && reads_sequences(w);
     s->ask.wants_own = s->ask.wants_own || reads;
     *have = relay_need_backend(s, type);
@@ -83,9 +84,55 @@ enum step walk_need(struct request_walk *w, char type, bool *have)
     if (type == 'Q' || type == 'F') {
         w->p += WIRE_HEADER;
         w->run = w->p;
-        s->frame_left = w->size - 4;
-        s->frame_mode = FRAME_DROP;
+        input_begin(&s->input, w->size - 4, FRAME_DROP);
     }
+    return STEP_ON;
+}
+
+void walk_put_about(struct request_walk *w, char type, const char *name)
+{
+    char m[WIRE_HEADER + 1 + STATEMENT_NAME];
+    size_t n = strlen(name) + 1;
+    m[0] = type;
+    wire_set_u32(m + 1, (uint32_t)(4 + 1 + n));
+    m[WIRE_HEADER] = 'S';
+    memcpy(m + WIRE_HEADER + 1, name, n);
+    stream_put(walk_backend(w), m, WIRE_HEADER + 1 + n);
+}
+
+static void put_failing_query(struct request_walk *w)
+{
+    static const char sql[] = "ROLLBACK TO SAVEPOINT \"refused by the gateway\"";
+    char head[WIRE_HEADER] = {'Q'};
+    wire_set_u32(head + 1, 4 + sizeof(sql));
+    stream_put(walk_backend(w), head, sizeof(head));
+    stream_put(walk_backend(w), sql, sizeof(sql));
+}
+
+enum step walk_refuse(struct request_walk *w, char type, enum reason why)
+{
+    struct session *s = w->s;
+    bool single = type == 'Q' || type == 'F';
+    if (!relay_is_under_way(s)) {
+        if (single)
+            walk_drop(w);
+        if (!relay_tell_lost(s, type))
+            relay_refuse(s, type, &(struct wire_fault){.severity = "ERROR", .why = why});
+        return STEP_ON; /* a batch is skipped with its Sync */
+    }
+    walk_put_run(w);
+    if (!inflight_is_skipped(&s->backend->owed)) {
+        if (single)
+            put_failing_query(w);
+        else
+            walk_put_about(w, 'D', "refused by the gateway");
+        if (!walk_push(w, single ? OWED_QUERY : OWED_DESCRIBE, OWED_REFUSED, NULL, NULL))
+            return STEP_STOP;
+        if (single && s->is_transaction_mode)
+            walk_end_unnamed(s);
+        s->refusal = (uint8_t)why;
+    }
+    walk_drop(w);
     return STEP_ON;
 }
 
@@ -99,9 +146,10 @@ bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void
 
 unsigned walk_fate(uint32_t effects, uint32_t statements)
 {
+    unsigned block = effects & SQL_BEGIN ? OWED_OPENS : (effects & SQL_END) && statements == 1 ? OWED_CLOSES : 0;
     if (effects & SQL_COMMITS)
-        return OWED_COMMITS;
-    return (effects & SQL_BEGIN) && !(effects & SQL_END) && statements == 1 ? OWED_BEGINS : 0;
+        return block | OWED_COMMITS;
+    return block | ((effects & SQL_BEGIN) && !(effects & SQL_END) && statements == 1 ? OWED_BEGINS : 0);
 }
 
 void walk_count_query(struct session *s)
@@ -149,6 +197,8 @@ void walk_end_unnamed(struct session *s)
 {
     struct named *old = names_unset(&s->names, TEXT(""));
     named_drop(&old);
+    if (!s->backend)
+        return;
     statement_drop(&s->backend->unnamed);
     s->backend->unnamed_unsure = false;
 }

@@ -274,7 +274,8 @@ static bool dial_next(struct backend *b)
                                     .tls = access_tls(a, c),
                                     .timeout = c->connect_timeout,
                                     .keepalive = a->conf->postern.tcp_keepalive,
-                                    .held_max = a->conf->postern.write_buffer};
+                                    /* a statement that is prepared again is put in one piece */
+                                    .held_max = a->conf->postern.write_buffer + a->conf->postern.max_message};
     login_start(b, &plan, opened);
     return true;
 }

@@ -54,19 +54,31 @@ void recycle_abort(struct backend *b)
     b->recycle = NULL;
 }
 
+/* A batch that its client did not end with Sync was never asked to be committed: it is made to
+ * fail first, by a request that fails everywhere. */
+static bool fail_batch(struct backend *b, struct buf *m)
+{
+    struct wire w = wire_begin(m, 'D');
+    wire_put_u8(&w, 'S');
+    wire_put_z(&w, "the client went away before its Sync");
+    return wire_end(&w) && inflight_push(&b->owed, OWED_DESCRIBE, OWED_HIDDEN, NULL, NULL);
+}
+
 /* Everything that the server may be waiting for, so that it answers with ReadyForQuery. */
 static bool end_requests(struct backend *b)
 {
     if (b->sent_part)
         return false;
     struct buf m;
-    buf_init(&m, 128);
+    buf_init(&m, 256);
     bool ok = true;
     if (inflight_copy_is_open(&b->owed)) {
         struct wire w = wire_begin(&m, 'f');
         wire_put_z(&w, "the client went away");
         ok = wire_end(&w) && inflight_push(&b->owed, OWED_COPY_END, OWED_HIDDEN, NULL, NULL);
     }
+    if (b->owed.batch_open && !inflight_is_skipped(&b->owed))
+        ok = ok && fail_batch(b, &m);
     if (b->owed.batch_open || b->owed.skipping)
         ok = ok && wire_simple(&m, 'S') && inflight_push(&b->owed, OWED_SYNC, OWED_HIDDEN, NULL, NULL);
     if (ok && m.len) {

@@ -77,6 +77,16 @@ static void derail(struct client *c)
         s->done++;
 }
 
+/* The unit under way was to begin a block: one that is lost by itself ends the session. */
+static bool begins(const struct client *c)
+{
+    const struct script *s = &c->script;
+    size_t i = s->done;
+    while (i < s->count && s->expects[i].type != 'Z')
+        i++;
+    return c->status == 'I' && i < s->count && s->expects[i].text[0] != 'I';
+}
+
 static bool on_error(struct client *c, const char *body, size_t len)
 {
     char severity[16] = "", sqlstate[8] = "", text[200] = "";
@@ -88,7 +98,7 @@ static bool on_error(struct client *c, const char *body, size_t len)
     if (strcmp(severity, "FATAL") == 0) {
         /* Lost with what it was about to tell of the variables: going on would be a lie. */
         bool asked = c->set_in > 0 && c->scripts - c->set_in <= 8; /* in the last transaction, perhaps, which may have been rolled back */
-        bool may = options.chaos && is_loss(sqlstate) && (c->login->session || c->has_pinned || s->pins || asked);
+        bool may = options.chaos && is_loss(sqlstate) && (c->login->session || c->has_pinned || s->pins || asked || begins(c));
         if (!may) {
             fail(c, "FATAL %s %s", sqlstate, text);
             return false;
@@ -124,6 +134,7 @@ static bool on_error(struct client *c, const char *body, size_t len)
         statistics.canceled++;
     else
         statistics.lost++;
+    c->unit_lost = strcmp(sqlstate, "57P01") == 0 || strcmp(sqlstate, "08006") == 0;
     derail(c);
     return true;
 }
@@ -155,9 +166,11 @@ static bool on_ready(struct client *c, const char *body, size_t len)
         while (s->expects[s->done].type != 'Z')
             s->done++;
     const struct expect *e = &s->expects[s->done];
-    /* Lost between its own ERROR and its end: the end tells that there is no transaction. */
-    if (options.chaos && e->type == 'Z' && e->text[0] == 'E' && body[0] == 'I')
-        derail(c);
+    /* A block that was lost is a failed one until the client ends it. */
+    if (c->unit_lost && c->status == 'T' && e->type == 'Z' && e->text[0] != 'I' && body[0] == 'I') {
+        fail(c, "a transaction block was lost, and ReadyForQuery says that there is none");
+        return false;
+    }
     if (e->type != 'Z' || (!c->derailed && e->text[0] != body[0])) {
         fail(c, "ReadyForQuery %c where %c %s was due", body[0], e->type, e->text ? e->text : "");
         return false;
@@ -166,7 +179,7 @@ static bool on_ready(struct client *c, const char *body, size_t len)
     s->done++;
     c->unit_at++;
     c->units_done++;
-    c->unit_failed = false;
+    c->unit_failed = c->unit_lost = false;
     statistics.units++;
     bool over = s->done == s->count;
     /* A transaction that has failed has its variables rolled back already, as far as it did not set savepoints. */

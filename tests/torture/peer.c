@@ -83,7 +83,7 @@ void client_leave(struct client *c, bool reset)
     bytes_free(&c->in);
     bytes_free(&c->out);
     script_free(&c->script);
-    c->wants_write = c->derailed = c->unit_failed = c->must_learn = c->has_pinned = c->fatal = false;
+    c->wants_write = c->derailed = c->unit_failed = c->unit_lost = c->must_learn = c->has_pinned = c->fatal = false;
     c->status = 'I';
     c->unit_at = c->sent = 0;
     memset(c->has_reported, 0, sizeof(c->has_reported));
@@ -143,7 +143,7 @@ static void next_script(struct client *c)
         client_leave(c, false);
         return;
     }
-    c->derailed = c->unit_failed = false;
+    c->derailed = c->unit_failed = c->unit_lost = false;
     c->loose_query = 0;
     script_make(c);
     c->is_new = false;

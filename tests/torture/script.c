@@ -774,13 +774,18 @@ static void do_copy_in(struct client *c)
     bool extended = one_in(c, 3), failed = c->model.status == 'E';
     const char *tag = tag_of(c);
     unsigned rows = one_in(c, 5) ? 2000 + draw(c, 4000) : draw(c, 30);
-    unsigned end = draw(c, 8); /* 0: CopyFail, 1: a bad row, else well */
+    unsigned end = draw(c, 8); /* 0: CopyFail, 1: a bad row at the end, 2: one before others, else well */
+    unsigned bad = end == 1 ? rows : end == 2 ? draw(c, rows + 1) : UINT32_MAX;
     put_copy_command(c, "COPY torture_log FROM STDIN", extended);
     if (!failed)
         expect(c, 'G', NULL);
     if (one_in(c, 2))
         hold(c, draw(c, 10 * MS));
-    for (unsigned i = 0; i < rows; i++) {
+    for (unsigned i = 0; i <= rows; i++) {
+        if (i == bad)
+            put_copy(c, "not a number\tx\n", 15);
+        if (i == rows)
+            break;
         int n = snprintf(row, sizeof(row), "%d\t%s-%u\n", c->id, tag, i);
         put_copy(c, row, (size_t)n);
         if (i == rows / 2 && one_in(c, 6))
@@ -788,14 +793,12 @@ static void do_copy_in(struct client *c)
         if (i == rows / 2 && one_in(c, 6))
             put_simple(c, 'H'); /* the server ignores it here */
     }
-    if (end == 1)
-        put_copy(c, "not a number\tx\n", 15);
     note(c, "%u rows of COPY", rows);
     if (end == 0)
         put_copy_fail(c);
     else
         put_simple(c, 'c');
-    if (!failed && end <= 1) {
+    if (!failed && end <= 2) {
         expect_error(c, end ? "22P02" : "57014", extended);
     } else if (!failed) {
         snprintf(row, sizeof(row), "COPY %u", rows);

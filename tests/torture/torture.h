@@ -179,7 +179,7 @@ struct client {
     char status; /* of the last ReadyForQuery */
     size_t unit_at; /* units that are over */
     bool derailed;  /* a unit of the script went another way */
-    bool unit_failed, fatal;
+    bool unit_failed, unit_lost, fatal;
     uint32_t loose_query; /* the last number seen while derailed */
     bool must_learn;
     bool has_pinned; /* since the connection began */

@@ -101,6 +101,7 @@ def test_loss_takes_back_what_was_reported(gate, login, stand, running):
     told = c.until("Z")
     assert codes(told) == ["57P01"]
     assert [body for kind, body in told if kind == "S"][-1] == b"application_name\0mine\0"
+    c.query("ROLLBACK")
     assert c.query("SHOW application_name") == [["mine"]]
 
 

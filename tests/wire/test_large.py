@@ -162,14 +162,18 @@ def test_named_parse_beyond_max_message_is_refused(large, login):
     assert c.query("SELECT 1") == [["1"]]
 
 
-def test_named_parse_beyond_max_message_in_a_transaction_ends_the_session(large, login):
-    """Which of its statements has failed the server would have to know. It says so."""
+def test_named_parse_beyond_max_message_fails_its_transaction(large, login):
+    """Its body is dropped as it comes, and a request that fails is sent in its place."""
     c = login(large)
     c.query("BEGIN")
-    c.send(b"P" + struct.pack("!i", SIZE) + b"named\0")
-    fields = c.refusal()
-    assert fields["S"] == "FATAL" and fields["C"] == "54000" and "max_message" in fields["M"]
-    assert login(large).query("SELECT 1") == [["1"]]
+    with Peak(large):
+        stream(c, "P", b"named\0SELECT length('", SIZE // 4, b"')\0\0\0")
+        messages = c.ask(wire.bind("named"), wire.execute(), wire.sync())
+    fields = wire.errors(messages)[0]
+    assert fields["S"] == "ERROR" and fields["C"] == "54000" and "max_message" in fields["M"]
+    assert c.status == "E"
+    c.query("ROLLBACK")
+    assert c.query("SELECT 1") == [["1"]]
 
 
 def test_named_parse_beyond_max_message_in_session_mode(large, login):

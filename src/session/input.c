@@ -1,0 +1,35 @@
+/* The state of a client's input.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "session/input.h"
+
+#include "base/mem.h"
+
+void input_init(struct client_input *in, size_t held_max)
+{
+    *in = (struct client_input){.mode = FRAME_PASS};
+    buf_init(&in->held, held_max);
+}
+
+void input_reset(struct client_input *in)
+{
+    (void)input_abandon(in);
+    buf_wipe(&in->held);
+    in->left = 0;
+    in->skipping = false;
+}
+
+void input_begin(struct client_input *in, uint32_t left, enum frame_mode mode)
+{
+    in->left = left;
+    in->mode = (uint8_t)mode;
+}
+
+bool input_abandon(struct client_input *in)
+{
+    bool half = input_is_half_sent(in);
+    mem_free(in->scan);
+    in->scan = NULL;
+    in->mode = FRAME_DROP;
+    return half;
+}

@@ -1,0 +1,194 @@
+"""A transaction block whose server connection is lost is a failed transaction: nothing of it is run by
+itself, until the client has ended the block."""
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from conftest import own_cluster
+from stand import wire
+from test_loss import node_of, reached
+
+ABORTED = "25P02"
+
+
+def codes(messages):
+    return [fields["C"] for fields in wire.errors(messages)]
+
+
+def tags(messages):
+    return [body.rstrip(b"\0").decode() for kind, body in messages if kind == "C"]
+
+
+def lose(stand, c):
+    """The server connection of a session in a transaction dies, between two requests."""
+    pid = c.query("SELECT pg_backend_pid()")[0][0]
+    stand.postgres.sql(f"SELECT pg_terminate_backend({pid}, 10000)")
+
+
+@pytest.fixture
+def lost(gate, login, stand, table):
+    """A session that has inserted 1 in a transaction and lost it; its first request was told."""
+    c = login(gate)
+    c.query("BEGIN")
+    c.query(f"INSERT INTO {table} VALUES (1)")
+    lose(stand, c)
+    assert codes(c.ask(wire.query(f"INSERT INTO {table} VALUES (2)"))) == ["57P01"]
+    assert c.status == "E"
+    return c
+
+
+def test_nothing_runs_by_itself_behind_the_loss(lost, stand, table):
+    for form in (wire.query(f"INSERT INTO {table} VALUES (3)"), wire.one(f"INSERT INTO {table} VALUES (4)") + wire.sync(),
+                 wire.query("SAVEPOINT a"), wire.query(f"SELECT 1; INSERT INTO {table} VALUES (5)")):
+        assert codes(lost.ask(form)) == [ABORTED]
+        assert lost.status == "E"
+    messages = lost.ask(wire.query("COMMIT"))
+    assert tags(messages) == ["ROLLBACK"] and lost.status == "I"
+    assert stand.postgres.sql(f"SELECT count(*) FROM {table}", "acme") == [["0"]]
+    lost.query(f"INSERT INTO {table} VALUES (6)")
+    assert stand.postgres.sql(f"SELECT id FROM {table}", "acme") == [["6"]]
+
+
+ENDS = {
+    "rollback": [wire.query("ROLLBACK")], "commit": [wire.query("COMMIT")], "end": [wire.query("/* so */ END WORK;")],
+    "abort": [wire.query("ABORT")], "prepare": [wire.query("PREPARE TRANSACTION 'x'")],
+    "extended rollback": [wire.one("ROLLBACK"), wire.sync()], "extended commit": [wire.one("COMMIT"), wire.sync()],
+    "named": [wire.one("COMMIT", name="c"), wire.close("S", "c"), wire.sync()],
+}
+
+
+@pytest.mark.parametrize("form", ENDS)
+@pytest.mark.parametrize("before", [False, True], ids=["at once", "behind a refusal"])
+def test_what_ends_the_block(lost, form, before):
+    """ROLLBACK in every form; and only then."""
+    if before:
+        assert codes(lost.ask(wire.query("SELECT 1"))) == [ABORTED]
+    messages = lost.ask(*ENDS[form])
+    assert codes(messages) == [] and tags(messages) == ["ROLLBACK"]
+    assert lost.status == "I"
+    assert lost.query("SELECT 'goes on'") == [["goes on"]]
+
+
+def test_savepoints_are_gone(gate, login, stand):
+    c = login(gate)
+    c.query("BEGIN")
+    c.query("SAVEPOINT a")
+    lose(stand, c)
+    assert codes(c.ask(wire.query("SELECT 1"))) == ["57P01"]
+    assert codes(c.ask(wire.query("ROLLBACK TO a"))) == ["3B001"]
+    assert codes(c.ask(wire.query("RELEASE a"))) == [ABORTED]
+    assert c.status == "E"
+    c.query("ROLLBACK")
+    assert c.status == "I"
+
+
+def test_text_that_ends_the_block_and_goes_on(lost, stand, table):
+    messages = lost.ask(wire.query(f"ROLLBACK; INSERT INTO {table} VALUES (7)"))
+    assert codes(messages) == [] and tags(messages) == ["ROLLBACK", "INSERT 0 1"]
+    assert stand.postgres.sql(f"SELECT id FROM {table}", "acme") == [["7"]]
+
+
+def test_chain_is_not_guessed(lost):
+    """AND CHAIN would go on with an isolation level that nobody knows any more."""
+    lost.send(wire.query("ROLLBACK AND CHAIN"))
+    assert lost.refusal()["C"] == "08006"
+
+
+@pytest.mark.parametrize("end, told", [("COMMIT", ["57P01"]), ("ROLLBACK", [])])
+def test_end_that_is_the_first_to_hear_of_the_loss(gate, login, stand, end, told):
+    """Who asks for COMMIT must not read success; who asks for ROLLBACK has it."""
+    c = login(gate)
+    c.query("BEGIN")
+    lose(stand, c)
+    gate.await_log("connection to the database was lost")
+    assert codes(c.ask(wire.query(end))) == told
+    assert c.status == "I"
+
+
+def test_pipeline_of_a_block_that_is_lost(gate, login, stand, table, running):
+    """Everything was sent before the loss: each request is answered, none is run by itself."""
+    c = login(gate)
+    c.query("BEGIN")
+    c.query(f"INSERT INTO {table} VALUES (1)")
+    c.send(wire.query("SELECT pg_sleep(60) /* lost_pipeline */"), wire.query(f"INSERT INTO {table} VALUES (2)"),
+           wire.one(f"INSERT INTO {table} VALUES (3)"), wire.sync(), wire.query("COMMIT"),
+           wire.query(f"INSERT INTO {table} VALUES (4)"))
+    running("lost_pipeline")
+    stand.postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%lost_pipeline%' "
+                       "AND pid <> pg_backend_pid()")
+    answers = []
+    for _ in range(5):
+        messages = c.until("Z")
+        answers.append((codes(messages), tags(messages), c.status))
+    # The server's own words get lost where it closes with requests unread.
+    loss = answers[0][0]
+    assert loss in (["57P01"], ["08007"])
+    assert answers == [(loss, [], "E"), ([ABORTED], [], "E"), ([ABORTED], [], "E"), (loss, [], "I"), (loss, [], "I")]
+    assert stand.postgres.sql(f"SELECT count(*) FROM {table}", "acme") == [["0"]]
+
+
+@pytest.mark.parametrize("begin", [wire.query("BEGIN"), wire.one("BEGIN") + wire.sync()], ids=["simple", "extended"])
+def test_begin_that_is_lost_ends_the_session(make_gate, nodes, login, begin):
+    """What a script sends behind it belongs to the block, and most drivers would not end one that they
+    were told did not begin."""
+    gate = make_gate(own_cluster(nodes[:1]))
+    c = login(gate)
+    c.query("SELECT 1")
+    nodes[0].freeze()
+    c.send(begin)
+    reached(nodes[0])
+    nodes[0].kill()
+    assert c.refusal()["C"] == "08006"
+
+
+def test_rollback_in_flight_has_rolled_back(make_gate, nodes, login):
+    gate = make_gate(own_cluster(nodes))
+    c = login(gate)
+    c.query("BEGIN")
+    node = node_of(c, nodes)
+    node.freeze()
+    c.send(wire.query("SELECT 1"), wire.query("ROLLBACK"))
+    reached(node)
+    node.kill()
+    assert codes(c.until("Z")) == ["08006"] and c.status == "E"
+    assert tags(c.until("Z")) == ["ROLLBACK"] and c.status == "I"
+
+
+def test_begin_with_more_behind_it_leaves_a_failed_block(make_gate, nodes, login):
+    """As JDBC and Npgsql send it, together with the first statement."""
+    gate = make_gate(own_cluster(nodes))
+    c = login(gate)
+    node = node_of(c, nodes)
+    node.freeze()
+    c.send(wire.query("BEGIN"), wire.one("SELECT 1"), wire.sync())
+    reached(node)
+    node.kill()
+    assert codes(c.until("Z")) == ["08006"] and c.status == "E"
+    assert codes(c.until("Z")) == [ABORTED] and c.status == "E"
+    assert tags(c.ask(wire.query("ROLLBACK"))) == ["ROLLBACK"] and c.status == "I"
+
+
+def test_idle_in_transaction_session_timeout(gate, login, stand, table):
+    c = login(gate)
+    c.query("SET idle_in_transaction_session_timeout = '100ms'")
+    c.query("BEGIN")
+    c.query(f"INSERT INTO {table} VALUES (1)")
+    gate.await_log("idle-in-transaction timeout")
+    assert codes(c.ask(wire.query(f"INSERT INTO {table} VALUES (2)"))) == ["25P03"]
+    assert codes(c.ask(wire.query(f"INSERT INTO {table} VALUES (3)"))) == [ABORTED]
+    assert tags(c.ask(wire.query("COMMIT"))) == ["ROLLBACK"]
+    assert stand.postgres.sql(f"SELECT count(*) FROM {table}", "acme") == [["0"]]
+
+
+def test_psql_script_without_on_error_stop(gate, psql, stand, table):
+    """A psql script goes on behind each error, as scripts do."""
+    done = psql(gate, stdin=f"""
+        BEGIN;
+        INSERT INTO {table} VALUES (1);
+        SELECT pg_terminate_backend(pg_backend_pid());
+        INSERT INTO {table} VALUES (2);
+        INSERT INTO {table} VALUES (3);
+        COMMIT;
+        INSERT INTO {table} VALUES (4);
+        """)
+    assert "57P01" not in done.stdout
+    assert stand.postgres.sql(f"SELECT id FROM {table}", "acme") == [["4"]], done.stderr
