@@ -704,7 +704,7 @@ public class Cases {
                 }
                 Thread batch = new Thread(() -> failing(() -> s.executeBatch()));
                 batch.start();
-                while (!run(holder, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO t_leaves%' AND pid <> pg_backend_pid()").contains("true"))
+                while (!run(holder, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'").contains("true"))
                     Thread.sleep(20);
                 c.abort(Runnable::run);
                 batch.join();

@@ -324,7 +324,7 @@ test("a client that leaves in the middle", async () => {
     // Before the Sync of a batch, of which the server has done a part.
     const b = await driver.open({});
     const wire = b.connection;
-    wire.removeAllListeners("commandComplete");
+    for (const name of ["parseComplete", "commandComplete"]) wire.removeAllListeners(name);
     const part = new Promise((resolve) => wire.once("commandComplete", (m) => resolve(m.text)));
     for (let i = 0; i < 3; i++) {
       wire.parse({ text: `INSERT INTO t_leaves VALUES (${i})`, types: [] });
