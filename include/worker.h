@@ -40,7 +40,10 @@ struct job {
     struct cancel_key key;   /* cancels */
     struct cancel_waiter waiter; /* goes on when the cancel has been delivered */
     bool found;
-    char *text;              /* the outcome of a reload */
+    /* For the audit trail: who gave the command, and whom KILL ended. */
+    char asker[40], *user, *address, target[40], *target_subject, *target_tenant;
+    char *text;              /* the outcome of a reload: its faults, or NULL */
+    char *advice;            /* what is unwise about it, or NULL */
     void (*finished)(struct job *, void *receiver); /* for control; NULL: the origin's own */
     void *arg;
     uint64_t request;

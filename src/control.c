@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "gate/tally.h"
 #include "gate/limiter_shared.h"
 #include "io/listen.h"
 #include "upstream/watcher.h"
@@ -207,12 +208,17 @@ static bool apply_logging(const struct conf *conf, struct audit *audit, struct c
     return ok;
 }
 
-static void log_faults(struct buf *text)
+static void log_lines(enum log_level level, const struct buf *text)
 {
     struct text rest = buf_text(text), line;
     while (text_split(&rest, '\n', &line))
         if (line.len)
-            log_error("config", TEXT_FMT, TEXT_ARG(line));
+            log_line(level, "config", TEXT_FMT, TEXT_ARG(line));
+}
+
+static void log_faults(struct buf *text)
+{
+    log_lines(LOG_ERROR, text);
 }
 
 /* The RESTART settings of the running process stay what they are. */
@@ -230,11 +236,7 @@ static void warn_restart(const struct conf *old, const struct conf *fresh)
 
 static struct generation *read_generation(struct control *c, struct conf_faults *faults)
 {
-    struct conf *conf = conf_load(c->path, faults);
-    struct generation *g = NULL;
-    if (conf && faults->count == 0)
-        g = generation_load(conf, faults);
-    conf_unref(conf);
+    struct generation *g = generation_read(c->path, faults);
     if (g && (!open_gates(c, g->conf, faults) || !apply_logging(g->conf, c->workers.audit, faults))) {
         generation_unref(g);
         g = NULL;
@@ -252,6 +254,7 @@ static char *reload(struct control *c)
     char *wrong = NULL;
     if (g) {
         warn_restart(c->generation->conf, g->conf);
+        tallies_limit(limiter_shared_tallies(c->workers.limits), g->conf->postern.tenant_counters);
         settle_gates(c, g->conf);
         for (unsigned i = 0; i < c->workers.count; i++)
             worker_configure(c->workers.all[i], g);
@@ -259,13 +262,14 @@ static char *reload(struct control *c)
         generation_unref(c->generation);
         c->generation = g;
         write_ready_file(c);
+        generation_log_advice(g);
         log_info("config", "reload: %s is in force", c->path);
     } else {
         log_faults(&faults.text);
+        log_lines(LOG_WARNING, &faults.advice);
         log_error("config", "reload refused: %s has %u fault%s; the old configuration stays in force", c->path, faults.count, faults.count == 1 ? "" : "s");
         wrong = mem_dup_n(faults.text.len ? buf_front(&faults.text) : "unreadable", faults.text.len ? buf_size(&faults.text) : 10);
     }
-    audit_write(c->workers.audit, &(struct audit_event){.event = "admin", .command = "RELOAD", .reason = g ? "ok" : "faults"});
     conf_faults_free(&faults);
     notify("READY=1");
     return wrong;
@@ -274,7 +278,10 @@ static char *reload(struct control *c)
 static void on_reload_job(struct mail *m, void *receiver)
 {
     struct job *j = CONTAINER_OF(m, struct job, mail);
+    const struct control *c = receiver;
     j->text = reload(receiver);
+    if (!j->text && c->generation->advice)
+        j->advice = mem_dup(c->generation->advice);
     job_start(j);
 }
 
@@ -333,6 +340,10 @@ static void answer_scrape(struct job *j, bool page)
     const struct budget *memory = limiter_shared_memory_of_all(c->workers.limits);
     struct metrics_input in = {.counters = counters, .workers = c->workers.count, .pools = j->more[0],
                                .limits = j->more[1], .nodes = j->more[2],
+                               .log_writable = log_is_writable(),
+                               .tallies = limiter_shared_tallies(c->workers.limits),
+                               .audit_dropped = audit_dropped(c->workers.audit),
+                               .audit_writable = audit_is_writable(c->workers.audit),
                                .clients = atomic_load(&c->sessions.clients),
                                .memory_used = atomic_load(&memory->used), .memory_limit = atomic_load(&memory->limit),
                                .log_dropped = log_dropped(),
@@ -430,7 +441,10 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg)
 {
     struct control *c = arg;
     if (signal_number == SIGHUP) {
-        mem_free(reload(c));
+        char *wrong = reload(c);
+        audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_ADMIN, .method = "signal", .command = "RELOAD",
+                                                            .outcome = wrong ? "refused" : "ok"});
+        mem_free(wrong);
     } else if (signal_number == SIGTERM) {
         drain(c);
     } else {
@@ -441,11 +455,25 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg)
 
 /* ---- life ---- */
 
-static bool become_user(const char *name)
+/* Root has made it; it is opened anew as the user, at each reload. */
+static void give_to(const struct passwd *p, const char *path)
 {
+    struct stat st;
+    if (path[0] && lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == 0 && st.st_nlink == 1 &&
+        lchown(path, p->pw_uid, p->pw_gid) != 0)
+        log_warning("config", "%s cannot be given to user %s: %s", path, p->pw_name, strerror(errno));
+}
+
+static bool become_user(const struct conf_postern *conf)
+{
+    const char *name = conf->user;
     if (!name[0] || geteuid() != 0)
         return true;
     struct passwd *p = getpwnam(name);
+    if (p) {
+        give_to(p, conf->log_file);
+        give_to(p, conf->audit_file);
+    }
     if (!p || initgroups(name, p->pw_gid) != 0 || setgid(p->pw_gid) != 0 || setuid(p->pw_uid) != 0) {
         log_error("config", "cannot become user \"%s\": %s", name, p ? strerror(errno) : "no such user");
         return false;
@@ -496,7 +524,8 @@ static bool open_all(struct control *c)
     }
     log_faults(&faults.text);
     conf_faults_free(&faults);
-    return ok && become_user(conf->postern.user) && write_pid(conf->postern.pid_file);
+    generation_log_advice(c->generation);
+    return ok && become_user(&conf->postern) && write_pid(conf->postern.pid_file);
 }
 
 static void add_signals(struct control *c)
@@ -564,6 +593,7 @@ int control_run(const char *path, const struct conf *conf, struct generation *ge
     timer_init(&c->drain, c->loop, on_drain_timer);
     c->workers.sessions = &c->sessions;
     c->workers.limits = limiter_shared_new();
+    tallies_limit(limiter_shared_tallies(c->workers.limits), generation->conf->postern.tenant_counters);
     c->workers.audit = audit_new(c->instance);
     c->workers.instance = c->instance;
     c->workers.control = c->mailbox;
@@ -576,11 +606,13 @@ int control_run(const char *path, const struct conf *conf, struct generation *ge
     start_workers(c);
     c->watcher = watcher_new(c->loop, generation->conf, generation->access->credentials, &watcher_ops, c);
     add_signals(c);
+    audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_START, .detail = PACKAGE_VERSION});
     write_ready_file(c);
     log_info(NULL, "postern %s started: %u workers, configuration %s", PACKAGE_VERSION, c->workers.count, path);
     notify("READY=1");
     loop_run(c->loop);
     stop_all(c);
+    audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_STOP});
     release(c);
     log_info(NULL, "postern ended");
     return 0;

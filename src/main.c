@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "conf/conf.h"
 #include "control.h"
+#include "gate/audit.h"
 #include "mint.h"
 #include "session/generation.h"
 
@@ -26,6 +27,7 @@ static const char usage[] =
     "                      and exit: 0 when there is none\n"
     "      --example       print a configuration with every setting and its default\n"
     "      --manual        print the manual page postern.ini(5)\n"
+    "      --reasons       print the events of the audit trail and the reasons of refusals\n"
     "  -V, --version       print the version\n"
     "  -h, --help          print this\n"
     "\n"
@@ -60,27 +62,25 @@ static int print(bool (*write)(struct buf *))
     return ok ? 0 : 1;
 }
 
-/* NULL after every fault was printed. */
-static struct generation *load(const char *path, struct conf **conf)
+static void print_lines(const struct buf *lines, const char *before)
+{
+    struct text rest = buf_text(lines), line;
+    while (text_split(&rest, '\n', &line))
+        if (line.len)
+            fprintf(stderr, "%s" TEXT_FMT "\n", before, TEXT_ARG(line));
+}
+
+/* NULL after every fault was printed. A start leaves advice to the log. */
+static struct generation *load(const char *path, bool check)
 {
     struct conf_faults faults;
     conf_faults_init(&faults);
-    *conf = conf_load(path, &faults);
-    struct generation *g = NULL;
-    if (*conf) {
-        /* Also after faults: files that are named are looked at in the same go. */
-        g = generation_load(*conf, &faults);
-        if (faults.count) {
-            generation_unref(g);
-            g = NULL;
-        }
-    }
-    if (!g) {
-        fwrite(faults.text.at ? faults.text.at : "", 1, faults.text.len, stderr);
+    struct generation *g = generation_read(path, &faults);
+    print_lines(&faults.text, "");
+    if (!g || check)
+        print_lines(&faults.advice, "warning: ");
+    if (!g)
         fprintf(stderr, "postern: %s: %u fault%s\n", path, faults.count, faults.count == 1 ? "" : "s");
-        conf_unref(*conf);
-        *conf = NULL;
-    }
     conf_faults_free(&faults);
     return g;
 }
@@ -90,6 +90,7 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 't'},
         {"example", no_argument, NULL, 'e'},      {"manual", no_argument, NULL, 'm'},
+        {"reasons", no_argument, NULL, 'r'},     
         {"version", no_argument, NULL, 'V'},      {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
     const char *path = SYSCONFDIR "/postern/postern.ini";
@@ -113,6 +114,8 @@ int main(int argc, char **argv)
             return print(conf_write_example);
         case 'm':
             return print(conf_write_manual);
+        case 'r':
+            return print(audit_write_reference);
         case 'V':
             printf("postern %s\n", PACKAGE_VERSION);
             return 0;
@@ -130,18 +133,16 @@ int main(int argc, char **argv)
     }
     protect_memory();
     raise_descriptors();
-    struct conf *conf;
-    struct generation *g = load(path, &conf);
+    struct generation *g = load(path, check);
     if (!g)
         return 1;
     if (check) {
         printf("%s: no faults\n", path);
         generation_unref(g);
-        conf_unref(conf);
         return 0;
     }
     log_start();
-    int status = control_run(path, conf, g);
+    int status = control_run(path, conf_ref(g->conf), g);
     log_stop();
     return status;
 }

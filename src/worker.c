@@ -12,8 +12,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "gate/tally.h"
 
 #define SWEEP         US_PER_S
+/* Between two lines of the audit trail about one tenant and reason. */
+#define LIMIT_EVERY   (60 * US_PER_S)
 #define SWEEP_WAITING (20 * US_PER_MS) /* while Redis is awaited: readiness follows at once */
 
 struct worker {
@@ -49,6 +52,11 @@ static void job_free(struct job *j)
     for (size_t i = 0; i < COUNT_OF(j->more); i++)
         table_free(j->more[i]);
     mem_free(j->text);
+    mem_free(j->advice);
+    mem_free(j->user);
+    mem_free(j->address);
+    mem_free(j->target_subject);
+    mem_free(j->target_tenant);
     mem_wipe(&j->key, sizeof(j->key));
     mem_free(j);
 }
@@ -58,18 +66,44 @@ static void job_discard(struct mail *m)
     job_free(CONTAINER_OF(m, struct job, mail));
 }
 
+/* A command that changes something is recorded when it is known how it went, also when who gave it
+ * has gone meanwhile; the others when they are given. */
+static bool is_change(enum command c)
+{
+    return c == COMMAND_KILL || c == COMMAND_RELOAD;
+}
+
+static void audit_command(struct worker *w, const struct job *j)
+{
+    bool change = is_change(j->command);
+    const char *outcome = j->command == COMMAND_KILL ? (j->found ? "ok" : "not_found") : j->text ? "refused" : "ok";
+    audit_write(w->home.audit, &(struct audit_event){.event = AUDIT_ADMIN,
+                                                     .session = j->asker,
+                                                     .user = j->user,
+                                                     .address = j->address,
+                                                     .command = console_name(j->command),
+                                                     .outcome = change ? outcome : NULL,
+                                                     .target = j->target[0] ? j->target : NULL,
+                                                     .target_subject = j->target_subject,
+                                                     .target_tenant = j->target_tenant});
+}
+
 /* The end of a cancel, a report, a KILL, a RELOAD: back with the session that asked. */
 static void answer_session(struct worker *w, struct job *j)
 {
     if (j->key.len) {
-        session_cancel_done(&w->home, j->session);
+        session_cancel_done(&w->home, j->session, j->found);
         if (!j->found)
             counter_add(&w->counters, COUNTER_CANCELS_UNKNOWN, 1);
         return;
     }
+    if (is_change(j->command))
+        audit_command(w, j);
     struct session *s = session_by_id(&w->home, j->session);
     if (!s || s->state != SESSION_CONSOLE)
         return;
+    if (j->advice)
+        console_answer_warnings(s, j->advice);
     if (j->command == COMMAND_KILL && !j->found)
         console_answer_error(s, REASON_SYNTAX, "no client has that id");
     else if (j->command == COMMAND_RELOAD && j->text)
@@ -120,6 +154,8 @@ static void kill_here(struct worker *w, struct job *j)
     if (!s)
         return;
     j->found = true;
+    j->target_subject = s->who ? mem_dup(s->who) : NULL;
+    j->target_tenant = s->pool ? mem_dup(s->pool->tenant) : NULL;
     session_fail(s, REASON_KILLED, NULL, NULL);
 }
 
@@ -134,6 +170,8 @@ static void job_visit(struct mail *m, void *receiver)
     struct job *j = CONTAINER_OF(m, struct job, mail);
     static const enum command gathered[] = {COMMAND_POOLS, COMMAND_LIMITS, COMMAND_NODES};
     j->next++;
+    if (j->command == COMMAND_STATS || j->more[0])
+        sessions_count_bytes(&w->home);
     if (j->key.len) {
         enum cancel_outcome outcome = session_cancel(&w->home, &j->key, &j->waiter);
         if (outcome != CANCEL_UNKNOWN) {
@@ -199,14 +237,6 @@ static void home_cancel(struct home *home, uint64_t session, const struct cancel
     job_start(j);
 }
 
-static void audit_command(struct session *s, enum command c)
-{
-    char tag[40];
-    session_tag(s, tag, sizeof(tag));
-    audit_write(s->home->audit, &(struct audit_event){.event = "admin", .session = tag, .user = s->who,
-                                                      .address = s->peer, .command = console_name(c)});
-}
-
 static void answer_at_once(struct session *s, enum command c)
 {
     if (c == COMMAND_SYNTAX)
@@ -227,12 +257,17 @@ static void home_command(struct home *home, struct session *s, struct text sql)
         answer_at_once(s, c);
         return;
     }
-    audit_command(s, c);
     struct job *j = job_new(w->workers, (int)w->index, c);
     j->session = s->id;
+    session_tag(s, j->asker, sizeof(j->asker));
+    j->user = mem_dup(s->who);
+    j->address = mem_dup(s->peer);
     if (c == COMMAND_KILL) {
         (void)console_id(argument, &j->request);
+        snprintf(j->target, sizeof(j->target), "client %llx", (unsigned long long)j->request);
     }
+    if (!is_change(c))
+        audit_command(w, j);
     if (c == COMMAND_RELOAD) {
         j->next = w->workers->count; /* no worker has a part in it: control answers */
         j->mail.deliver = w->workers->reload;
@@ -351,10 +386,25 @@ void worker_end_sessions(struct worker *w, enum reason why)
 
 /* ---- life ---- */
 
+/* Under the tallies' lock: audit_write() only puts a line into a ring. */
+static void told_limit(void *arg, const char *tenant, enum reason why, uint64_t count)
+{
+    audit_write(arg, &(struct audit_event){
+                         .event = AUDIT_LIMIT, .tenant = tenant, .reason = reason_row(why)->name, .count = count});
+}
+
+/* One worker does it for all. */
+static void tell_limits(struct worker *w, bool force)
+{
+    if (w->index == 0)
+        tallies_tell(limiter_tallies(w->home.limiter), loop_now(w->loop), LIMIT_EVERY, force, told_limit, w->home.audit);
+}
+
 static void on_sweep(struct timer *t)
 {
     struct worker *w = CONTAINER_OF(t, struct worker, sweep);
     sessions_sweep(&w->home);
+    tell_limits(w, false);
     atomic_store(&w->heartbeat, loop_now(w->loop));
     bool ready = limiter_is_ready(w->home.limiter);
     atomic_store(&w->limits_ready, ready);
@@ -366,6 +416,7 @@ static void *run(void *arg)
     struct worker *w = arg;
     loop_run(w->loop);
     sessions_end(&w->home, REASON_SHUTDOWN);
+    tell_limits(w, true);
     return NULL;
 }
 

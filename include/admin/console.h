@@ -49,6 +49,8 @@ void report_finish(enum command c, struct table *t);
  * an empty query. */
 void console_answer_table(struct session *s, const struct table *t);
 void console_answer_done(struct session *s, const char *tag);
+/* NoticeResponses before the answer: one for each line. */
+void console_answer_warnings(struct session *s, const char *lines);
 void console_answer_error(struct session *s, enum reason why, const char *message);
 
 #endif

@@ -8,6 +8,7 @@
 #include "base/counters.h"
 
 /* What is gathered for one scrape: reports of pools, limits and nodes, finished. */
+struct tallies;
 struct metrics_input {
     const struct counters *const *counters; /* one per worker */
     unsigned workers;
@@ -15,6 +16,9 @@ struct metrics_input {
     uint64_t clients, log_dropped, started_at; /* seconds since 1970 */
     uint64_t memory_used, memory_limit; /* bytes: memory_limit of the configuration */
     bool redis_configured, redis_ready;
+    uint64_t audit_dropped;
+    struct tallies *tallies; /* NULL: none are shown */
+    bool log_writable, audit_writable;
 };
 /* All names begin with postern_; label values are escaped. */
 void metrics_write(const struct metrics_input *in, struct buf *out);

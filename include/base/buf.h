@@ -29,7 +29,10 @@ void buf_grew(struct buf *b, size_t n);
 bool buf_put(struct buf *b, const void *at, size_t len) MUST_USE;
 bool buf_put_text(struct buf *b, const char *z) MUST_USE;
 bool buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
-/* Appends a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. */
+/* Appends text as people may see it, see text_show(). */
+bool buf_put_shown(struct buf *b, struct text t) MUST_USE;
+/* Appends a JSON string with its quotes; what may not be shown (text_is_visible()) is escaped, and
+ * bytes that are not UTF-8 become U+FFFD. */
 bool buf_put_json(struct buf *b, struct text t);
 /* Drops n bytes from the front. */
 void buf_take(struct buf *b, size_t n);

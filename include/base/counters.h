@@ -24,6 +24,12 @@ static inline void counter_add(struct counters *c, enum counter id, uint64_t n)
     atomic_store_explicit(&c->value[id], v + n, memory_order_relaxed);
 }
 
+/* For what is summed when somebody looks; it never falls. Owner's thread. */
+static inline void counter_set(struct counters *c, enum counter id, uint64_t n)
+{
+    atomic_store_explicit(&c->value[id], n, memory_order_relaxed);
+}
+
 static inline uint64_t counter_read(const struct counters *c, enum counter id)
 {
     return atomic_load_explicit((_Atomic uint64_t *)&c->value[id], memory_order_relaxed);

@@ -23,8 +23,11 @@ bool log_configure(enum log_level level, enum log_format format, const char *pat
 bool log_is_on(enum log_level level);
 /* tag: what the line is about ("client 12af", "node a:5433", "config"), or NULL. */
 void log_line(enum log_level level, const char *tag, const char *fmt, ...) PRINTF_LIKE(3, 4);
-/* Lines that did not fit into the ring since the start. */
+/* Lines that were lost since the start: the ring was full, because the file could not keep up or
+ * could not be written. */
 uint64_t log_dropped(void);
+/* False while the file cannot be written. */
+bool log_is_writable(void);
 
 #define log_debug(tag, ...) \
     do { \

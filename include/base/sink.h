@@ -17,9 +17,22 @@ struct sink *sink_new(const char *thread_name);
 void sink_free(struct sink *s);
 /* Opens (append, 0640) or reopens; NULL or "stderr" is standard error, "" is nowhere. */
 bool sink_open(struct sink *s, const char *path) MUST_USE;
+/* What becomes of its lines, told on its own thread without a lock: when a write fails and once a
+ * minute while that lasts, when it has an end, and once a minute when lines were lost. A write that
+ * fails (a full disk) is tried again until it succeeds; meanwhile the ring keeps what it can. */
+enum sink_news { SINK_FAILS, SINK_WORKS_AGAIN, SINK_HAS_LOST };
+typedef void sink_tell(enum sink_news, int error, uint64_t lost);
+void sink_watch(struct sink *s, sink_tell *tell);
+/* False while a write fails, or has not returned for seconds, or the ring or the file system is
+ * full. Any thread. */
+bool sink_is_writable(const struct sink *s);
+/* Standard error, or nowhere. Any thread. */
+bool sink_is_on_stderr(struct sink *s);
+
 /* Whole lines with their newline. False when the ring was full: the line is dropped and
  * counted. Any thread. */
 bool sink_write(struct sink *s, const char *at, size_t len);
+/* Lines that were lost. Any thread. */
 uint64_t sink_dropped(const struct sink *s);
 
 #endif

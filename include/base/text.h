@@ -43,6 +43,20 @@ bool text_split(struct text *rest, char sep, struct text *part);
 bool text_to_u64(struct text a, uint64_t lo, uint64_t hi, uint64_t *out);
 /* Copies into a fixed array with a terminator; false (and an empty array) when it is too long. */
 bool text_to_array(struct text a, char *out, size_t size);
+
+/* Takes the next character off *rest, which is not empty: its code point, or -1 when its first
+ * byte begins no UTF-8 (RFC 3629: no overlong form, no surrogate), which alone is taken then. */
+int32_t text_take_character(struct text *rest);
+/* Whether a character may be shown to people as it is. Not control characters (C0, DEL, C1), line
+ * and paragraph separators, what turns the direction of reading, what nobody sees, and what is no
+ * character: they forge lines, drive terminals, or hide. */
+bool text_is_visible(int32_t character);
+/* Takes the next character off *rest, which is not empty, and writes it as people may see it:
+ * itself, or \u and four or \U and eight digits, or \x and two for a byte that is no UTF-8. The
+ * number of bytes in out, which gets no terminator. */
+enum { TEXT_SHOWN = 10 };
+size_t text_show(struct text *rest, char out[TEXT_SHOWN]);
+
 /* In constant time with respect to the content. */
 bool text_eq_secret(struct text a, struct text b);
 /* Keyed hash of bytes (SipHash-1-3, the key is drawn at start): safe for hostile keys. */

@@ -169,7 +169,8 @@ struct conf {
 /* Collects faults; the text is "file:line: [section] key: what was found; what is allowed". */
 struct conf_faults {
     struct buf text; /* one fault a line */
-    unsigned count;
+    struct buf advice; /* the same of what is allowed and unwise; it refuses nothing */
+    unsigned count, advice_count;
 };
 
 void conf_faults_init(struct conf_faults *f);
@@ -178,6 +179,10 @@ void conf_faults_free(struct conf_faults *f);
  * key when the file sets it, otherwise of the section. */
 void conf_fault(struct conf_faults *f, const struct conf *c, const struct conf_section *at,
                 const char *key, const char *fmt, ...) PRINTF_LIKE(5, 6);
+
+/* The same for advice. */
+void conf_advise(struct conf_faults *f, const struct conf *c, const struct conf_section *at,
+                 const char *key, const char *fmt, ...) PRINTF_LIKE(5, 6);
 
 /* Parses path ("-" is not special). Returns a conf with one reference, also when there were
  * faults (so that others can add theirs); never use one with faults. NULL when the file could

@@ -44,6 +44,10 @@ struct limit_ask {
 struct limiter_shared;
 struct limiter_shared *limiter_shared_new(void);
 void limiter_shared_free(struct limiter_shared *s);
+/* What each tenant has done: it goes with `shared`. */
+struct tallies;
+struct tallies *limiter_shared_tallies(struct limiter_shared *s);
+struct tallies *limiter_tallies(const struct limiter *l);
 
 /* instance: unique name of this process in the fleet; worker: index of the worker;
  * worker_count: how many there are. The instance's part of a limit is kept in `shared` for all
@@ -82,7 +86,7 @@ struct meter_view {
     const char *tenant, *plan; /* plan "" when there is none */
     uint32_t connections, max_connections, connections_per_second, queries_per_second;
     uint64_t tokens;           /* queries left in the lease */
-    uint64_t queries, refused; /* since the meter was made */
+    uint64_t queries, refused; /* of this worker; all of a tenant's: tallies_each() */
     uint32_t waiting;
     const char *source; /* "redis", "memory", "share", "open", "closed", "none" */
 };

@@ -19,6 +19,7 @@
 #include "gate/limiter.h"
 #include "gate/limiter_shared.h"
 #include "gate/redis.h"
+#include "gate/tally.h"
 
 enum source { SOURCE_REDIS, SOURCE_MEMORY, SOURCE_SHARE, SOURCE_OPEN, SOURCE_CLOSED };
 
@@ -32,7 +33,7 @@ struct meter {
     /* What the fast path touches. */
     uint32_t tokens, low_water;
     struct limits limits;
-    uint64_t queries, refused;
+    struct tally *tally;
 
     struct limiter *limiter;
     struct list_node node, due_node, leased_node;
@@ -58,6 +59,7 @@ struct limiter {
     struct limiter_shared *shared;
     char *member, *prefix;
     char tag[32];
+    unsigned worker;
     struct redis *redis; /* NULL: none configured */
     struct redis_script query_script, connect_script;
     enum source source;
@@ -98,6 +100,8 @@ void meter_pump_queries(struct meter *m);
 void meter_pump_connects(struct meter *m);
 /* The timer of the next token. */
 void meter_retry(struct timer *t);
+/* Counts a refusal: of a connection, or of a query. */
+void meter_count_refusal(struct meter *m, bool of_connection, enum limit_verdict verdict);
 /* Counts a connection that was granted. */
 void meter_admit(struct meter *m);
 

@@ -47,6 +47,14 @@ static inline void tls_unref(struct tls_context *t)
         snapshot_unref(&t->snapshot);
 }
 /* The oldest error in OpenSSL's queue as a sentence (never NULL); empties the queue. */
+/* When the certificates of a PEM file are valid. */
+struct tls_dates {
+    int64_t starts, ends;     /* seconds since 1970: the latest start, the earliest end */
+    int64_t last_end;         /* the latest end */
+    char starter[128], ender[128]; /* the subjects of the two */
+};
+/* False when there is none in it. */
+bool tls_file_dates(const char *file, struct tls_dates *out) MUST_USE;
 void tls_error(char *out, size_t size);
 
 #endif

@@ -39,6 +39,7 @@ enum {
     OWED_RENAMED = 64, /* a Query that was given another name: what is its statement, which stays */
     OWED_OPENS = 128,  /* a transaction block may be open behind it */
     OWED_REFUSED = 512, /* sent to fail in the place of a request that we do not take */
+    OWED_AUTOSAVE = 1024, /* a savepoint that pgjdbc sets in front of a statement */
     OWED_CLOSES = 256  /* it does nothing but end a transaction block */
 };
 

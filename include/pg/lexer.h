@@ -47,7 +47,8 @@ enum sql_effect {
     SQL_SEQUENCE_READ = 1u << 26,/* currval(, lastval(: what this session's nextval() gave */
     SQL_SEED = 1u << 27,         /* setseed(: random() follows from it; SET seed is one of names[] */
     SQL_READS_OTHERWISE = 1u << 28,/* SET LOCAL of what decides how a text is read (var_decides_reading()) */
-    SQL_CHAIN = 1u << 29         /* beside SQL_END and SQL_BEGIN: AND CHAIN */
+    SQL_CHAIN = 1u << 29,        /* beside SQL_END and SQL_BEGIN: AND CHAIN */
+    SQL_SAVEPOINT = 1u << 30     /* SAVEPOINT name */
 };
 
 enum { SQL_NAMES = 8, SQL_NAME_BYTES = 128, SQL_WORD_BYTES = 63 /* NAMEDATALEN - 1 */ };

@@ -17,12 +17,19 @@ struct generation {
     const struct keyring *keys;
     const struct users *users;
     struct access *access;
+    char *advice;             /* one line each, or NULL */
     struct tls_context **tls; /* in the order of conf->listeners; NULL: no TLS there */
 };
 
 /* Reads keys, users, credentials and certificates of a configuration that parsed. NULL when
  * there was any fault; all of them are collected. Takes its own reference of conf. */
 struct generation *generation_load(const struct conf *conf, struct conf_faults *faults);
+/* Reads the file and all that it names, and holds it against this machine: what a start, --check and
+ * a reload do alike. NULL when there was any fault; all are collected, and so is advice, which the
+ * generation keeps too. */
+struct generation *generation_read(const char *path, struct conf_faults *faults);
+/* Logs what is unwise about it. */
+void generation_log_advice(const struct generation *g);
 static inline struct generation *generation_ref(struct generation *g)
 {
     snapshot_ref(&g->snapshot);

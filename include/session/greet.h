@@ -40,8 +40,10 @@ struct greeting {
     struct turn_end departure; /* to the pool's worker, when no callback is on the stack */
     struct session *session;
     unsigned move_to;
+    bool is_tried; /* a startup packet has come */
+    bool is_told;  /* how it failed has been told */
     bool refused; /* the answer to a failed proof waits for its time */
-    const char *refusal; /* kept from the client, for the audit trail */
+    const char *refusal; /* why the token was not accepted, kept from the client */
     bool learning;       /* a backend is lent to learn the welcome */
     struct buf welcome;  /* ParameterStatus messages being gathered */
 };
@@ -66,6 +68,11 @@ void greet_welcome(struct session *s);
 void admit_limited(struct session *s, enum limit_verdict v, uint64_t retry_after);
 void admit_lent(struct session *s, struct backend *b);
 void admit_refused(struct session *s, enum reason why, const struct server_error *error);
+/* How a connection ended that was not let in: told once, in the log, and where a login was tried
+ * in the audit trail; later calls say nothing. detail: what is kept from the client, or NULL. */
+void greet_failed(struct session *s, enum reason why, const char *detail);
+/* Every second: how many of these lines the log was spared. */
+void greet_tell_unlogged(struct home *home);
 /* The login fails with a uniform text; `kept` says why, for us. */
 void greet_deny(struct session *s, enum reason why, const char *kept);
 

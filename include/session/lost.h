@@ -41,6 +41,11 @@ void lost_because(struct session *s, const struct server_error *error);
 bool lost_block_ends(struct session *s, uint32_t effects, uint32_t statements);
 /* What brings a server connection at rest into a failed transaction block; its error is expected. */
 struct text lost_block_sql(void);
+/* A simple Query sets pgjdbc's autosave savepoint. That driver sends its statement right behind it, and
+ * loses count of the answers when both fail, which they do at no server that is there: it then takes
+ * a COMMIT that rolled back for done. True when there is such a block, and the session has ended
+ * (FATAL), which the driver understands. */
+bool lost_block_autosaves(struct session *s);
 /* AND CHAIN would go on with the characteristics of a transaction that nobody knows any more: true
  * when a text with these effects asks for that, and the session has ended (FATAL). */
 bool lost_block_chains(struct session *s, uint32_t effects);

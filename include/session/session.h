@@ -102,6 +102,11 @@ struct home {
     struct list sessions;
     struct map by_id; /* id -> session */
     unsigned worker, worker_count;
+    /* Bytes of clients that have left, by their end or to another worker; less what those who came
+     * from one had by then. */
+    uint64_t ended_in, ended_out;
+    /* Log lines about connections that failed before they were let in, bounded against floods. */
+    struct { uint64_t at, left, untold, untold_since; } pace;
     bool draining;
 };
 
@@ -169,14 +174,16 @@ struct session {
 void session_new(struct home *home, int fd, unsigned listener, const char *peer, bool is_unix);
 /* The session arrives on its pool's worker. */
 void session_arrive(struct home *home, struct session *s);
+/* Brings the counters of bytes up to this moment, of clients and server connections. */
+void sessions_count_bytes(struct home *home);
 /* Every second: idle limits, expired tokens, drain. */
 void sessions_sweep(struct home *home);
 /* From now on sessions end at their next transaction boundary; idle ones at once. */
 void sessions_drain(struct home *home);
 /* Ends all now. */
 void sessions_end(struct home *home, enum reason why);
-/* The answer to home_ops.cancel, if the session still lives. */
-void session_cancel_done(struct home *home, uint64_t id);
+/* The answer to home_ops.cancel, if the session still lives; found: the key was somebody's. */
+void session_cancel_done(struct home *home, uint64_t id, bool found);
 /* A key was named: cancels what its session runs, if it is one of this worker's. */
 enum cancel_outcome { CANCEL_UNKNOWN, CANCEL_DONE, CANCEL_ON_ITS_WAY /* the waiter will be told */ };
 enum cancel_outcome session_cancel(struct home *home, const struct cancel_key *key, struct cancel_waiter *waiter);
@@ -200,7 +207,8 @@ struct wire_fault;
 void session_fail_fault(struct session *s, const struct wire_fault *f);
 /* Ends it without a word (the client is gone or was told). */
 void session_close(struct session *s, enum reason why);
-void session_audit(struct session *s, const char *event, const char *reason);
+/* reason: a name of base/reasons.def, or NULL; detail: what is kept from the client, or NULL. */
+void session_audit(struct session *s, enum audit_kind event, const char *reason, const char *detail);
 bool session_flush_held(struct session *s);
 
 #endif

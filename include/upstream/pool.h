@@ -59,6 +59,7 @@ struct pools {
     struct timer tick;
     unsigned worker, worker_count;
     struct list cancels; /* deliveries under way */
+    uint64_t ended_in, ended_out; /* bytes of connections that are closed */
 };
 
 struct pool {
@@ -99,6 +100,8 @@ struct pool *pool_take(struct pools *p, const struct pool_key *key);
 void pool_drop(struct pool **pool);
 
 /* A backend now (BUSY, its user set), or NULL and later exactly one of ops. Never both. */
+/* Brings the counters of bytes of server connections up to this moment. */
+void pools_count_bytes(struct pools *home);
 struct backend *pool_request(struct pool *pool, struct pool_ask *ask);
 /* Leaves the queue; safe when it does not wait. */
 void pool_forget(struct pool_ask *ask);

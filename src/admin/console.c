@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "base/mem.h"
 #include "pg/wire.h"
 
 /* ---- reading ---- */
@@ -258,6 +259,23 @@ void console_answer_done(struct session *s, const char *tag)
         CHECK(wire_end(&w));
     }
     answer(s, &m);
+}
+
+void console_answer_warnings(struct session *s, const char *lines)
+{
+    struct text rest = text_of(lines), line;
+    while (text_split(&rest, '\n', &line)) {
+        struct buf m;
+        char *message = mem_dup_n(line.at, line.len);
+        buf_init(&m, 8192);
+        const struct wire_fault f = {.severity = "WARNING", .why = REASON_OK, .sqlstate = "01000", .message = message};
+        if (line.len && wire_error(&m, &f)) {
+            m.at[0] = 'N'; /* the same fields as an ErrorResponse */
+            answer(s, &m);
+        }
+        buf_free(&m);
+        mem_free(message);
+    }
 }
 
 void console_answer_error(struct session *s, enum reason why, const char *message)

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "gate/tally.h"
 
 /* Text that grows until the buffer is full; then it ends with the last whole line. */
 struct sheet {
@@ -176,8 +177,46 @@ static void put_limits(struct sheet *m, const struct table *limits)
     put_column(m, "postern_limit_connections", "gauge",
                "Client connections that count against the tenant's limit.", limits, labels,
                "connections");
-    put_column(m, "postern_limit_refused_total", "counter",
-               "Refusals by the tenant's limits since it connected.", limits, labels, "refused");
+}
+
+/* ---- tenants ---- */
+
+static void put_tenant(struct sheet *m, const char *name, const char *tenant)
+{
+    struct buf shown;
+    buf_init(&shown, 1024);
+    put(m, name);
+    m->full = m->full || !buf_put_shown(&shown, text_of(tenant)) || !buf_put(&shown, "", 1);
+    put_label(m, "{", "tenant", m->full ? "" : shown.at);
+    buf_free(&shown);
+}
+
+static const char queries_total[] = "postern_tenant_queries_total";
+static const char refused_total[] = "postern_limit_refused_total";
+
+static void put_tenant_queries(void *arg, const char *tenant, const uint64_t *totals)
+{
+    put_tenant(arg, queries_total, tenant);
+    put(arg, "}");
+    put_value(arg, totals[TALLY_QUERIES]);
+}
+
+static void put_tenant_refused(void *arg, const char *tenant, const uint64_t *totals)
+{
+    for (enum tally_count i = TALLY_REFUSED; i < TALLY_COUNT; i++) {
+        put_tenant(arg, refused_total, tenant);
+        put_label(arg, ",", "reason", reason_row(tally_reason(i))->name);
+        put(arg, "}");
+        put_value(arg, totals[i]);
+    }
+}
+
+static void put_tenants(struct sheet *m, struct tallies *tallies)
+{
+    put_head(m, queries_total, "counter", "Queries of the tenant; * is all that have no row of their own.");
+    tallies_each(tallies, put_tenant_queries, m);
+    put_head(m, refused_total, "counter", "Refusals by the tenant's limits, by reason.");
+    tallies_each(tallies, put_tenant_refused, m);
 }
 
 /* ---- the process ---- */
@@ -238,7 +277,12 @@ static void put_gate(struct sheet *m, const struct metrics_input *in)
         put_single(m, "postern_redis_up", "gauge", "1 while Redis answers every worker.",
                    in->redis_ready);
     put_single(m, "postern_log_lines_dropped_total", "counter",
-               "Log lines that were dropped because the log could not keep up.", in->log_dropped);
+               "Log lines that were lost because the log could not keep up or be written.", in->log_dropped);
+    put_single(m, "postern_log_writable", "gauge", "1 while the log can be written.", in->log_writable);
+    put_single(m, "postern_audit_lines_dropped_total", "counter",
+               "Lines of the audit trail that were lost.", in->audit_dropped);
+    put_single(m, "postern_audit_writable", "gauge", "1 while the audit trail can be written, or there is none.",
+               in->audit_writable);
 }
 
 void metrics_write(const struct metrics_input *in, struct buf *out)
@@ -255,10 +299,12 @@ void metrics_write(const struct metrics_input *in, struct buf *out)
         table_free(pools);
     }
     if (in->limits) {
-        struct table *limits = table_merge(in->limits, "kjssssssssj");
+        struct table *limits = table_merge(in->limits, "kjsmmmssssjssss");
         put_limits(&m, limits);
         table_free(limits);
     }
+    if (in->tallies)
+        put_tenants(&m, in->tallies);
     put_process(&m, in);
     while (m.full && buf_size(out) > start && out->at[out->len - 1] != '\n')
         out->len--;

@@ -1,6 +1,7 @@
 /* The status page: what a person wants to see at one glance, without scripts or outside help.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
+#include "admin/console.h"
 #include "admin/metrics.h"
 
 #include <stdio.h>
@@ -277,6 +278,12 @@ static void put_header(struct page *p, const struct metrics_input *in)
     put(p, "</span>");
     if (in->redis_configured)
         put_chip(p, in->redis_ready ? "good" : "bad", in->redis_ready ? "Redis answers" : "Redis is away");
+    if (!in->log_writable)
+        put_chip(p, "bad", "the log cannot be written");
+    if (!in->audit_writable)
+        put_chip(p, "bad", "the audit trail cannot be written");
+    if (in->audit_dropped)
+        put_chip(p, "warn", "lines of the audit trail were lost");
     if (in->log_dropped)
         put_chip(p, "warn", "log lines were dropped");
     put(p, "</header>\n");
@@ -315,16 +322,32 @@ static void put_counters(struct page *p, const struct metrics_input *in)
     put(p, "</tbody></table></div>\n");
 }
 
+/* Of tenants that are gone only the counters are left: the console and the metrics have them. */
+static struct table *connected(const struct table *limits)
+{
+    struct table *t = report_new(COMMAND_LIMITS);
+    for (size_t row = 0; row < table_rows(limits); row++) {
+        if (table_named(limits, row, "source")[0] == '\0')
+            continue;
+        table_row(t);
+        for (size_t c = 0; c < table_columns(limits); c++)
+            table_text(t, table_cell(limits, row, c));
+    }
+    return t;
+}
+
 void status_page_write(const struct metrics_input *in, struct buf *out)
 {
     struct page p = {.out = out};
     struct table *pools = in->pools ? table_merge(in->pools, "kkkfssssssssmssf") : NULL;
+    struct table *limits = in->limits ? connected(in->limits) : NULL;
     put_header(&p, in);
     put_cards(&p, in);
     put_table(&p, "Nodes", in->nodes, node_columns, COUNT_OF(node_columns));
     put_table(&p, "Pools", pools, pool_columns, COUNT_OF(pool_columns));
-    put_table(&p, "Limits", in->limits, limit_columns, COUNT_OF(limit_columns));
+    put_table(&p, "Limits", limits, limit_columns, COUNT_OF(limit_columns));
     put_counters(&p, in);
     put(&p, "</main></body></html>\n");
     table_free(pools);
+    table_free(limits);
 }

@@ -11,6 +11,7 @@
 #include <openssl/crypto.h>
 
 #include "base/clock.h"
+#include "gate/tally.h"
 #include "session/variables.h"
 
 #define COLUMNS(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -31,24 +32,26 @@ static const struct {
                        "Pools: sessions, server connections by state, who waits and how long."},
     [COMMAND_CLIENTS] = {COLUMNS("id", "state", "tenant", "user", "database", "role", "address",
                                  "tls", "connected_s", "idle_s", "queries", "pinned",
-                                 "backend_pid", "node", "worker"),
+                                 "backend_pid", "node", "worker", "bytes_in", "bytes_out"),
                          NULL, "Client sessions."},
     [COMMAND_SERVERS] = {COLUMNS("node", "pid", "state", "tenant", "database", "role", "age_s",
                                  "since_s", "transactions", "prepared", "owed", "cancels",
-                                 "worker"),
+                                 "worker", "bytes_in", "bytes_out"),
                          NULL, "Server connections."},
     [COMMAND_NODES] = {COLUMNS("cluster", "node", "health", "in_use", "failures", "cloud", "region",
                                "zone", "node_type", "priority", "discovered", "last_ok_s"),
                        "kkffffffffff", "Nodes of the clusters, their health and place."},
     [COMMAND_TENANTS] = {COLUMNS("tenant", "sessions", "active", "waiting", "server_connections",
                                  "queries", "refused"),
-                         "kssssss", "Tenants that are connected."},
+                         "kssssss", "Tenants, also those that were connected; * is all others."},
     [COMMAND_LIMITS] = {COLUMNS("tenant", "plan", "connections", "max_connections",
                                 "connections_per_second", "queries_per_second", "tokens", "queries",
-                                "refused", "waiting", "source"),
-                        "kksfffssssj", "Limits of each tenant, what is used, and who grants."},
+                                "refused", "waiting", "source", "tenant_connections",
+                                "connect_rate", "rate_limited", "limits_away"),
+                        "kjsmmmssssjssss",
+                        "Limits of each tenant, what is used, who grants, and refusals by reason."},
     [COMMAND_STATS] = {COLUMNS("name", "value", "help", "tenant"), "ksfk",
-                       "Counters, of the whole and of each tenant that is connected."},
+                       "Counters, of the whole and of each tenant."},
     [COMMAND_CONFIG] = {COLUMNS("section", "key", "value", "default", "changeable"), NULL,
                         "Settings; changeable: a reload applies them."},
     [COMMAND_RELOAD] = {NULL, NULL, "Reads the configuration again: all of it is taken or nothing."},
@@ -137,6 +140,8 @@ static void add_client(struct home *home, const struct session *s, struct table 
         table_text(t, NULL);
     }
     table_number(t, home->worker);
+    table_number(t, s->client.bytes_in);
+    table_number(t, s->client.bytes_out);
 }
 
 static void add_servers(struct home *home, const struct pool *p, const struct list *l,
@@ -158,6 +163,8 @@ static void add_servers(struct home *home, const struct pool *p, const struct li
         table_number(t, b->owed.count);
         table_number(t, b->cancels);
         table_number(t, home->worker);
+        table_number(t, b->stream.bytes_in);
+        table_number(t, b->stream.bytes_out);
     }
 }
 
@@ -180,15 +187,23 @@ static void add_tenant_pool(struct home *home, const struct pool *p, struct tabl
     table_number(t, p->busy.count + p->idle.count + p->opening.count + p->cleaning.count);
 }
 
-static void add_tenant_meter(void *arg, const struct meter_view *v)
+static uint64_t refused_of(const uint64_t *totals)
+{
+    uint64_t sum = 0;
+    for (enum tally_count i = TALLY_REFUSED; i < TALLY_COUNT; i++)
+        sum += totals[i];
+    return sum;
+}
+
+static void add_tenant_tally(void *arg, const char *tenant, const uint64_t *totals)
 {
     struct table *t = arg;
     table_row(t);
-    table_text(t, v->tenant);
+    table_text(t, tenant);
     for (unsigned i = 0; i < 4; i++)
         table_number(t, 0);
-    table_number(t, v->queries);
-    table_number(t, v->refused);
+    table_number(t, totals[TALLY_QUERIES]);
+    table_number(t, refused_of(totals));
 }
 
 static void add_limit(void *arg, const struct meter_view *v)
@@ -202,10 +217,26 @@ static void add_limit(void *arg, const struct meter_view *v)
     table_number(t, v->connections_per_second);
     table_number(t, v->queries_per_second);
     table_number(t, v->tokens);
-    table_number(t, v->queries);
-    table_number(t, v->refused);
+    table_number(t, 0); /* what a tenant has done is in its tally, which outlives its meters */
+    table_number(t, 0);
     table_number(t, v->waiting);
     table_text(t, v->source);
+}
+
+static void add_limit_tally(void *arg, const char *tenant, const uint64_t *totals)
+{
+    struct table *t = arg;
+    table_row(t);
+    table_text(t, tenant);
+    table_text(t, NULL);
+    for (unsigned i = 0; i < 5; i++)
+        table_number(t, 0);
+    table_number(t, totals[TALLY_QUERIES]);
+    table_number(t, refused_of(totals));
+    table_number(t, 0);
+    table_text(t, NULL);
+    for (enum tally_count i = TALLY_REFUSED; i < TALLY_COUNT; i++)
+        table_number(t, totals[i]);
 }
 
 static void add_stat(struct table *t, const char *name, uint64_t value, const char *help,
@@ -218,18 +249,29 @@ static void add_stat(struct table *t, const char *name, uint64_t value, const ch
     table_text(t, tenant);
 }
 
-static void add_tenant_stats(void *arg, const struct meter_view *v)
+static void add_tenant_stats(void *arg, const char *tenant, const uint64_t *totals)
 {
-    add_stat(arg, "tenant_queries", v->queries, "Queries of this tenant while it is connected.",
-             v->tenant);
-    add_stat(arg, "tenant_refused", v->refused, "Refusals by this tenant's limits.", v->tenant);
+    add_stat(arg, "tenant_queries", totals[TALLY_QUERIES], "Queries of this tenant.", tenant);
+    add_stat(arg, "tenant_refused", refused_of(totals), "Refusals by this tenant's limits.", tenant);
+    for (enum tally_count i = TALLY_REFUSED; i < TALLY_COUNT; i++) {
+        char name[64];
+        snprintf(name, sizeof(name), "tenant_refused_%s", reason_row(tally_reason(i))->name);
+        add_stat(arg, name, totals[i], "Of these: with this reason.", tenant);
+    }
+}
+
+/* The same on every worker, so one adds it. */
+static void each_tally(struct home *home, struct table *t, void (*add)(void *, const char *, const uint64_t *))
+{
+    if (home->worker == 0)
+        tallies_each(limiter_tallies(home->limiter), add, t);
 }
 
 static void add_stats(struct home *home, struct table *t)
 {
     for (enum counter c = 0; c < COUNTER_COUNT; c++)
         add_stat(t, counter_metric(c), counter_read(home->counters, c), counter_help(c), NULL);
-    limiter_each(home->limiter, add_tenant_stats, t);
+    each_tally(home, t, add_tenant_stats);
 }
 
 /* ---- parts that are the same everywhere ---- */
@@ -336,10 +378,11 @@ void report_add(enum command c, struct home *home, struct table *t)
         break;
     case COMMAND_TENANTS:
         each_pool(home, t, add_tenant_pool);
-        limiter_each(home->limiter, add_tenant_meter, t);
+        each_tally(home, t, add_tenant_tally);
         break;
     case COMMAND_LIMITS:
         limiter_each(home->limiter, add_limit, t);
+        each_tally(home, t, add_limit_tally);
         break;
     case COMMAND_STATS:
         add_stats(home, t);

@@ -76,10 +76,12 @@ void table_text(struct table *t, const char *value)
     size_t here = t->cells.len, cell = (t->rows - 1) * t->columns + t->filled++;
     if (!value || value[0] == '\0')
         return;
-    if (buf_put(&t->cells, value, strlen(value) + 1)) {
+    /* Whoever chose it (a token's subject, a node's name) is not to drive the reader's terminal. */
+    if (buf_put_shown(&t->cells, text_of(value)) && buf_put(&t->cells, "", 1)) {
         offsets(t)[cell] = (uint32_t)here;
         return;
     }
+    t->cells.len = here;
     /* A row is there as a whole or not at all. */
     t->rows--;
     t->at.len -= t->columns * sizeof(uint32_t);

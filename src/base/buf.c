@@ -94,39 +94,46 @@ bool buf_printf(struct buf *b, const char *fmt, ...)
     return room != NULL;
 }
 
-/* Length of the valid UTF-8 sequence at s, or 0 (RFC 3629: no overlong form, no surrogate). */
-static size_t utf8_length(const unsigned char *s, size_t left)
+bool buf_put_shown(struct buf *b, struct text t)
 {
-    if (s[0] < 0x80)
-        return 1;
-    size_t n = s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
-               : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
-    if (n == 0 || n > left)
-        return 0;
-    for (size_t i = 1; i < n; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-        return 0;
-    return n;
+    while (t.len) {
+        size_t plain = 0;
+        while (plain < t.len && t.at[plain] >= ' ' && t.at[plain] < 0x7f)
+            plain++;
+        char *room = buf_room(b, plain + TEXT_SHOWN);
+        if (!room)
+            return false;
+        memcpy(room, t.at, plain);
+        t.at += plain;
+        t.len -= plain;
+        buf_grew(b, plain + (t.len ? text_show(&t, room + plain) : 0));
+    }
+    return true;
+}
+
+/* \uXXXX, and above U+FFFF the two halves of a surrogate pair (RFC 8259, section 7). */
+static bool put_json_escape(struct buf *b, uint32_t c)
+{
+    if (c < 0x10000)
+        return buf_printf(b, "\\u%04x", c);
+    c -= 0x10000;
+    return buf_printf(b, "\\u%04x\\u%04x", 0xd800 | c >> 10, 0xdc00 | (c & 0x3ff));
 }
 
 bool buf_put_json(struct buf *b, struct text t)
 {
     bool ok = buf_put(b, "\"", 1);
-    const unsigned char *s = (const unsigned char *)t.at;
-    for (size_t i = 0; ok && i < t.len;) {
-        size_t n = utf8_length(s + i, t.len - i);
-        if (n == 0)
-            ok = buf_put_text(b, "\\ufffd"), n = 1;
-        else if (s[i] == '"' || s[i] == '\\')
-            ok = buf_printf(b, "\\%c", s[i]);
-        else if (s[i] < 0x20 || s[i] == 0x7f)
-            ok = buf_printf(b, "\\u%04x", s[i]);
+    while (ok && t.len) {
+        const char *at = t.at;
+        int32_t c = text_take_character(&t);
+        if (c < 0)
+            ok = put_json_escape(b, 0xfffd);
+        else if (c == '"' || c == '\\')
+            ok = buf_printf(b, "\\%c", (char)c);
+        else if (!text_is_visible(c))
+            ok = put_json_escape(b, (uint32_t)c);
         else
-            ok = buf_put(b, s + i, n);
-        i += n;
+            ok = buf_put(b, at, (size_t)(t.at - at));
     }
     return ok && buf_put(b, "\"", 1);
 }

@@ -14,16 +14,41 @@
 #include "base/clock.h"
 #include "base/sink.h"
 
-enum { LINE_MAX_BYTES = 8192, MESSAGE_MAX = 4096 };
+enum { LINE_MAX_BYTES = 8192 * 4, MESSAGE_MAX = 4096 };
 
 static const char *const level_names[] = {"debug", "info", "warning", "error"};
 static atomic_int current_level = LOG_INFO;
 static atomic_int current_format = LOG_TEXT;
 static _Atomic(struct sink *) log_sink;
 
+/* The log cannot tell of itself: standard error does, unless that is where it goes. */
+static void tell(enum sink_news news, int error, uint64_t lost)
+{
+    char text[256], why[128];
+    struct sink *s = atomic_load(&log_sink);
+    if (news == SINK_HAS_LOST)
+        log_line(LOG_WARNING, "log", "%llu lines were lost so far", (unsigned long long)lost);
+    if (news == SINK_WORKS_AGAIN)
+        log_line(LOG_WARNING, "log", "the log can be written again; %llu lines were lost so far",
+                 (unsigned long long)lost);
+    if (news != SINK_FAILS || !s || sink_is_on_stderr(s))
+        return;
+    int n = snprintf(text, sizeof(text), "postern: the log cannot be written: %s; %llu lines were lost so far\n",
+                     strerror_r(error, why, sizeof(why)), (unsigned long long)lost);
+    if (n > 0 && write(STDERR_FILENO, text, (size_t)n) < 0)
+        (void)0;
+}
+
+bool log_is_writable(void)
+{
+    struct sink *s = atomic_load(&log_sink);
+    return !s || sink_is_writable(s);
+}
+
 void log_start(void)
 {
     struct sink *s = sink_new("postern-log");
+    sink_watch(s, tell);
     CHECK(sink_open(s, "stderr"));
     atomic_store(&log_sink, s);
 }
@@ -54,14 +79,6 @@ uint64_t log_dropped(void)
     return s ? sink_dropped(s) : 0;
 }
 
-/* A peer's bytes may not forge a line or drive a terminal. */
-static void make_printable(char *s)
-{
-    for (; *s; s++)
-        if ((unsigned char)*s < 0x20 || *s == 0x7f)
-            *s = '?';
-}
-
 void log_line(enum log_level level, const char *tag, const char *fmt, ...)
 {
     if (!log_is_on(level))
@@ -73,7 +90,7 @@ void log_line(enum log_level level, const char *tag, const char *fmt, ...)
     va_end(ap);
     clock_text(clock_wall_us(), when);
     struct buf line;
-    buf_init(&line, LINE_MAX_BYTES * 4);
+    buf_init(&line, LINE_MAX_BYTES);
     if (atomic_load(&current_format) == LOG_JSON) {
         buf_printf(&line, "{\"time\":\"%s\",\"level\":\"%s\"", when, level_names[level]);
         if (tag) {
@@ -84,9 +101,11 @@ void log_line(enum log_level level, const char *tag, const char *fmt, ...)
         buf_put_json(&line, text_of(message));
         buf_printf(&line, "}\n");
     } else {
-        make_printable(message);
-        buf_printf(&line, "%s %-7s %s%s%s\n", when, level_names[level], tag ? tag : "",
-                   tag ? ": " : "", message);
+        /* A peer's bytes may not forge a line or drive a terminal. */
+        bool whole = buf_printf(&line, "%s %-7s ", when, level_names[level]) &&
+                     (!tag || (buf_put_shown(&line, text_of(tag)) && buf_put_text(&line, ": "))) &&
+                     buf_put_shown(&line, text_of(message));
+        (void)(buf_put_text(&line, "\n") && whole);
     }
     struct sink *s = atomic_load(&log_sink);
     if (s)

@@ -5,20 +5,27 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 
-enum { RING = 1 << 20 };
+enum { RING = 1 << 20, RETRY_MS = 250 };
+/* A write that takes longer counts as one that fails; and how often trouble is told. */
+#define STUCK_AFTER (5 * US_PER_S)
+#define TELL_EVERY  (60 * US_PER_S)
 
 struct sink {
     pthread_t thread;
     pthread_mutex_t lock;
-    pthread_cond_t filled;
+    pthread_cond_t filled, stopped;
     pthread_mutex_t file_lock; /* guards fd: a reopen waits for the write under way */
     char *ring;
     size_t head, tail; /* bytes written to and taken from the ring since the start */
@@ -26,23 +33,141 @@ struct sink {
     atomic_bool abandoned;
     int fd;
     _Atomic uint64_t dropped;
+    sink_tell *_Atomic tell;
+    atomic_bool failing, full;
+    _Atomic uint64_t writing_since;         /* monotonic us; 0: no write is under way */
+    uint64_t told_at, told_lost, failed_at; /* the writer's own, as the next */
+    bool told_failing;
 };
+
+/* ---- the writer ---- */
+
+static void tell(struct sink *s, enum sink_news news, int error)
+{
+    sink_tell *hear = atomic_load(&s->tell);
+    s->told_at = clock_now();
+    s->told_lost = atomic_load(&s->dropped);
+    if (hear)
+        hear(news, error, s->told_lost);
+}
+
+static void went_wrong(struct sink *s, int error)
+{
+    atomic_store(&s->failing, true);
+    if (s->failed_at && clock_now() - s->failed_at < TELL_EVERY)
+        return;
+    s->failed_at = clock_now();
+    s->told_failing = true;
+    tell(s, SINK_FAILS, error);
+}
+
+static void went_well(struct sink *s)
+{
+    if (atomic_load(&s->failing))
+        atomic_store(&s->failing, false);
+    if (s->told_failing) {
+        s->told_failing = false;
+        tell(s, SINK_WORKS_AGAIN, 0);
+    } else if (atomic_load(&s->dropped) != s->told_lost &&
+               (s->told_at == 0 || clock_now() - s->told_at >= TELL_EVERY)) {
+        tell(s, SINK_HAS_LOST, 0);
+    }
+}
+
+/* What is being written, and the file that has the beginning of the line under way. */
+struct chunk {
+    const char *at;
+    size_t len, done;
+    dev_t device;
+    ino_t inode;
+};
+
+/* In another file than that one, the line is written as a whole. */
+static void follow_file(struct chunk *c, int fd)
+{
+    struct stat st;
+    if (c->done > 0 && fstat(fd, &st) == 0 && (st.st_dev != c->device || st.st_ino != c->inode))
+        while (c->done > 0 && c->at[c->done - 1] != '\n')
+            c->done--;
+}
+
+static void note_file(struct chunk *c, int fd)
+{
+    struct stat st;
+    if (c->done == c->len || fstat(fd, &st) != 0)
+        return;
+    c->device = st.st_dev;
+    c->inode = st.st_ino;
+}
+
+/* One write: 0, or its errno. Nowhere takes everything. */
+static int write_once(struct sink *s, struct chunk *c)
+{
+    int error = 0;
+    pthread_mutex_lock(&s->file_lock);
+    if (s->fd < 0) {
+        c->done = c->len;
+    } else {
+        follow_file(c, s->fd);
+        atomic_store(&s->writing_since, clock_now());
+        ssize_t n = write(s->fd, c->at + c->done, c->len - c->done);
+        error = n > 0 ? 0 : n < 0 ? errno : ENOSPC;
+        atomic_store(&s->writing_since, 0);
+        c->done += n > 0 ? (size_t)n : 0;
+        note_file(c, s->fd);
+    }
+    pthread_mutex_unlock(&s->file_lock);
+    return error;
+}
+
+/* A pipe that somebody else has made non-blocking. */
+static bool became_writable(struct sink *s)
+{
+    pthread_mutex_lock(&s->file_lock);
+    struct pollfd p = {.fd = s->fd, .events = POLLOUT};
+    pthread_mutex_unlock(&s->file_lock);
+    return poll(&p, 1, RETRY_MS) > 0;
+}
+
+/* True when it is to be tried again: not when the sink is to end. */
+static bool pause_after(struct sink *s, int error)
+{
+    struct timespec until;
+    if (error == EINTR || (error == EAGAIN && became_writable(s)))
+        return true;
+    went_wrong(s, error);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += RETRY_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    pthread_mutex_lock(&s->lock);
+    while (!s->stopping && pthread_cond_timedwait(&s->stopped, &s->lock, &until) == 0)
+        ;
+    bool again = !s->stopping;
+    pthread_mutex_unlock(&s->lock);
+    return again;
+}
+
+static uint64_t lines_of(const struct chunk *c)
+{
+    uint64_t n = 0;
+    for (size_t i = c->done; i < c->len; i++)
+        n += c->at[i] == '\n';
+    return n;
+}
 
 static void write_all(struct sink *s, const char *at, size_t len)
 {
-    pthread_mutex_lock(&s->file_lock);
-    while (len > 0 && s->fd >= 0 && !atomic_load(&s->abandoned)) {
-        ssize_t n = write(s->fd, at, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) { /* disk full, reader gone: the lines are lost, and counted */
-            atomic_fetch_add(&s->dropped, 1);
-            break;
+    struct chunk c = {.at = at, .len = len};
+    while (c.done < c.len && !atomic_load(&s->abandoned)) {
+        int error = write_once(s, &c);
+        if (error == 0) {
+            went_well(s);
+        } else if (!pause_after(s, error) && write_once(s, &c) != 0) {
+            atomic_fetch_add(&s->dropped, lines_of(&c));
+            return;
         }
-        at += n;
-        len -= (size_t)n;
     }
-    pthread_mutex_unlock(&s->file_lock);
 }
 
 static void *writer(void *arg)
@@ -60,6 +185,7 @@ static void *writer(void *arg)
         memcpy(chunk, s->ring + from, first);
         memcpy(chunk + first, s->ring, n - first);
         s->tail += n;
+        atomic_store(&s->full, false);
         pthread_mutex_unlock(&s->lock);
         write_all(s, chunk, n);
         pthread_mutex_lock(&s->lock);
@@ -77,6 +203,7 @@ struct sink *sink_new(const char *thread_name)
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->file_lock, NULL);
     pthread_cond_init(&s->filled, NULL);
+    pthread_cond_init(&s->stopped, NULL);
     CHECK(pthread_create(&s->thread, NULL, writer, s) == 0);
     pthread_setname_np(s->thread, thread_name);
     return s;
@@ -89,6 +216,7 @@ void sink_free(struct sink *s)
     pthread_mutex_lock(&s->lock);
     s->stopping = true;
     pthread_cond_signal(&s->filled);
+    pthread_cond_signal(&s->stopped);
     pthread_mutex_unlock(&s->lock);
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
@@ -104,6 +232,7 @@ void sink_free(struct sink *s)
     pthread_mutex_destroy(&s->lock);
     pthread_mutex_destroy(&s->file_lock);
     pthread_cond_destroy(&s->filled);
+    pthread_cond_destroy(&s->stopped);
     mem_free(s->ring);
     mem_free(s);
 }
@@ -138,6 +267,8 @@ bool sink_write(struct sink *s, const char *at, size_t len)
         memcpy(s->ring, at + first, len - first);
         s->head += len;
         pthread_cond_signal(&s->filled);
+    } else {
+        atomic_store(&s->full, s->head != s->tail);
     }
     pthread_mutex_unlock(&s->lock);
     if (!fits)
@@ -148,4 +279,41 @@ bool sink_write(struct sink *s, const char *at, size_t len)
 uint64_t sink_dropped(const struct sink *s)
 {
     return atomic_load((_Atomic uint64_t *)&s->dropped);
+}
+
+void sink_watch(struct sink *s, sink_tell *hear)
+{
+    atomic_store(&s->tell, hear);
+}
+
+/* Before a line has to fail: what the file system says. Where it says nothing (a device, a pipe),
+ * and while the writer is at the file, there is room. */
+static bool has_room(struct sink *s)
+{
+    struct statvfs room;
+    struct stat st;
+    bool has = true;
+    if (pthread_mutex_trylock(&s->file_lock) != 0)
+        return true;
+    if (s->fd > STDERR_FILENO && fstat(s->fd, &st) == 0 && S_ISREG(st.st_mode) &&
+        fstatvfs(s->fd, &room) == 0 && room.f_blocks > 0)
+        has = (geteuid() == 0 ? room.f_bfree : room.f_bavail) > 0;
+    pthread_mutex_unlock(&s->file_lock);
+    return has;
+}
+
+bool sink_is_writable(const struct sink *sink)
+{
+    struct sink *s = (struct sink *)sink;
+    uint64_t since = atomic_load(&s->writing_since), now = since ? clock_now() : 0;
+    return !atomic_load(&s->failing) && !atomic_load(&s->full) &&
+           !(now > since && now - since > STUCK_AFTER) && has_room(s);
+}
+
+bool sink_is_on_stderr(struct sink *s)
+{
+    pthread_mutex_lock(&s->file_lock);
+    bool is = s->fd <= STDERR_FILENO;
+    pthread_mutex_unlock(&s->file_lock);
+    return is;
 }

@@ -4,6 +4,7 @@
 #include "base/text.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <strings.h>
 
 #include <openssl/crypto.h>
@@ -80,6 +81,76 @@ bool text_to_array(struct text a, char *out, size_t size)
         memcpy(out, a.at, a.len);
     out[a.len] = '\0';
     return true;
+}
+
+/* ---- characters ---- */
+
+/* Length of the valid UTF-8 sequence at s, or 0. */
+static size_t utf8_length(const unsigned char *s, size_t left)
+{
+    if (s[0] < 0x80)
+        return 1;
+    size_t n = s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
+               : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
+    if (n == 0 || n > left)
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((s[i] & 0xc0) != 0x80)
+            return 0;
+    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
+        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+int32_t text_take_character(struct text *rest)
+{
+    const unsigned char *s = (const unsigned char *)rest->at;
+    size_t n = utf8_length(s, rest->len);
+    int32_t c = n == 0 ? -1 : n == 1 ? s[0] : s[0] & (0x7f >> n);
+    for (size_t i = 1; i < n; i++)
+        c = c << 6 | (s[i] & 0x3f);
+    n += n == 0;
+    rest->at += n;
+    rest->len -= n;
+    return c;
+}
+
+bool text_is_visible(int32_t c)
+{
+    static const struct {
+        int32_t first, last;
+    } hidden[] = {
+        {0x00, 0x1f},       {0x7f, 0x9f},                            /* control characters */
+        {0xad, 0xad},       {0x61c, 0x61c},     {0x180e, 0x180e},    /* soft hyphen, Arabic mark */
+        {0x200b, 0x200f},   {0x2028, 0x202e},   {0x2060, 0x206f},    /* zero width, direction */
+        {0xd800, 0xdfff},   {0xfdd0, 0xfdef},   {0xfeff, 0xfeff},    /* no characters; the mark of order */
+        {0xfff0, 0xfffb},   {0xe0000, 0xe0fff},                      /* annotations, tags */
+    };
+    if (c < 0 || c > 0x10ffff || (c & 0xfffe) == 0xfffe)
+        return false;
+    for (size_t i = 0; i < COUNT_OF(hidden); i++)
+        if (c >= hidden[i].first && c <= hidden[i].last)
+            return false;
+    return true;
+}
+
+size_t text_show(struct text *rest, char out[TEXT_SHOWN])
+{
+    struct text before = *rest;
+    int32_t c = text_take_character(rest);
+    size_t taken = before.len - rest->len;
+    char escape[TEXT_SHOWN + 1];
+    if (text_is_visible(c)) {
+        memcpy(out, before.at, taken);
+        return taken;
+    }
+    int n = c < 0        ? snprintf(escape, sizeof(escape), "\\x%02x", (unsigned char)before.at[0])
+            : c < 0x10000 ? snprintf(escape, sizeof(escape), "\\u%04x", (unsigned)c)
+                          : snprintf(escape, sizeof(escape), "\\U%08x", (unsigned)c);
+    CHECK(n > 0 && n <= TEXT_SHOWN);
+    memcpy(out, escape, (size_t)n);
+    return (size_t)n;
 }
 
 bool text_eq_secret(struct text a, struct text b)

@@ -218,6 +218,8 @@ static void check_http(struct conf *c, struct conf_faults *f)
 void conf_check(struct conf *c, struct conf_faults *f)
 {
     const char *file = c->postern.at.file;
+    if (c->postern.audit_required && !c->postern.audit_file[0])
+        conf_fault(f, c, &c->postern.at, "audit_required", "found on, without an audit_file; allowed: both, or off");
     check_http(c, f);
     check_redis(c, f);
     if (c->listener_count == 0)

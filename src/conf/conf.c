@@ -20,34 +20,41 @@ enum { FAULTS_MAX = 1 << 20, FAULT_LINE = 2048, FOUND_MAX = 80, SHOWN_MAX = 4 * 
 void conf_faults_init(struct conf_faults *f)
 {
     buf_init(&f->text, FAULTS_MAX);
-    f->count = 0;
+    buf_init(&f->advice, FAULTS_MAX);
+    f->count = f->advice_count = 0;
 }
 
 void conf_faults_free(struct conf_faults *f)
 {
     buf_free(&f->text);
-    f->count = 0;
+    buf_free(&f->advice);
+    f->count = f->advice_count = 0;
 }
 
-void conf_fault_va(struct conf_faults *f, const char *file, unsigned line, const char *section,
-                   const char *key, const char *fmt, va_list ap)
+static void put_line(struct buf *to, const char *file, unsigned line, const char *section,
+                     const char *key, const char *fmt, va_list ap)
 {
     char place[FAULT_LINE], said[FAULT_LINE];
     char number[16] = "";
-    size_t from = f->text.len;
+    size_t from = to->len;
     vsnprintf(said, sizeof(said), fmt, ap);
     if (line)
         snprintf(number, sizeof(number), ":%u", line);
     snprintf(place, sizeof(place), "%s%s%s%s%s%s%s%s", file ? file : "", number, file ? ": " : "",
              section ? "[" : "", section ? section : "", section ? "]" : "", key ? " " : "",
              key ? key : "");
+    /* What a file says may not drive the operator's terminal; and past a megabyte of faults they
+     * are only counted. */
+    if (!buf_put_shown(to, text_of(place)) || !buf_put_text(to, section || key ? ": " : "") ||
+        !buf_put_shown(to, text_of(said)) || !buf_put_text(to, "\n"))
+        to->len = from;
+}
+
+void conf_fault_va(struct conf_faults *f, const char *file, unsigned line, const char *section,
+                   const char *key, const char *fmt, va_list ap)
+{
     f->count++;
-    if (!buf_printf(&f->text, "%s%s%s\n", place, section || key ? ": " : "", said))
-        return; /* counted; a megabyte of faults has been told */
-    /* What a file says may not drive the operator's terminal. */
-    for (size_t i = from; i + 1 < f->text.len; i++)
-        if ((unsigned char)f->text.at[i] < 0x20 || f->text.at[i] == 0x7f)
-            f->text.at[i] = '?';
+    put_line(&f->text, file, line, section, key, fmt, ap);
 }
 
 void conf_fault_at(struct conf_faults *f, const char *file, unsigned line, const char *section,
@@ -66,8 +73,9 @@ static const struct conf_written *written_of(const struct conf *c, const struct 
     return map_get(&conf_inside(c)->by_place, (struct text){(const char *)&at, sizeof(at)});
 }
 
-void conf_fault(struct conf_faults *f, const struct conf *c, const struct conf_section *at,
-                const char *key, const char *fmt, ...)
+/* Where a key of a section is set. */
+static void put_about(struct buf *to, const struct conf *c, const struct conf_section *at,
+                      const char *key, const char *fmt, va_list ap)
 {
     const struct conf_written *w = written_of(c, at);
     const char *file = at ? at->file : NULL, *label = w ? w->label : NULL;
@@ -79,9 +87,26 @@ void conf_fault(struct conf_faults *f, const struct conf *c, const struct conf_s
             file = w->entries[i].file->name;
             line = w->entries[i].line;
         }
+    put_line(to, file, line, label, key, fmt, ap);
+}
+
+void conf_fault(struct conf_faults *f, const struct conf *c, const struct conf_section *at,
+                const char *key, const char *fmt, ...)
+{
     va_list ap;
     va_start(ap, fmt);
-    conf_fault_va(f, file, line, label, key, fmt, ap);
+    f->count++;
+    put_about(&f->text, c, at, key, fmt, ap);
+    va_end(ap);
+}
+
+void conf_advise(struct conf_faults *f, const struct conf *c, const struct conf_section *at,
+                 const char *key, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    f->advice_count++;
+    put_about(&f->advice, c, at, key, fmt, ap);
     va_end(ap);
 }
 

@@ -535,6 +535,10 @@ static void read_path(struct conf_inside *in, const char *path, unsigned depth,
     } else {
         struct reader r = {.in = in, .faults = faults};
         struct conf_file *f = add_file(in, path);
+        if (st.st_mode & S_IWOTH)
+            conf_fault_at(faults, path, 0, NULL, NULL,
+                          "found mode %04o: others may write this file, and so decide who is let in; use chmod o-w on it",
+                          (unsigned)(st.st_mode & 07777));
         f->dir = directory_of(path);
         f->device = st.st_dev;
         f->inode = st.st_ino;

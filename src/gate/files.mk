@@ -1,6 +1,6 @@
 noinst_LIBRARIES += libgate.a
 libgate_a_SOURCES = \
-	src/gate/audit.c include/gate/audit.h \
+	src/gate/audit.c include/gate/audit.h include/gate/audit.def \
 	src/gate/jwk.c include/gate/jwk.h \
 	src/gate/jws.c include/gate/jws.h \
 	src/gate/keys.c include/gate/keys.h \
@@ -12,6 +12,7 @@ libgate_a_SOURCES = \
 	src/gate/redis_guard.c include/gate/redis_guard.h \
 	src/gate/redis_tls.c include/gate/redis_tls.h \
 	src/gate/redis_url.c include/gate/redis_url.h \
+	src/gate/tally.c include/gate/tally.h \
 	src/gate/tenant.c include/gate/tenant.h \
 	src/gate/throttle.c include/gate/throttle.h \
 	src/gate/token.c include/gate/token.h \

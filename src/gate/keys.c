@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,6 +35,7 @@ struct fault_list {
     const struct conf_issuer *issuer;
     struct conf_faults *faults; /* NULL: from memory */
     const char *first;
+    unsigned mode; /* of the file; 0: from memory */
 };
 
 /* ---- faults ---- */
@@ -94,6 +96,12 @@ static void add_key(struct issuer *issuer, size_t i, const json_t *jwk, struct f
     struct issuer_key key = {0};
     if (kid_is_taken(issuer, json_string_value(json_object_get(jwk, "kid")))) {
         fault_of_key(f, i, jwk, "an earlier key has the same kid");
+        return;
+    }
+    const char *kty = json_string_value(json_object_get(jwk, "kty"));
+    if (f->mode & S_IROTH && kty && strcmp(kty, "oct") == 0) {
+        fault_of_key(f, i, jwk,
+                     "it is a shared secret, and others may read the file; use chmod o= on it");
         return;
     }
     switch (jwk_read(jwk, issuer->algs, &key, &why)) {
@@ -281,6 +289,12 @@ static char *read_file(struct fault_list *f, size_t *len)
     }
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > JWKS_MAX) {
         fault(f, "not an ordinary file of at most 1 MB");
+        close(fd);
+        return NULL;
+    }
+    f->mode = st.st_mode;
+    if (st.st_mode & S_IWOTH) {
+        fault(f, "others may write the file, and so decide who is let in; use chmod o-w on it");
         close(fd);
         return NULL;
     }

@@ -261,6 +261,7 @@ struct meter *meter_take(struct limiter *l, struct text tenant, const struct con
         m->limiter = l;
         m->tenant = (struct text){mem_dup_n(tenant.at, tenant.len), tenant.len};
         m->shared = limiter_shared_take(l->shared, tenant, loop_now(l->loop));
+        m->tally = tally_take(limiter_shared_tallies(l->shared), tenant, l->worker);
         list_init(&m->query_waiting);
         list_init(&m->connect_waiting);
         timer_init(&m->retry, l->loop, meter_retry);
@@ -305,6 +306,7 @@ static void meter_free(struct meter *m)
     if (m->held)
         limiter_shared_count(l->shared, m->shared, -(int64_t)m->held);
     limiter_shared_drop(l->shared, &m->shared, loop_now(l->loop));
+    tally_drop(limiter_shared_tallies(l->shared), &m->tally);
     if (list_is_linked(&m->due_node))
         list_remove(&l->due, &m->due_node);
     if (list_is_linked(&m->leased_node))
@@ -343,6 +345,7 @@ struct limiter *limiter_new(struct loop *loop, struct limiter_shared *shared,
     l->loop = loop;
     l->shared = shared;
     l->member = mem_format("%s/%u", instance, worker);
+    l->worker = worker;
     snprintf(l->tag, sizeof(l->tag), "limits of worker %u", worker);
     list_init(&l->meters);
     list_init(&l->due);
@@ -414,6 +417,19 @@ void limiter_free(struct limiter *l)
     mem_free(l);
 }
 
+struct tallies *limiter_tallies(const struct limiter *l)
+{
+    return limiter_shared_tallies(l->shared);
+}
+
+static uint64_t refused_of(const struct meter *m)
+{
+    uint64_t sum = 0;
+    for (enum tally_count i = TALLY_REFUSED; i < TALLY_COUNT; i++)
+        sum += atomic_load(&m->tally->value[i]);
+    return sum;
+}
+
 void limiter_each(const struct limiter *l, void (*visit)(void *, const struct meter_view *),
                   void *arg)
 {
@@ -430,8 +446,8 @@ void limiter_each(const struct limiter *l, void (*visit)(void *, const struct me
             .connections_per_second = p->connections_per_second,
             .queries_per_second = p->queries_per_second,
             .tokens = m->tokens,
-            .queries = m->queries,
-            .refused = m->refused,
+            .queries = atomic_load(&m->tally->value[TALLY_QUERIES]),
+            .refused = refused_of(m),
             .waiting = (uint32_t)(m->query_waiting.count + m->connect_waiting.count),
             .source = limited ? source_names[l->source] : "none",
         };

@@ -9,6 +9,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "gate/tally.h"
 
 enum { SWEEP_AT_LEAST = 64 };
 
@@ -26,6 +27,7 @@ struct limiter_shared {
     struct map tenants;
     struct list idle;
     size_t sweep_at;
+    struct tallies *tallies;
     struct budget memory;
     size_t memory_of_each;
     uint64_t latest; /* no bucket sees time run backwards */
@@ -46,8 +48,14 @@ struct limiter_shared *limiter_shared_new(void)
     CHECK(pthread_mutex_init(&s->lock, NULL) == 0);
     list_init(&s->idle);
     s->sweep_at = SWEEP_AT_LEAST;
+    s->tallies = tallies_new();
     budget_init(&s->memory, NULL, 0);
     return s;
+}
+
+struct tallies *limiter_shared_tallies(struct limiter_shared *s)
+{
+    return s->tallies;
 }
 
 static void tenant_free(struct limiter_shared *s, struct shared_tenant *t)
@@ -67,6 +75,7 @@ void limiter_shared_free(struct limiter_shared *s)
     }
     CHECK(s->tenants.count == 0);
     map_free(&s->tenants);
+    tallies_free(s->tallies);
     pthread_mutex_destroy(&s->lock);
     mem_free(s);
 }

@@ -33,6 +33,14 @@ static struct lease_rate query_rate(const struct meter *m)
     return lease_rate(m->limits.queries_per_second, m->limits.queries_burst, parts_of(m->limiter));
 }
 
+void meter_count_refusal(struct meter *m, bool of_connection, enum limit_verdict verdict)
+{
+    tally_add(m->tally, verdict == LIMIT_AWAY          ? TALLY_LIMITS_AWAY
+                        : verdict == LIMIT_CONNECTIONS ? TALLY_TENANT_CONNECTIONS
+                        : of_connection                ? TALLY_CONNECT_RATE
+                                                       : TALLY_RATE_LIMITED);
+}
+
 void meter_mark_due(struct meter *m)
 {
     if (!list_is_linked(&m->due_node))
@@ -75,7 +83,7 @@ void meter_decide(struct meter *m, struct limit_ask *ask, enum limit_verdict ver
     ask->want |= WANT_DECIDED | (uint32_t)verdict << WANT_VERDICT_SHIFT;
     ask->deadline = retry_after;
     if (verdict != LIMIT_PASS)
-        m->refused++;
+        meter_count_refusal(m, !(ask->want & WANT_QUERY), verdict);
     list_push_back(&l->verdicts, &ask->node);
     loop_at_turn_end(l->loop, &l->turn_end);
 }
@@ -235,7 +243,7 @@ static enum limit_verdict query_slowly(struct meter *m, struct limit_ask *ask,
     if (m->limits.queries_per_second == 0 || l->source == SOURCE_OPEN)
         return LIMIT_PASS;
     if (l->source == SOURCE_CLOSED) {
-        m->refused++;
+        meter_count_refusal(m, false, LIMIT_AWAY);
         return LIMIT_AWAY;
     }
     uint64_t now = loop_now(l->loop);
@@ -250,7 +258,7 @@ static enum limit_verdict query_slowly(struct meter *m, struct limit_ask *ask,
         uint64_t turn = turn_of(m, m->query_waiting.count);
         if (turn > now + m->limits.rate_wait) {
             *retry_after = turn - now;
-            m->refused++;
+            meter_count_refusal(m, false, LIMIT_RATE);
             return LIMIT_RATE;
         }
         if (!timer_is_running(&m->retry))
@@ -264,7 +272,7 @@ static enum limit_verdict query_slowly(struct meter *m, struct limit_ask *ask,
 enum limit_verdict meter_query(struct meter *m, struct limit_ask *ask, uint64_t *retry_after)
 {
     *retry_after = 0;
-    m->queries++;
+    tally_add(m->tally, TALLY_QUERIES);
     if (m->tokens == 0)
         return query_slowly(m, ask, retry_after);
     if (--m->tokens < m->low_water)
@@ -331,7 +339,7 @@ enum limit_verdict meter_connect(struct meter *m, struct limit_ask *ask, uint64_
         return wait_for(m, ask, WANT_CONNECT);
     }
     if (verdict != LIMIT_PASS)
-        m->refused++;
+        meter_count_refusal(m, true, verdict);
     return verdict;
 }
 

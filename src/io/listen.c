@@ -14,6 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -28,6 +29,8 @@ struct listen_socket {
     char *address;
     char *path; /* of a unix socket, or NULL */
     uint16_t port;
+    unsigned refused; /* for want of descriptors, and not told yet */
+    uint64_t told_at;
     listen_accepted *accepted;
     void *arg;
 };
@@ -73,7 +76,6 @@ static void resume(struct timer *t)
 static void on_accept(evutil_socket_t lfd, short what, void *arg)
 {
     struct listen_socket *l = arg;
-    unsigned refused = 0;
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         struct sockaddr_storage a = {0};
         socklen_t len = sizeof(a);
@@ -93,7 +95,7 @@ static void on_accept(evutil_socket_t lfd, short what, void *arg)
         int why = errno;
         bool full = why == EMFILE || why == ENFILE;
         if (full && refuse_one(l)) {
-            refused++;
+            l->refused++;
             continue;
         }
         if (full ? l->spare < 0 : why != EAGAIN && why != EWOULDBLOCK) {
@@ -103,9 +105,12 @@ static void on_accept(evutil_socket_t lfd, short what, void *arg)
         }
         break;
     }
-    if (refused)
+    if (l->refused && (l->told_at == 0 || clock_now() - l->told_at >= US_PER_S)) { /* a flood is one line a second */
         log_error("listener", "out of file descriptors: %u refused; raise the limit (LimitNOFILE) or lower max_clients",
-                  refused);
+                  l->refused);
+        l->refused = 0;
+        l->told_at = clock_now();
+    }
 }
 
 static int bind_unix(const char *dir, uint16_t port, char **path, char *error, size_t size)

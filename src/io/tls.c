@@ -7,9 +7,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
 #include "base/mem.h"
@@ -23,6 +25,43 @@ void tls_error(char *out, size_t size)
     const char *why = code ? ERR_reason_error_string(code) : NULL;
     snprintf(out, size, "%s", why ? why : code ? "unknown TLS error" : "no detail from TLS");
     ERR_clear_error();
+}
+
+static int64_t seconds_of(const ASN1_TIME *t)
+{
+    struct tm tm;
+    return ASN1_TIME_to_tm(t, &tm) == 1 ? (int64_t)timegm(&tm) : 0;
+}
+
+static void add_dates(const X509 *cert, struct tls_dates *out)
+{
+    int64_t starts = seconds_of(X509_get0_notBefore(cert)), ends = seconds_of(X509_get0_notAfter(cert));
+    if (starts > out->starts) {
+        out->starts = starts;
+        X509_NAME_oneline(X509_get_subject_name(cert), out->starter, sizeof(out->starter));
+    }
+    if (ends < out->ends) {
+        out->ends = ends;
+        X509_NAME_oneline(X509_get_subject_name(cert), out->ender, sizeof(out->ender));
+    }
+    if (ends > out->last_end)
+        out->last_end = ends;
+}
+
+bool tls_file_dates(const char *file, struct tls_dates *out)
+{
+    FILE *f = fopen(file, "re");
+    size_t count = 0;
+    *out = (struct tls_dates){.starts = INT64_MIN, .ends = INT64_MAX, .last_end = INT64_MIN};
+    if (!f)
+        return false;
+    for (X509 *cert; (cert = PEM_read_X509(f, NULL, NULL, NULL)); count++) {
+        add_dates(cert, out);
+        X509_free(cert);
+    }
+    ERR_clear_error(); /* of the end of the file */
+    fclose(f);
+    return count > 0;
 }
 
 static void destroy(struct snapshot *s)

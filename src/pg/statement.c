@@ -64,6 +64,7 @@ static const struct rule rules[] = {
     {FIRST, "end", SQL_END | SQL_COMMITS, ENDING, NULL},
     {FIRST, "abort", SQL_END, ENDING, NULL},
     {FIRST, "rollback", 0, ROLLBACK, NULL},
+    {FIRST, "savepoint", SQL_SAVEPOINT, ANY, NULL},
     {FIRST, "explain", 0, EXPLAIN, NULL},
     {FIRST, "prepare", 0, PREPARE, NULL},
     {FIRST, "execute", SQL_EXECUTE, ANY, NULL},

@@ -50,6 +50,15 @@ static void end_greeting(struct session *s)
     stream_start_reading(&s->client);
 }
 
+/* Nobody is let in whose login could not be recorded. */
+static bool is_unrecorded(struct session *s)
+{
+    if (!s->home->generation->conf->postern.audit_required || audit_is_writable(s->home->audit))
+        return false;
+    greet_deny(s, REASON_AUDIT_AWAY, NULL);
+    return true;
+}
+
 static void open_console(struct session *s)
 {
     struct greeting *g = s->greeting;
@@ -60,7 +69,7 @@ static void open_console(struct session *s)
     session_become(s, SESSION_CONSOLE);
     s->who = mem_dup(g->user);
     counter_add(s->home->counters, COUNTER_LOGINS_OK, 1);
-    session_audit(s, "login", NULL);
+    session_audit(s, AUDIT_LOGIN, NULL, NULL);
     put_ok(s);
     put_console_parameters(s);
     end_greeting(s);
@@ -102,6 +111,8 @@ void admit_start(struct session *s)
 {
     struct greeting *g = s->greeting;
     char detail[512] = "";
+    if (is_unrecorded(s))
+        return;
     if (strcmp(g->database, "postern") == 0) {
         open_console(s);
         return;
@@ -186,10 +197,8 @@ void admit_limited(struct session *s, enum limit_verdict v, uint64_t retry_after
     }
     limit_hint(retry_after, hint, sizeof(hint));
     counter_add(s->home->counters, COUNTER_RATE_REFUSED, 1);
-    counter_add(s->home->counters, COUNTER_LOGINS_FAILED, 1);
     enum reason why = v == LIMIT_CONNECTIONS ? REASON_TENANT_CONNECTIONS : v == LIMIT_RATE ? REASON_CONNECT_RATE
                                                                                            : REASON_LIMITS_AWAY;
-    session_audit(s, "login_refused", reason_row(why)->name);
     session_fail(s, why, NULL, hint[0] ? hint : "Close connections that are not needed, or ask for a larger plan.");
 }
 
@@ -256,6 +265,8 @@ void greet_welcome(struct session *s)
 {
     char tag[40];
     struct greeting *g = s->greeting;
+    if (is_unrecorded(s))
+        return;
     make_key(s);
     put_ok(s);
     struct text parameters = buf_text(s->is_transaction_mode ? &g->welcome : &s->backend->parameters);
@@ -273,7 +284,7 @@ void greet_welcome(struct session *s)
              s->pool->database, s->pool->role, s->peer, g->method,
              s->client.ssl ? stream_tls_version(&s->client) : "no TLS");
     counter_add(s->home->counters, COUNTER_LOGINS_OK, 1);
-    session_audit(s, "login", NULL);
+    session_audit(s, AUDIT_LOGIN, NULL, NULL);
     if (s->is_transaction_mode && s->backend) {
         session_become(s, SESSION_IDLE);
         pool_return(s->pool, &s->backend);
@@ -339,8 +350,7 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     if (lost || error) {
         /* As the server itself would refuse a startup packet. */
         b->dirty = true;
-        counter_add(s->home->counters, COUNTER_LOGINS_FAILED, 1);
-        session_audit(s, "login_refused", error ? error->message : "backend lost");
+        greet_failed(s, error ? REASON_STARTUP_VALUE : REASON_BACKEND_LOST, error ? error->message : NULL);
         if (error)
             put_ok(s); /* as below */
         session_fail_with(s, error ? REASON_STARTUP_VALUE : REASON_BACKEND_LOST, error);
@@ -378,8 +388,7 @@ void admit_lent(struct session *s, struct backend *b)
 
 void admit_refused(struct session *s, enum reason why, const struct server_error *error)
 {
-    counter_add(s->home->counters, COUNTER_LOGINS_FAILED, 1);
-    session_audit(s, "login_refused", reason_row(why)->name);
+    greet_failed(s, why, error ? error->message : NULL);
     /* What the server said may name our own role and address: the operator's to read. A missing
      * database is worth telling, and what is wrong with the client's own parameters. */
     bool tell = error && (why == REASON_STARTUP_VALUE || strcmp(error->sqlstate, "3D000") == 0);

@@ -6,6 +6,7 @@ libsession_a_SOURCES = \
 	src/session/greet.c include/session/greet.h \
 	src/session/input.c include/session/input.h \
 	src/session/lost.c include/session/lost.h \
+	src/session/machine.c include/session/machine.h \
 	src/session/memory.c include/session/memory.h \
 	src/session/oauth.c include/session/oauth.h \
 	src/session/prepare.c include/session/prepare.h \

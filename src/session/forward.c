@@ -105,6 +105,9 @@ static enum step on_query(struct request_walk *w)
     }
     if ((scan.effects & SQL_SEQUENCE_READ) && !s->backend)
         s->ask.wants_own = true;
+    bool autosaves = (scan.effects & SQL_SAVEPOINT) && memmem(sql.at, sql.len, "PGJDBC_AUTOSAVE", 15);
+    if (autosaves && lost_block_autosaves(s))
+        return STEP_STOP;
     if (scans && lost_block_ends(s, scan.effects, scan.statements)) {
         walk_end_unnamed(s);
         walk_drop(w);
@@ -128,7 +131,7 @@ static enum step on_query(struct request_walk *w)
         s->resets_now = false;
     }
     bool whole = walk_is_whole(w);
-    unsigned fate = query_fate(w, scans ? &scan : NULL, whole);
+    unsigned fate = query_fate(w, scans ? &scan : NULL, whole) | (autosaves ? OWED_AUTOSAVE : 0);
     if (gone ? !deallocate(w, gone) : !walk_push(w, OWED_QUERY, fate, NULL, NULL))
         return STEP_STOP;
     walk_count_query(s);
@@ -257,7 +260,7 @@ static enum step on_message(struct request_walk *w, char type)
         return on_copy(w, type);
     case 'X':
         walk_put_run(w);
-        session_close(s, REASON_CLIENT_GONE);
+        session_close(s, REASON_OK);
         return STEP_STOP;
     default:
         snprintf(text, sizeof(text), "invalid frontend message type %d", (unsigned char)type);

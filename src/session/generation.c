@@ -3,12 +3,15 @@
 #include "config.h"
 #include "session/generation.h"
 
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "gate/redis.h"
+#include "session/machine.h"
+
+enum { REDIS_PASSWORD_MAX = 4096 };
 
 static void destroy(struct snapshot *s)
 {
@@ -16,6 +19,7 @@ static void destroy(struct snapshot *s)
     for (size_t i = 0; i < g->conf->listener_count; i++)
         tls_unref(g->tls[i]);
     mem_free(g->tls);
+    mem_free(g->advice);
     keyring_unref(g->keys);
     users_unref(g->users);
     access_unref(g->access);
@@ -36,15 +40,13 @@ static const char *key_named_in(const struct conf_listener *l, const char *error
     return "tls_cert";
 }
 
-static struct tls_context *load_tls(const struct conf *conf, const struct conf_listener *l,
-                                    struct conf_faults *faults)
+static struct tls_context *load_pairs(const struct conf *conf, const struct conf_listener *l, size_t first,
+                                      size_t count, struct conf_faults *faults)
 {
-    if (l->tls == CONF_TLS_OFF || l->tls_cert.count == 0)
-        return NULL;
     char error[512];
-    const struct tls_server_options o = {.certs = l->tls_cert.item,
-                                         .keys = l->tls_key.item,
-                                         .count = l->tls_cert.count,
+    const struct tls_server_options o = {.certs = l->tls_cert.item + first,
+                                         .keys = l->tls_key.item + first,
+                                         .count = count,
                                          .only_1_3 = l->tls_min_version == CONF_TLS_1_3,
                                          .ciphers = l->tls_ciphers,
                                          .client_ca = l->tls_client_auth == CONF_CLIENT_AUTH_OFF ? "" : l->tls_client_ca,
@@ -53,6 +55,33 @@ static struct tls_context *load_tls(const struct conf *conf, const struct conf_l
     if (!t)
         conf_fault(faults, conf, &l->at, key_named_in(l, error), "%s", error);
     return t;
+}
+
+static struct tls_context *load_tls(const struct conf *conf, const struct conf_listener *l,
+                                    struct conf_faults *faults)
+{
+    unsigned before = faults->count;
+    if (l->tls == CONF_TLS_OFF || l->tls_cert.count == 0 || l->tls_cert.count != l->tls_key.count)
+        return NULL;
+    /* Each pair by itself first: one fault does not hide the others'. */
+    for (size_t i = 0; l->tls_cert.count > 1 && i < l->tls_cert.count; i++)
+        tls_unref(load_pairs(conf, l, i, 1, faults));
+    return faults->count == before ? load_pairs(conf, l, 0, l->tls_cert.count, faults) : NULL;
+}
+
+/* The limiter reads it when it connects. */
+static void check_redis_password(const struct conf *conf, struct conf_faults *faults)
+{
+    const char *file = conf->redis.password_file;
+    char why[FILE_WHY];
+    struct buf password;
+    if (!file[0])
+        return;
+    if (!file_read(file, REDIS_PASSWORD_MAX, true, &password, why))
+        conf_fault(faults, conf, &conf->redis.at, "password_file", "%s %s", file, why);
+    else if (text_trim(buf_text(&password)).len == 0)
+        conf_fault(faults, conf, &conf->redis.at, "password_file", "%s is empty", file);
+    buf_wipe(&password);
 }
 
 struct generation *generation_load(const struct conf *conf, struct conf_faults *faults)
@@ -67,9 +96,7 @@ struct generation *generation_load(const struct conf *conf, struct conf_faults *
     g->access = access_load(conf, faults);
     if (conf->redis.url[0] && !redis_url_check(conf->redis.url, &why))
         conf_fault(faults, conf, &conf->redis.at, "url", "%s", why);
-    const char *password = conf->redis.password_file;
-    if (password[0] && access(password, R_OK) != 0)
-        conf_fault(faults, conf, &conf->redis.at, "password_file", "%s: %s", password, strerror(errno));
+    check_redis_password(conf, faults);
     g->tls = mem_new(conf->listener_count + 1, sizeof(*g->tls));
     for (size_t i = 0; i < conf->listener_count; i++)
         g->tls[i] = load_tls(conf, conf->listeners[i], faults);
@@ -77,4 +104,31 @@ struct generation *generation_load(const struct conf *conf, struct conf_faults *
         return g;
     generation_unref(g);
     return NULL;
+}
+
+struct generation *generation_read(const char *path, struct conf_faults *faults)
+{
+    struct conf *conf = conf_load(path, faults);
+    struct generation *g = NULL;
+    if (conf) {
+        /* Also after faults: files that are named are looked at in the same go. */
+        g = generation_load(conf, faults);
+        machine_check(conf, faults);
+    }
+    conf_unref(conf);
+    if (faults->count) {
+        generation_unref(g);
+        return NULL;
+    }
+    if (g && faults->advice_count)
+        g->advice = mem_dup_n(buf_front(&faults->advice), buf_size(&faults->advice));
+    return g;
+}
+
+void generation_log_advice(const struct generation *g)
+{
+    struct text rest = text_of(g->advice), line;
+    while (text_split(&rest, '\n', &line))
+        if (line.len)
+            log_warning("config", TEXT_FMT, TEXT_ARG(line));
 }

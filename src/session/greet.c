@@ -8,6 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "pg/options.h"
@@ -71,14 +72,81 @@ static void answer_denied(struct session *s)
     session_fail(s, REASON_AUTH_FAILED, text, "The token or password was not accepted; the administrator finds the reason in the gateway's log.");
 }
 
+/* ---- connections that fail ---- */
+
+/* Lines a second, and at once, on each worker. */
+enum { LINES_PER_SECOND = 20, LINES_AT_ONCE = 100 };
+
+static bool may_log(struct home *home)
+{
+    uint64_t now = loop_now(home->loop), earned = (now - home->pace.at) / (US_PER_S / LINES_PER_SECOND);
+    if (earned > 0) {
+        home->pace.left = earned > LINES_AT_ONCE - home->pace.left ? LINES_AT_ONCE : home->pace.left + earned;
+        home->pace.at = now;
+    }
+    if (home->pace.left > 0) {
+        home->pace.left--;
+        return true;
+    }
+    if (home->pace.untold++ == 0)
+        home->pace.untold_since = now;
+    return false;
+}
+
+void greet_tell_unlogged(struct home *home)
+{
+    uint64_t now = loop_now(home->loop);
+    if (home->pace.untold == 0 || now - home->pace.untold_since < US_PER_S)
+        return;
+    log_warning("clients", "%llu more connections failed in the last %llu s; the log is spared their lines",
+                (unsigned long long)home->pace.untold,
+                (unsigned long long)((now - home->pace.untold_since) / US_PER_S));
+    home->pace.untold = 0;
+}
+
+static void log_failed(struct session *s, enum reason why, const char *detail)
+{
+    const struct greeting *g = s->greeting;
+    const struct reason_row *row = reason_row(why);
+    char tag[40];
+    /* A probe that says nothing is no event; who leaves in the middle is. */
+    enum log_level level = why != REASON_CLIENT_GONE ? row->level : s->client.bytes_in ? LOG_INFO : LOG_DEBUG;
+    if (!log_is_on(level) || !may_log(s->home))
+        return;
+    session_tag(s, tag, sizeof(tag));
+    if (g->is_tried)
+        log_line(level, tag, "login %s: user \"%s\" database \"%s\" from %s: %s%s%s",
+                 why == REASON_CLIENT_GONE ? "given up" : "refused", g->user, g->database, s->peer, row->name,
+                 detail ? ": " : "", detail ? detail : "");
+    else
+        log_line(level, tag, "connection from %s failed: %s: %s", s->peer, row->name, detail ? detail : row->text);
+}
+
+static void count_failed(struct session *s, enum reason why)
+{
+    bool before = !s->greeting->is_tried || why == REASON_TOO_MANY_CLIENTS;
+    if (s->state != SESSION_CANCELING)
+        counter_add(s->home->counters, before ? COUNTER_CLIENTS_REFUSED : COUNTER_LOGINS_FAILED, 1);
+}
+
+void greet_failed(struct session *s, enum reason why, const char *detail)
+{
+    struct greeting *g = s->greeting;
+    bool is_gone = why == REASON_CLIENT_GONE;
+    if (!g || g->is_told || why == REASON_OK || (is_gone && s->state == SESSION_CANCELING))
+        return;
+    g->is_told = true;
+    log_failed(s, why, detail);
+    if (is_gone) /* as psql does, to ask for a password: nobody refused anything */
+        return;
+    count_failed(s, why);
+    if (g->is_tried)
+        session_audit(s, AUDIT_LOGIN_REFUSED, reason_row(why)->name, detail);
+}
+
 void greet_deny(struct session *s, enum reason why, const char *kept)
 {
-    char tag[40];
-    session_tag(s, tag, sizeof(tag));
-    counter_add(s->home->counters, COUNTER_LOGINS_FAILED, 1);
-    log_info(tag, "login refused: user \"%s\" database \"%s\" from %s: %s%s%s", s->greeting->user,
-             s->greeting->database, s->peer, reason_row(why)->name, kept ? ": " : "", kept ? kept : "");
-    session_audit(s, "login_refused", kept ? kept : reason_row(why)->name);
+    greet_failed(s, why, kept);
     if (why == REASON_AUTH_FAILED) {
         uint64_t wait = throttle_failed(s->home->throttle, text_of(s->peer), text_of(s->greeting->user), loop_now(s->home->loop));
         if (wait && !s->greeting->refused) {
@@ -118,11 +186,9 @@ static void start_tls(struct session *s)
 void greet_secured(struct session *s, bool ok, const char *why)
 {
     struct greeting *g = s->greeting;
-    char tag[40];
-    session_tag(s, tag, sizeof(tag));
     if (!ok) {
         counter_add(s->home->counters, COUNTER_TLS_FAILED, 1);
-        log_info(tag, "TLS handshake with %s failed: %s", s->peer, why);
+        greet_failed(s, REASON_TLS_FAILED, why);
         session_close(s, REASON_TLS_FAILED);
         return;
     }
@@ -131,7 +197,6 @@ void greet_secured(struct session *s, bool ok, const char *why)
         unsigned len = 0;
         SSL_get0_alpn_selected(s->client.ssl, &name, &len);
         if (len != 10 || memcmp(name, "postgresql", 10) != 0) {
-            log_info(tag, "direct TLS from %s without ALPN \"postgresql\"", s->peer);
             session_become(s, SESSION_GREETING);
             session_fail(s, REASON_PROTOCOL, "direct TLS connections must offer the ALPN protocol \"postgresql\"", NULL);
             return;
@@ -162,6 +227,7 @@ static void on_cancel(struct session *s, struct text body)
 {
     struct cancel_key key = {0};
     if (body.len < 5 || body.len > sizeof(key.bytes)) {
+        greet_failed(s, REASON_PROTOCOL, "a cancel request of an impossible length");
         session_close(s, REASON_PROTOCOL);
         return;
     }
@@ -273,6 +339,7 @@ static void on_startup(struct session *s, uint32_t version, struct text params)
     struct greeting *g = s->greeting;
     struct startup st = {.g = g};
     g->no_more_requests = true;
+    g->is_tried = true;
     if (version >> 16 != 3) {
         char text[96];
         snprintf(text, sizeof(text), "unsupported frontend protocol %u.%u: server supports 3.0 to 3.2", version >> 16, version & 0xffff);
@@ -298,10 +365,9 @@ static void on_startup(struct session *s, uint32_t version, struct text params)
         session_fail(s, REASON_TLS_REQUIRED, NULL, NULL);
     else if (!g->user[0])
         session_fail(s, REASON_TENANT_UNKNOWN, "no PostgreSQL user name specified in startup packet", NULL);
-    else if (g->too_many) {
-        counter_add(s->home->counters, COUNTER_CLIENTS_REFUSED, 1);
+    else if (g->too_many)
         session_fail(s, REASON_TOO_MANY_CLIENTS, NULL, NULL);
-    } else if (s->home->draining)
+    else if (s->home->draining)
         session_fail(s, REASON_SHUTDOWN, NULL, NULL);
     else {
         negotiate(s, version);
@@ -398,6 +464,7 @@ void greet_readable(struct session *s)
     if (n == STREAM_AGAIN)
         return;
     if (n < 0) {
+        greet_failed(s, REASON_CLIENT_GONE, n == STREAM_EOF ? NULL : stream_failure(&s->client));
         session_close(s, REASON_CLIENT_GONE);
         return;
     }

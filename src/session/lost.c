@@ -180,6 +180,16 @@ bool lost_block_ends(struct session *s, uint32_t effects, uint32_t statements)
     return true;
 }
 
+bool lost_block_autosaves(struct session *s)
+{
+    if (s->loss.block == LOST_NO_BLOCK)
+        return false;
+    struct wire_fault f = fault_of(s, REASON_BACKEND_LOST, FATE_ROLLED_BACK);
+    f.severity = "FATAL";
+    session_fail_fault(s, &f);
+    return true;
+}
+
 bool lost_block_chains(struct session *s, uint32_t effects)
 {
     if (s->loss.block == LOST_NO_BLOCK || !(effects & SQL_CHAIN))
@@ -316,6 +326,18 @@ static bool is_beginning(const struct session *s)
     return q->status == 'I' && begins && !others && !q->skipping && !q->query_failed;
 }
 
+/* See lost_block_autosaves(). */
+static bool is_autosaving(const struct session *s)
+{
+    const struct inflight *q = &s->backend->owed;
+    for (uint32_t i = 0; i < q->count; i++) {
+        const struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
+        if (o->flags & OWED_AUTOSAVE)
+            return true;
+    }
+    return false;
+}
+
 static void log_loss(struct session *s, enum reason why)
 {
     char tag[40], node[96];
@@ -335,7 +357,7 @@ void relay_lost(struct session *s, enum reason why)
     struct wire_fault f = fault_of(s, why, fate_of(s));
     const struct server_error *said = s->loss.untold;
     /* A SET that was told to be done and not asked for yet went with the connection. */
-    if (cut || !s->is_transaction_mode || s->pins || s->settings_told || is_beginning(s)) {
+    if (cut || !s->is_transaction_mode || s->pins || s->settings_told || is_beginning(s) || is_autosaving(s)) {
         f.severity = "FATAL";
         if (said && (!s->is_transaction_mode || f.why != REASON_COMMIT_LOST))
             f.hint = said->hint[0] ? said->hint : NULL; /* to the letter what a client without a gateway reads */

@@ -116,6 +116,7 @@ static void on_bearer(struct session *s, struct text data)
             admit_start(s);
             return;
         }
+        greet_failed(s, REASON_AUTH_FAILED, g->refusal); /* now: the client may leave without an answer */
         send_discovery(s);
         return;
     case OAUTH_DISCOVERY: /* no failure: the client asks where tokens come from */
@@ -141,11 +142,10 @@ static void on_oauth_refused(struct session *s, struct text body)
         return;
     }
     if (!s->greeting->refusal) { /* discovery: neither counted nor logged as a failure */
+        s->greeting->is_told = true;
         session_fail(s, REASON_TENANT_UNKNOWN, "OAUTHBEARER: a token is needed", NULL);
         return;
     }
-    counter_add(s->home->counters, COUNTER_LOGINS_FAILED, 1);
-    session_audit(s, "login_refused", s->greeting->refusal);
     session_fail(s, REASON_TENANT_UNKNOWN, "OAUTHBEARER authentication failed", NULL);
 }
 

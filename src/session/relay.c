@@ -668,7 +668,7 @@ static void console_input(struct session *s, const char *at, size_t len)
         at += size + 1;
         len -= (size_t)size + 1;
         if (type == 'X') {
-            session_close(s, REASON_CLIENT_GONE);
+            session_close(s, REASON_OK);
             return;
         }
         if (strchr("PBDECHS", type)) { /* drivers that insist on it learn so, in step */

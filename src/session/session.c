@@ -120,6 +120,8 @@ void session_new(struct home *home, int fd, unsigned listener, const char *peer,
 void session_move(struct session *s, unsigned worker)
 {
     struct home *from = s->home;
+    from->ended_in += s->client.bytes_in;
+    from->ended_out += s->client.bytes_out;
     leave_home(s);
     stream_detach(&s->client);
     from->ops->move(from, s, worker);
@@ -128,6 +130,8 @@ void session_move(struct session *s, unsigned worker)
 void session_arrive(struct home *home, struct session *s)
 {
     join_home(home, s);
+    home->ended_in -= s->client.bytes_in;
+    home->ended_out -= s->client.bytes_out;
     stream_attach(&s->client, home->loop);
     timer_start(&s->timer, home->generation->conf->postern.login_timeout);
     greet_arrived(s);
@@ -140,11 +144,12 @@ void session_put(struct session *s, const void *at, size_t len)
     stream_put(&s->client, at, len);
 }
 
-void session_audit(struct session *s, const char *event, const char *reason)
+void session_audit(struct session *s, enum audit_kind event, const char *reason, const char *detail)
 {
     char tag[40];
     session_tag(s, tag, sizeof(tag));
     struct audit_event e = {.event = event, .session = tag, .address = s->peer, .reason = reason,
+                            .detail = detail,
                             .tls = stream_tls_version(&s->client)};
     greet_audit(s, &e);
     if (s->pool) {
@@ -152,8 +157,11 @@ void session_audit(struct session *s, const char *event, const char *reason)
         e.role = s->pool->role;
         e.database = s->pool->database;
         e.subject = s->who;
+    } else if (s->state == SESSION_CONSOLE) {
+        e.user = s->who;
+        e.database = "postern";
     }
-    if (strcmp(event, "logout") == 0) {
+    if (event == AUDIT_LOGOUT) {
         e.duration_us = loop_now(s->home->loop) - s->born;
         e.queries = s->queries;
         e.bytes_in = s->client.bytes_in;
@@ -174,17 +182,19 @@ void session_close(struct session *s, enum reason why)
 {
     if (s->state == SESSION_CLOSED)
         return;
-    bool was_in = !s->greeting && s->pool;
+    bool was_in = !s->greeting && (s->pool || s->state == SESSION_CONSOLE);
     if (was_in)
-        session_audit(s, "logout", reason_row(why)->name);
+        session_audit(s, AUDIT_LOGOUT, reason_row(why)->name, NULL);
+    else
+        greet_failed(s, why, NULL);
     if (log_is_on(LOG_DEBUG) || (was_in && why != REASON_CLIENT_GONE && why != REASON_OK)) {
         char tag[40];
         session_tag(s, tag, sizeof(tag));
         log_line(was_in ? LOG_INFO : LOG_DEBUG, tag, "ended: %s", reason_row(why)->text);
     }
     struct home *home = s->home;
-    counter_add(home->counters, COUNTER_BYTES_FROM_CLIENTS, s->client.bytes_in);
-    counter_add(home->counters, COUNTER_BYTES_TO_CLIENTS, s->client.bytes_out);
+    home->ended_in += s->client.bytes_in;
+    home->ended_out += s->client.bytes_out;
     session_become(s, SESSION_CLOSED);
     pool_forget(&s->ask);
     limit_ask_cancel(&s->limit);
@@ -226,6 +236,7 @@ void session_fail_fault(struct session *s, const struct wire_fault *f)
         stream_flush(&s->client);
     }
     buf_free(&m);
+    greet_failed(s, f->why, f->detail ? f->detail : f->message);
     session_close(s, f->why);
 }
 
@@ -313,6 +324,19 @@ void sessions_sweep(struct home *home)
     uint64_t now = loop_now(home->loop), wall = clock_wall_s();
     LIST_EACH(&home->sessions, struct session, in_home, s)
         sweep_one(s, now, wall);
+    greet_tell_unlogged(home);
+}
+
+void sessions_count_bytes(struct home *home)
+{
+    uint64_t in = home->ended_in, out = home->ended_out;
+    LIST_EACH(&home->sessions, struct session, in_home, s) {
+        in += s->client.bytes_in;
+        out += s->client.bytes_out;
+    }
+    counter_set(home->counters, COUNTER_BYTES_FROM_CLIENTS, in);
+    counter_set(home->counters, COUNTER_BYTES_TO_CLIENTS, out);
+    pools_count_bytes(home->pools);
 }
 
 void sessions_drain(struct home *home)
@@ -339,11 +363,14 @@ struct session *session_by_id(struct home *home, uint64_t id)
     return map_get(&home->by_id, (struct text){(const char *)&id, sizeof(id)});
 }
 
-void session_cancel_done(struct home *home, uint64_t id)
+void session_cancel_done(struct home *home, uint64_t id, bool found)
 {
     struct session *s = session_by_id(home, id);
-    if (s && s->state == SESSION_CANCELING)
+    if (s && s->state == SESSION_CANCELING) {
+        if (!found)
+            greet_failed(s, REASON_CANCEL_UNKNOWN, NULL);
         session_close(s, REASON_OK);
+    }
 }
 
 enum cancel_outcome session_cancel(struct home *home, const struct cancel_key *key, struct cancel_waiter *waiter)
@@ -351,6 +378,6 @@ enum cancel_outcome session_cancel(struct home *home, const struct cancel_key *k
     struct session *s = registry_find(home->registry, key);
     if (!s)
         return CANCEL_UNKNOWN;
-    session_audit(s, "cancel", NULL);
+    session_audit(s, AUDIT_CANCEL, NULL, NULL);
     return relay_cancel(s, waiter) ? CANCEL_ON_ITS_WAY : CANCEL_DONE;
 }

@@ -28,8 +28,12 @@ static struct tls_context *load_tls(const struct conf *conf, const struct conf_c
                                          .verify = c->tls >= CONF_UPSTREAM_TLS_VERIFY_CA,
                                          .verify_name = c->tls == CONF_UPSTREAM_TLS_VERIFY_FULL};
     struct tls_context *t = tls_client_new(&o, error, sizeof(error));
-    if (!t)
-        conf_fault(faults, conf, &c->at, "tls_ca", "%s", error);
+    if (!t) /* about the setting whose file the fault names first */
+        conf_fault(faults, conf, &c->at,
+                   c->tls_key[0] && text_starts(text_of(error), c->tls_key)     ? "tls_key"
+                   : c->tls_cert[0] && text_starts(text_of(error), c->tls_cert) ? "tls_cert"
+                                                                                 : "tls_ca",
+                   "%s", error);
     return t;
 }
 

@@ -119,6 +119,10 @@ void backend_close(struct backend *b)
         stream_put(&b->stream, "X\0\0\0\4", 5);
         stream_flush(&b->stream);
     }
+    if (b->pool && b->pool->home) {
+        b->pool->home->ended_in += b->stream.bytes_in;
+        b->pool->home->ended_out += b->stream.bytes_out;
+    }
     stream_close(&b->stream);
     inflight_free(&b->owed, NULL, NULL);
     prepared_free(&b->prepared);

@@ -39,6 +39,8 @@ static void over(struct delivery *d)
     struct backend *b = d->backend;
     list_remove(&d->home->cancels, &d->node);
     timer_stop(&d->timer);
+    d->home->ended_in += d->stream.bytes_in;
+    d->home->ended_out += d->stream.bytes_out;
     stream_close(&d->stream);
     buf_wipe(&d->packet);
     tls_unref(d->tls);

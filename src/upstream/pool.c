@@ -333,9 +333,9 @@ static void opening_failed(struct pool *p, const struct varset *startup, enum re
     if (p->backoff > BACKOFF_MAX)
         p->backoff = BACKOFF_MAX;
     p->retry_at = now + p->backoff;
-    log_warning(NULL, "tenant %s database %s role %s: no server connection: %s%s%s%s", p->tenant,
+    log_warning(NULL, "tenant %s database %s role %s: no server connection: %s%s%s%s%s", p->tenant,
                 p->database, p->role, reason_row(why)->text, error ? ": " : "",
-                error ? error->sqlstate : "", error ? error->message : "");
+                error ? error->sqlstate : "", error ? " " : "", error ? error->message : "");
     /* A refused login will be refused again; nodes may come back while the patient wait. */
     uint64_t patience = why == REASON_NO_NODE && p->row ? p->row->cluster_row->connect_timeout : 0;
     refuse_waiting(p, now - patience, why, error);
@@ -671,4 +671,26 @@ void pool_reported(struct backend *b)
 void pool_node_leaves(struct backend *b)
 {
     node_drains(b->node, loop_now(b->stream.loop));
+}
+
+static void add_bytes(const struct list *l, uint64_t *in, uint64_t *out)
+{
+    LIST_EACH(l, struct backend, in_pool, b) {
+        *in += b->stream.bytes_in;
+        *out += b->stream.bytes_out;
+    }
+}
+
+void pools_count_bytes(struct pools *home)
+{
+    uint64_t in = home->ended_in, out = home->ended_out;
+    size_t i = 0;
+    for (const struct pool *p; (p = map_each(&home->pools, &i));) {
+        add_bytes(&p->idle, &in, &out);
+        add_bytes(&p->busy, &in, &out);
+        add_bytes(&p->opening, &in, &out);
+        add_bytes(&p->cleaning, &in, &out);
+    }
+    counter_set(home->counters, COUNTER_BYTES_FROM_BACKENDS, in);
+    counter_set(home->counters, COUNTER_BYTES_TO_BACKENDS, out);
 }

@@ -389,7 +389,7 @@ static void no_move(struct home *h, struct session *s, unsigned worker)
 
 static void no_cancel(struct home *h, uint64_t id, const struct cancel_key *key)
 {
-    session_cancel_done(h, id);
+    session_cancel_done(h, id, true);
 }
 
 static void no_command(struct home *h, struct session *s, struct text sql)

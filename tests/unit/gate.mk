@@ -31,3 +31,6 @@ tests_unit_test_audit_LDADD = $(LIBS_GATE) $(EXT_LIBS)
 UNIT_TESTS += tests/unit/test_throttle
 tests_unit_test_throttle_SOURCES = tests/unit/test_throttle.c
 tests_unit_test_throttle_LDADD = $(LIBS_GATE) $(EXT_LIBS)
+UNIT_TESTS += tests/unit/test_tally
+tests_unit_test_tally_SOURCES = tests/unit/test_tally.c
+tests_unit_test_tally_LDADD = $(LIBS_GATE) $(EXT_LIBS)

@@ -39,9 +39,9 @@ int main(void)
     close(fd);
     snprintf(moved, sizeof(moved), "%s.1", path);
     struct audit *a = audit_new("node-1");
-    audit_write(a, &(struct audit_event){.event = "before"});
+    audit_write(a, &(struct audit_event){.event = AUDIT_START});
     ok(audit_open(a, path), "opened");
-    audit_write(a, &(struct audit_event){.event = "login",
+    audit_write(a, &(struct audit_event){.event = AUDIT_LOGIN,
                                          .session = "client 1f",
                                          .address = "10.0.0.1:4000",
                                          .tenant = "acme",
@@ -55,15 +55,15 @@ int main(void)
                                          .method = "token",
                                          .duration_us = 1234});
     audit_write(a, &(struct audit_event){
-                       .event = "logout", .queries = 7, .bytes_in = 8, .bytes_out = INT64_MAX});
-    audit_write(a, &(struct audit_event){.event = "login_refused",
+                       .event = AUDIT_LOGOUT, .queries = 7, .bytes_in = 8, .bytes_out = INT64_MAX});
+    audit_write(a, &(struct audit_event){.event = AUDIT_LOGIN_REFUSED,
                                          .user = "a\"b\\c\nd\x01\x7f \xff\xc3\xa9\"},{\"x\":\""});
     memset(label, 'x', sizeof(label) - 1);
     label[sizeof(label) - 1] = '\0';
     memcpy(label + 511, "\xc3\xa9", 2);
-    audit_write(a, &(struct audit_event){.event = "limit", .user = label});
+    audit_write(a, &(struct audit_event){.event = AUDIT_LIMIT, .user = label});
     memset(label, 1, sizeof(label) - 1);
-    audit_write(a, &(struct audit_event){.event = "worst",
+    audit_write(a, &(struct audit_event){.event = AUDIT_ADMIN,
                                          .session = label,
                                          .address = label,
                                          .tenant = label,
@@ -76,6 +76,11 @@ int main(void)
                                          .tls = label,
                                          .method = label,
                                          .reason = label,
+                                         .detail = label,
+                                         .outcome = label,
+                                         .target = label,
+                                         .target_subject = label,
+                                         .target_tenant = label,
                                          .command = label});
     ok(!audit_open(a, "/nonexistent/audit"), "a file that cannot be opened: the old one stays");
     audit_write(a, &(struct audit_event){0});
@@ -83,7 +88,7 @@ int main(void)
     audit_free(NULL);
     a = audit_new("node-1");
     ok(audit_open(a, path) && audit_open(a, ""), "on and off again");
-    audit_write(a, &(struct audit_event){.event = "unseen"});
+    audit_write(a, &(struct audit_event){.event = AUDIT_START});
     audit_free(a);
 
     read_lines(path);
@@ -105,14 +110,14 @@ int main(void)
     is_int(strlen(text_at(3, "user")), 511, "cut before a character");
     ok(json_is_true(json_object_get(lines[3], "cut")), "and said so");
     ok(!json_object_get(lines[2], "cut"), "and only then");
-    is_text(text_at(4, "event"), "worst", "the longest line there can be");
+    is_text(text_at(4, "event"), "admin", "the longest line there can be");
     for (size_t i = 0; i < line_count; i++)
         json_decref(lines[i]);
 
     /* Rotation: renamed away, opened again. */
     a = audit_new(NULL);
     ok(audit_open(a, path) && rename(path, moved) == 0 && audit_open(a, path), "reopened");
-    audit_write(a, &(struct audit_event){.event = "after"});
+    audit_write(a, &(struct audit_event){.event = AUDIT_STOP});
     audit_free(a);
     read_lines(path);
     ok(line_count == 1 && !json_object_get(lines[0], "instance"), "the new file has the line");

@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include <sys/stat.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -284,7 +285,7 @@ static void test_sets(void)
 static void write_file(const char *path, const char *text)
 {
     FILE *f = fopen(path, "w");
-    CHECK(f && fputs(text, f) >= 0 && fclose(f) == 0);
+    CHECK(f && fputs(text, f) >= 0 && fclose(f) == 0 && chmod(path, 0600) == 0);
 }
 
 static struct keyring *load(const char *ini, struct conf_faults *faults)
@@ -316,6 +317,13 @@ static void test_files(void)
     write_file(two, set);
     struct keyring *k = load(ini, &faults);
     ok(k && faults.count == 0 && keyring_issuer_count(k) == 2, "two issuers from files");
+    CHECK(chmod(two, 0644) == 0);
+    struct conf_faults open_faults;
+    struct keyring *read_by_all = load(ini, &open_faults);
+    ok(!read_by_all && open_faults.count == 1 && strstr(open_faults.text.at, "shared secret"),
+       "a shared secret in a file that all may read");
+    conf_faults_free(&open_faults);
+    CHECK(chmod(two, 0600) == 0);
     ok(k && keyring_issuer_of(k, TEXT("https://two")) == keyring_issuer(k, 1), "found by iss");
     keyring_unref(k);
     conf_faults_free(&faults);

@@ -52,7 +52,7 @@ static const struct row rows[] = {
     NOTHING("VALUES (1), (2)"),
     NOTHING("TABLE t"),
     NOTHING("SHOW search_path"),
-    NOTHING("SAVEPOINT a"),
+    ONE("SAVEPOINT a", SQL_SAVEPOINT),
     NOTHING("RELEASE SAVEPOINT a"),
     NOTHING("NOTIFY a, 'b'"),
     NOTHING("FETCH ALL FROM c"),

@@ -81,6 +81,19 @@ def test_savepoints_are_gone(gate, login, stand):
     assert c.status == "I"
 
 
+@pytest.mark.parametrize("told", [False, True], ids=["first", "told"])
+def test_autosave_of_pgjdbc_in_a_lost_block_ends_the_session(gate, login, stand, told):
+    """The driver would lose count of the answers, and take the COMMIT for done."""
+    c = login(gate)
+    c.query("BEGIN")
+    lose(stand, c)
+    if told:
+        c.ask(wire.query("SELECT 1"))
+        assert codes(c.ask(wire.query("SAVEPOINT mine"))) == [ABORTED]
+    c.send(wire.query("SAVEPOINT PGJDBC_AUTOSAVE"))
+    assert c.refusal()["S"] == "FATAL"
+
+
 def test_text_that_ends_the_block_and_goes_on(lost, stand, table):
     messages = lost.ask(wire.query(f"ROLLBACK; INSERT INTO {table} VALUES (7)"))
     assert codes(messages) == [] and tags(messages) == ["ROLLBACK", "INSERT 0 1"]
