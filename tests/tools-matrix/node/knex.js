@@ -214,6 +214,37 @@ test("errors", () => using({}, async (k) => [
   await failing(k("people").insert({ name: null })), await failing(k.raw("SELEC 1")), await failing(k.raw("SELECT ?::int", ["x"])),
   await failing(k.raw("DO $$ BEGIN RAISE EXCEPTION 'own' USING ERRCODE = 'P0042', HINT = 'a hint', DETAIL = 'a detail'; END $$"))]));
 
+test("COPY by the driver below, one that fails, LISTEN", () => using({}, async (k) => {
+  const { pipeline } = require("stream/promises"), { Readable } = require("stream"), copy = require("pg-copy-streams");
+  const out = [];
+  const own = async (run) => {
+    const c = await k.client.acquireConnection();
+    try {
+      return await run(c);
+    } finally {
+      await k.client.releaseConnection(c);
+    }
+  };
+  const lines = (n) => Readable.from(Array.from({ length: n }, (_, i) => `${i}\trow ${i}\n`));
+  await own((c) => pipeline(lines(5000), c.query(copy.from("COPY things (id, price) FROM STDIN")))).catch((e) => out.push(e.code));
+  await k.raw("CREATE TABLE copied (id int PRIMARY KEY, v text)");
+  await own((c) => pipeline(lines(5000), c.query(copy.from("COPY copied FROM STDIN"))));
+  for (let i = 0; i < 5; i++) out.push(await failing(own((c) => pipeline(lines(30000), c.query(copy.from("COPY copied FROM STDIN"))))), await k("copied").count());
+  let size = 0;
+  await own(async (c) => { for await (const chunk of c.query(copy.to("COPY copied TO STDOUT"))) size += chunk.length; });
+  out.push(size);
+  out.push(await own(async (c) => {
+    await c.query("LISTEN news");
+    const heard = new Promise((resolve) => c.once("notification", (n) => resolve(n.payload)));
+    await k.raw("SELECT pg_notify('news', ?)", ["ü"]);
+    const payload = await heard;
+    await c.query("UNLISTEN *");
+    return payload;
+  }));
+  await k.raw("DROP TABLE copied");
+  return out;
+}));
+
 test("jobs with skip locked: one worker is killed, one job throws", async () => {
   await look("CREATE TABLE jobs (id int PRIMARY KEY, state text NOT NULL DEFAULT 'new', tries int NOT NULL DEFAULT 0)");
   await look("CREATE TABLE effects (job int)");
