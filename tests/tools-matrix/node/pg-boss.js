@@ -131,7 +131,7 @@ test("jobs in a transaction of the program's own", () => using({}, async (boss) 
   return out;
 }));
 
-test("three workers: one is killed in mid-job, one job throws", () => using({}, async (boss) => {
+test("three workers: one is killed in mid-job, one job throws", () => using({ monitorIntervalSeconds: 1, maintenanceIntervalSeconds: 1 }, async (boss) => {
   await boss.createQueue("crash", { retryLimit: 3, retryDelay: 0, expireInSeconds: 2 });
   await boss.insert("crash", Array.from({ length: 40 }, (_, n) => ({ data: { n }, priority: n === 0 ? 9 : 0 })));
   const doomed = await helper("work", { queue: "crash", dies: 0 });
