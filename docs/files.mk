@@ -1,7 +1,7 @@
 # Manual pages and documentation, and what is shipped for deployment.
 dist_man_MANS = man/postern.1 man/postern.ini.5
 dist_doc_DATA = README.md CHANGELOG.md CONTRIBUTING.md docs/ARCHITECTURE.md docs/clients.md docs/configuration.md \
-	docs/kubernetes.md docs/operations.md docs/peers-bugs.md docs/security.md
+	docs/found-in-use.md docs/kubernetes.md docs/operations.md docs/peers-bugs.md docs/security.md
 EXTRA_DIST += docker/Dockerfile docker/Dockerfile.dockerignore docker/README.md \
 	docker/app.sh docker/compose.yaml docker/cluster-init.sh docker/postern.ini docker/setup.sh
 EXTRA_DIST += deploy/kubernetes/README.md \
@@ -40,8 +40,10 @@ EXTRA_DIST += \
 	tests/drivers/go/pgx/main.go \
 	tests/drivers/install \
 	tests/drivers/java/Cases.java \
+	tests/drivers/java/LostBlock.java \
 	tests/drivers/libpq/cases.c \
 	tests/drivers/libpq/harness.h \
+	tests/drivers/lost \
 	tests/drivers/node/harness.js \
 	tests/drivers/node/pg.js \
 	tests/drivers/node/postgres.js \

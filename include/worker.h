@@ -68,5 +68,7 @@ const struct counters *worker_counters(const struct worker *w);
 /* Monotonic us of its last sweep: an old one means that it hangs. */
 uint64_t worker_heartbeat(const struct worker *w);
 bool worker_limits_ready(const struct worker *w);
+/* They have been ready once. */
+bool worker_limits_reached(const struct worker *w);
 
 #endif

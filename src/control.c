@@ -56,7 +56,7 @@ struct control {
     struct timer drain;
     uint64_t drain_until, started_at;
     unsigned next_worker;
-    bool was_ready, draining;
+    bool is_started, draining;
     char *instance;
 };
 
@@ -289,7 +289,7 @@ static void on_reload_job(struct mail *m, void *receiver)
 
 static bool is_started(void *arg)
 {
-    return ((struct control *)arg)->was_ready;
+    return ((struct control *)arg)->is_started;
 }
 
 static bool is_ready(void *arg, struct buf *why)
@@ -297,6 +297,7 @@ static bool is_ready(void *arg, struct buf *why)
     struct control *c = arg;
     const struct conf *conf = c->generation->conf;
     bool ready = true;
+    size_t served = 0;
     if (c->draining) {
         buf_printf(why, "draining: no new clients\n");
         ready = false;
@@ -304,33 +305,40 @@ static bool is_ready(void *arg, struct buf *why)
     for (size_t i = 0; i < conf->cluster_count; i++) {
         const char *name = conf->clusters[i]->at.name;
         const struct topology *t = map_get(&c->topologies, text_of(name));
-        if (!t || !topology_has_healthy(t)) {
+        if (t && topology_has_healthy(t))
+            served++;
+        else
             buf_printf(why, "cluster %s: no node answers\n", name);
-            ready = false;
-        }
     }
-    bool limits = true;
-    for (unsigned i = 0; i < c->workers.count; i++)
+    bool limits = true, reached = true;
+    for (unsigned i = 0; i < c->workers.count; i++) {
         limits = limits && worker_limits_ready(c->workers.all[i]);
+        reached = reached && worker_limits_reached(c->workers.all[i]);
+    }
     if (!limits && conf->redis.url[0] && conf->redis.away == CONF_AWAY_CLOSED) {
         buf_printf(why, "redis: away, and the limits are closed without it\n");
         ready = false;
-    } else if (!limits && !c->was_ready) {
+    } else if (!limits && !reached) {
         buf_printf(why, "redis: not reached yet\n");
         ready = false;
     }
-    c->was_ready = c->was_ready || ready;
-    return ready;
+    return ready && served > 0;
 }
 
-static bool is_alive(void *arg)
+static bool is_alive(void *arg, struct buf *why)
 {
     struct control *c = arg;
     uint64_t now = clock_now();
-    for (unsigned i = 0; i < c->workers.count; i++)
-        if (now - worker_heartbeat(c->workers.all[i]) > HEARTBEAT_LIMIT && now > worker_heartbeat(c->workers.all[i]))
-            return false;
-    return true;
+    bool alive = true;
+    for (unsigned i = 0; i < c->workers.count; i++) {
+        uint64_t last = worker_heartbeat(c->workers.all[i]);
+        if (now > last && now - last > HEARTBEAT_LIMIT) {
+            buf_printf(why, "worker %u has not answered for %llu s\n", i,
+                       (unsigned long long)((now - last) / US_PER_S));
+            alive = false;
+        }
+    }
+    return alive;
 }
 
 static void answer_scrape(struct job *j, bool page)
@@ -607,6 +615,7 @@ int control_run(const char *path, const struct conf *conf, struct generation *ge
     c->watcher = watcher_new(c->loop, generation->conf, generation->access->credentials, &watcher_ops, c);
     add_signals(c);
     audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_START, .detail = PACKAGE_VERSION});
+    c->is_started = true;
     write_ready_file(c);
     log_info(NULL, "postern %s started: %u workers, configuration %s", PACKAGE_VERSION, c->workers.count, path);
     notify("READY=1");

@@ -30,7 +30,7 @@ struct worker {
     struct home home;
     struct timer sweep;
     _Atomic uint64_t heartbeat;
-    atomic_bool limits_ready;
+    atomic_bool limits_ready, limits_reached;
     unsigned index;
 };
 
@@ -408,6 +408,8 @@ static void on_sweep(struct timer *t)
     atomic_store(&w->heartbeat, loop_now(w->loop));
     bool ready = limiter_is_ready(w->home.limiter);
     atomic_store(&w->limits_ready, ready);
+    if (ready)
+        atomic_store(&w->limits_reached, true);
     timer_start(t, ready ? SWEEP : SWEEP_WAITING);
 }
 
@@ -464,6 +466,7 @@ void worker_stop(struct worker *w)
     mailbox_post(w->mailbox, &order_new(run_stop)->mail);
     pthread_join(w->thread, NULL);
     timer_stop(&w->sweep);
+    lingers_end(&w->home.lingers);
     mailbox_free(w->mailbox);
     limiter_free(w->home.limiter);
     pools_free(w->home.pools);
@@ -488,4 +491,9 @@ uint64_t worker_heartbeat(const struct worker *w)
 bool worker_limits_ready(const struct worker *w)
 {
     return atomic_load((atomic_bool *)&w->limits_ready);
+}
+
+bool worker_limits_reached(const struct worker *w)
+{
+    return atomic_load((atomic_bool *)&w->limits_reached);
 }

@@ -1,7 +1,8 @@
 /* Health, metrics and a status page over HTTP, on the control thread (evhttp).
- *   /health/startup  200 once the gate has been ready for the first time
- *   /health/live     200 while the control loop and every worker answer
- *   /health/ready    200 when clients can be served, else 503 and why, one reason a line
+ *   /health/startup  200 once the configuration is loaded and the listeners are open; for good
+ *   /health/live     200 while the loops of control and every worker turn, else 503 and which not
+ *   /health/ready    200 when clients of one cluster at least can be served, else 503; what is
+ *                    missing, one reason a line, in either case
  *   /metrics         Prometheus text format 0.0.4
  *   /                a page for people
  * SPDX-License-Identifier: Apache-2.0 */
@@ -18,12 +19,15 @@
 
 struct http;
 
-/* What control tells, asked at each request. */
+/* What control tells, asked at each request. No answer depends on what was asked before: each probe
+ * may be the only one that anybody sends. */
 struct http_ops {
     bool (*started)(void *arg);
-    /* True when ready; otherwise reasons are appended to why, one a line. */
+    /* What is missing is appended to why, each with an end of line: all of it when not ready, and
+     * what others can do without when ready. */
     bool (*ready)(void *arg, struct buf *why);
-    bool (*alive)(void *arg);
+    /* What does not turn is appended to why in the same way. */
+    bool (*alive)(void *arg, struct buf *why);
     /* Appends the metrics; gather_done() may be called at once or later (the workers are visited
      * first): exactly once per request, with the body. */
     void (*metrics)(void *arg, struct http *http, uint64_t request);

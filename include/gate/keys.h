@@ -26,14 +26,6 @@ bool keyring_add_text(struct keyring *k, const struct conf_issuer *issuer, struc
 
 /* What follows is for gate/token.c. */
 
-/* A claim's name as configured: the whole of it, and the members that its dots reach through
- * (one part when there is no dot). */
-struct claim_path {
-    char *whole;
-    char **part;
-    size_t count;
-};
-
 struct issuer_key {
     char *kid; /* NULL: the key has none */
     size_t kid_len;
@@ -46,8 +38,8 @@ struct issuer {
     char *iss;
     struct conf_list audience;
     uint32_t algs;
-    uint64_t leeway, max_lifetime;         /* seconds; max_lifetime 0: no limit */
-    struct claim_path tenant, roles, plan; /* plan.count is 0 when there is no such claim */
+    uint64_t leeway, max_lifetime; /* seconds; max_lifetime 0: no limit */
+    char *tenant, *roles, *plan;   /* the claims' names as configured; plan is "" for none */
     struct issuer_key *keys;
     size_t key_count;
 };

@@ -64,6 +64,9 @@ void stream_start_tls(struct stream *s, struct tls_context *ctx, bool is_client,
 /* Closes; safe at any time and twice. Tries once to write what is gathered, and, with TLS, to
  * say goodbye. */
 void stream_close(struct stream *s);
+/* Closes the stream for its owner and hands out what is left of the connection: the socket, the held
+ * output, and the TLS state where more can be written inside it, else NULL. */
+int stream_release(struct stream *s, SSL **ssl, struct buf *out) MUST_USE;
 /* Off one loop and onto another, gathered and held output included. */
 void stream_detach(struct stream *s);
 void stream_attach(struct stream *s, struct loop *loop);
@@ -75,6 +78,8 @@ ssize_t stream_read(struct stream *s, char *to, size_t room) MUST_USE;
 ssize_t stream_peek(struct stream *s, char *to, size_t room) MUST_USE;
 /* Input that is there at this moment, in plaintext, unread (SSLRequest injection). */
 bool stream_has_input(struct stream *s);
+/* Input, of whatever kind, that is there at this moment and has not been handed out. */
+bool stream_has_unread(const struct stream *s);
 void stream_put(struct stream *s, const void *at, size_t len);
 void stream_flush(struct stream *s);
 /* Bytes held back because the peer does not read. */

@@ -13,7 +13,8 @@
 #include "session/relay.h"
 #include "session/session.h"
 
-enum { GREET_INPUT_MAX = 24 * 1024, STARTUP_TEXT = 256 };
+/* A proof has what its mechanism says around a token. */
+enum { GREET_INPUT_MAX = 24 * 1024, STARTUP_TEXT = 256, PROOF_MAX = TOKEN_MAX + 256 };
 
 enum prove_step { PROVE_PASSWORD, PROVE_SCRAM_FIRST, PROVE_SCRAM_FINAL, PROVE_OAUTH_FIRST, PROVE_OAUTH_REFUSED };
 
@@ -54,6 +55,8 @@ void greet_secured(struct session *s, bool ok, const char *why);
 /* On the pool's worker. */
 void greet_arrived(struct session *s);
 void greet_timer(struct timer *t);
+/* Bytes of the present packet or message that its length promises and that have not come. */
+size_t greet_announced(const struct session *s);
 void greet_free(struct session *s);
 /* Adds what the login knows. */
 void greet_audit(const struct session *s, struct audit_event *e);

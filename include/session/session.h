@@ -21,6 +21,7 @@
 #include "gate/audit.h"
 #include "gate/limiter.h"
 #include "gate/throttle.h"
+#include "io/linger.h"
 #include "io/stream.h"
 #include "pg/lexer.h"
 #include "pg/prepared.h"
@@ -100,6 +101,7 @@ struct home {
     struct session_shared *shared;
     const struct home_ops *ops;
     struct list sessions;
+    struct lingers lingers; /* connections whose sessions are over; they count as clients */
     struct map by_id; /* id -> session */
     unsigned worker, worker_count;
     /* Bytes of clients that have left, by their end or to another worker; less what those who came
@@ -207,6 +209,8 @@ struct wire_fault;
 void session_fail_fault(struct session *s, const struct wire_fault *f);
 /* Ends it without a word (the client is gone or was told). */
 void session_close(struct session *s, enum reason why);
+/* Ends it when something has been written that the client must still get, whatever it is sending. */
+void session_close_told(struct session *s, enum reason why);
 /* reason: a name of base/reasons.def, or NULL; detail: what is kept from the client, or NULL. */
 void session_audit(struct session *s, enum audit_kind event, const char *reason, const char *detail);
 bool session_flush_held(struct session *s);

@@ -35,7 +35,8 @@ enum {
     ANSWER_S = 10,
     WAITING_MAX = 64,
     BACKLOG = 64,
-    WHY_MAX = 16384
+    WHY_MAX = 16384,
+    READY_LINE = 6 /* "ready" and its end of line */
 };
 
 struct http {
@@ -164,14 +165,14 @@ static void answer_ready(struct http *h, struct evhttp_request *r)
 {
     struct buf why;
     buf_init(&why, WHY_MAX);
-    if (h->ops->ready(h->arg, &why)) {
-        reply_plain(r, 200, "OK", "ready\n");
-    } else {
-        if (buf_size(&why) && why.at[why.len - 1] != '\n')
-            (void)!buf_put(&why, "\n", 1);
-        reply(r, 503, "Service Unavailable", "text/plain; charset=utf-8",
-              buf_size(&why) ? buf_text(&why) : TEXT("not ready\n"));
-    }
+    /* What is missing is told also where that does not stop clients from being served. */
+    bool ready = buf_put_text(&why, "ready\n") && h->ops->ready(h->arg, &why);
+    struct text body = buf_text(&why);
+    if (!ready)
+        body = body.len > READY_LINE ? (struct text){body.at + READY_LINE, body.len - READY_LINE}
+                                     : TEXT("not ready\n");
+    reply(r, ready ? 200 : 503, ready ? "OK" : "Service Unavailable", "text/plain; charset=utf-8",
+          body);
     buf_free(&why);
 }
 
@@ -180,15 +181,18 @@ static void answer_started(struct http *h, struct evhttp_request *r)
     if (h->ops->started(h->arg))
         reply_plain(r, 200, "OK", "started\n");
     else
-        reply_plain(r, 503, "Service Unavailable", "not ready for the first time yet\n");
+        reply_plain(r, 503, "Service Unavailable", "the listeners are not open yet\n");
 }
 
 static void answer_alive(struct http *h, struct evhttp_request *r)
 {
-    if (h->ops->alive(h->arg))
+    struct buf why;
+    buf_init(&why, WHY_MAX);
+    if (h->ops->alive(h->arg, &why))
         reply_plain(r, 200, "OK", "alive\n");
     else
-        reply_plain(r, 503, "Service Unavailable", "a worker does not answer\n");
+        reply(r, 503, "Service Unavailable", "text/plain; charset=utf-8", buf_text(&why));
+    buf_free(&why);
 }
 
 static void answer_metrics(struct http *h, struct evhttp_request *r)

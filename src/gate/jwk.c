@@ -108,7 +108,7 @@ static const char *read_ec(const json_t *jwk, uint32_t *fits, struct issuer_key 
     unsigned char point[1 + 2 * 66] = {POINT_CONVERSION_UNCOMPRESSED};
     size_t x_len, y_len;
     if (!curve)
-        return "crv is none of P-256, P-384, P-521";
+        return "it has no crv";
     *fits &= JWS_BIT(curve->alg);
     if (!member_bytes(jwk, "x", x, &x_len) || !member_bytes(jwk, "y", y, &y_len))
         return "x or y is missing or not base64url";
@@ -135,8 +135,8 @@ static const char *read_okp(const json_t *jwk, uint32_t *fits, struct issuer_key
     const char *crv = json_string_value(json_object_get(jwk, "crv"));
     char x[JWS_DECODED(MEMBER_MAX)];
     size_t len;
-    if (!crv || strcmp(crv, "Ed25519") != 0)
-        return "crv is not Ed25519";
+    if (!crv)
+        return "it has no crv";
     *fits &= JWS_BIT(JWS_EDDSA);
     if (!member_bytes(jwk, "x", x, &len) || len != 32)
         return "x is missing, not base64url or not 32 bytes long";
@@ -188,6 +188,16 @@ static const struct kty_row *kty_named(const char *name)
     return NULL;
 }
 
+/* That is a fault of whoever publishes the key, whatever it is for. */
+static bool is_given_away(const json_t *jwk, const struct kty_row *kty)
+{
+    static const char *const private_members[] = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"};
+    for (size_t i = 0; kty->is_public && i < COUNT_OF(private_members); i++)
+        if (json_object_get(jwk, private_members[i]))
+            return true;
+    return false;
+}
+
 static bool ops_allow_verify(const json_t *ops)
 {
     for (size_t i = 0; i < json_array_size(ops); i++) {
@@ -198,30 +208,47 @@ static bool ops_allow_verify(const json_t *ops)
     return false;
 }
 
-/* What holds for every kty. *pinned becomes the algorithms that `alg` leaves. */
-static const char *check_common(const json_t *jwk, const struct kty_row *kty, uint32_t *pinned)
+static bool alg_named(const json_t *alg, enum jws_alg *named)
 {
-    static const char *const private_members[] = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"};
+    return jws_alg_named((struct text){json_string_value(alg), json_string_length(alg)}, named);
+}
+
+/* Why a key of a known kty is not for checking signatures here, or NULL. A member of the wrong type
+ * says nothing about that: see check_common(). */
+static const char *why_not_ours(const json_t *jwk, const struct kty_row *kty)
+{
+    const json_t *use = json_object_get(jwk, "use"), *ops = json_object_get(jwk, "key_ops");
+    const json_t *alg = json_object_get(jwk, "alg");
+    const char *crv = json_string_value(json_object_get(jwk, "crv"));
+    enum jws_alg named;
+    if (json_is_string(use) && strcmp(json_string_value(use), "sig") != 0)
+        return "its use is not sig";
+    if (json_is_array(ops) && !ops_allow_verify(ops))
+        return "its key_ops do not allow verify";
+    if (json_is_string(alg) && !alg_named(alg, &named))
+        return "its alg is not a known signature algorithm";
+    if (crv && kty->read == read_ec && !curve_named(crv))
+        return "its crv is none of P-256, P-384, P-521";
+    if (crv && kty->read == read_okp && strcmp(crv, "Ed25519") != 0)
+        return "its crv is not Ed25519";
+    return NULL;
+}
+
+/* What holds for every kty. *pinned becomes the algorithms that `alg` leaves. */
+static const char *check_common(const json_t *jwk, uint32_t *pinned)
+{
     const json_t *use = json_object_get(jwk, "use"), *ops = json_object_get(jwk, "key_ops");
     const json_t *alg = json_object_get(jwk, "alg"), *kid = json_object_get(jwk, "kid");
     enum jws_alg named;
     if (kid && !json_is_string(kid))
         return "kid is no string";
-    if (use && (!json_is_string(use) || strcmp(json_string_value(use), "sig") != 0))
-        return "its use is not sig";
-    if (ops && !ops_allow_verify(ops))
-        return "its key_ops do not allow verify";
-    for (size_t i = 0; kty->is_public && i < COUNT_OF(private_members); i++)
-        if (json_object_get(jwk, private_members[i]))
-            return "it has private members, which do not belong into a key set; take it out of "
-                   "use, it has been given away";
-    *pinned = ~0u;
-    if (!alg)
-        return NULL;
-    if (!json_is_string(alg) ||
-        !jws_alg_named((struct text){json_string_value(alg), json_string_length(alg)}, &named))
-        return "its alg is not a known signature algorithm";
-    *pinned = JWS_BIT(named);
+    if (use && !json_is_string(use))
+        return "use is no string";
+    if (ops && !json_is_array(ops))
+        return "key_ops is no array";
+    if (alg && !json_is_string(alg))
+        return "alg is no string";
+    *pinned = alg && alg_named(alg, &named) ? JWS_BIT(named) : ~0u;
     return NULL;
 }
 
@@ -234,9 +261,19 @@ enum jwk_result jwk_read(const json_t *jwk, uint32_t algs, struct issuer_key *ou
     *why = !json_is_object(jwk) ? "it is no JSON object" : name ? NULL : "it has no kty";
     if (*why)
         return JWK_REFUSED;
-    if (!kty)
+    if (!kty) {
+        *why = "its kty is none of RSA, EC, OKP, oct";
         return JWK_PASSED_OVER;
-    *why = check_common(jwk, kty, &fits);
+    }
+    if (is_given_away(jwk, kty)) {
+        *why = "it has private members, which do not belong into a key set; take it out of use, "
+               "it has been given away";
+        return JWK_REFUSED;
+    }
+    *why = why_not_ours(jwk, kty);
+    if (*why)
+        return JWK_PASSED_OVER;
+    *why = check_common(jwk, &fits);
     if (*why)
         return JWK_REFUSED;
     out->algs = algs;

@@ -1,9 +1,9 @@
 /* Signing keys: each issuer's JSON Web Key Set (RFC 7517), read, judged and kept.
  *
- * A key that is weak, private, ambiguous or meant for something else is a fault that names the
+ * A key for signatures that is weak, private, ambiguous or malformed is a fault that names the
  * key and stops the load, because an operator who sees only logins fail has a long way back to
- * it. A kty nobody here knows is passed over with a warning, as RFC 7517, 5 asks: an issuer may
- * publish keys for other readers.
+ * it. One that is meant for something else, or of a kind nobody here knows, is passed over, and
+ * the log says which and why: an issuer may publish keys for other readers (RFC 7517, 5).
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "gate/keys.h"
@@ -82,22 +82,32 @@ static void fault_of_key(struct fault_list *f, size_t i, const json_t *jwk, cons
 
 /* ---- a set ---- */
 
+static void issuer_key_clear(struct issuer_key *key)
+{
+    mem_free(key->kid);
+    jws_key_free(key->jws);
+}
+
+/* Among those that a token may name. */
 static bool kid_is_taken(const struct issuer *issuer, const char *kid)
 {
     for (size_t i = 0; kid && i < issuer->key_count; i++)
-        if (issuer->keys[i].kid && strcmp(issuer->keys[i].kid, kid) == 0)
+        if (issuer->keys[i].kid && issuer->keys[i].algs && strcmp(issuer->keys[i].kid, kid) == 0)
             return true;
     return false;
+}
+
+static void pass_over(const struct issuer *issuer, size_t i, const json_t *jwk, const char *why)
+{
+    char name[KEY_NAME];
+    name_key(i, jwk, name);
+    log_info("keys", "issuer %s: %s is passed over: %s", issuer->section, name, why);
 }
 
 static void add_key(struct issuer *issuer, size_t i, const json_t *jwk, struct fault_list *f)
 {
     const char *why;
     struct issuer_key key = {0};
-    if (kid_is_taken(issuer, json_string_value(json_object_get(jwk, "kid")))) {
-        fault_of_key(f, i, jwk, "an earlier key has the same kid");
-        return;
-    }
     const char *kty = json_string_value(json_object_get(jwk, "kty"));
     if (f->mode & S_IROTH && kty && strcmp(kty, "oct") == 0) {
         fault_of_key(f, i, jwk,
@@ -106,15 +116,18 @@ static void add_key(struct issuer *issuer, size_t i, const json_t *jwk, struct f
     }
     switch (jwk_read(jwk, issuer->algs, &key, &why)) {
     case JWK_TAKEN:
+        if (key.algs && kid_is_taken(issuer, key.kid)) {
+            fault_of_key(f, i, jwk, "an earlier key has the same kid");
+            issuer_key_clear(&key);
+            return;
+        }
+        if (!key.algs)
+            pass_over(issuer, i, jwk, "it fits none of the issuer's algorithms");
         issuer->keys[issuer->key_count++] = key;
         return;
-    case JWK_PASSED_OVER: {
-        char name[KEY_NAME];
-        name_key(i, jwk, name);
-        log_warning("keys", "issuer %s: %s is passed over: its kty is none of RSA, EC, OKP, oct",
-                    issuer->section, name);
+    case JWK_PASSED_OVER:
+        pass_over(issuer, i, jwk, why);
         return;
-    }
     case JWK_REFUSED:
         fault_of_key(f, i, jwk, why);
         return;
@@ -153,43 +166,23 @@ static void read_set(struct issuer *issuer, struct text jwks, struct fault_list 
     for (size_t i = 0; i < issuer->key_count; i++)
         usable += issuer->keys[i].algs != 0;
     if (!f->first && usable == 0)
-        fault(f, "no key in it fits the issuer's algorithms");
+        fault(f, "no key in it is for signatures by the issuer's algorithms (the log says why each "
+                 "is passed over)");
     wipe_secrets(keys);
     json_decref(root);
 }
 
 /* ---- an issuer ---- */
 
-static void path_set(struct claim_path *path, const char *name)
-{
-    struct text rest = text_of(name), part;
-    if (rest.len == 0)
-        return;
-    path->whole = mem_dup(name);
-    path->part = mem_new(rest.len + 1, sizeof(*path->part));
-    while (text_split(&rest, '.', &part))
-        path->part[path->count++] = mem_dup_n(part.at, part.len);
-}
-
-static void path_free(struct claim_path *path)
-{
-    for (size_t i = 0; i < path->count; i++)
-        mem_free(path->part[i]);
-    mem_free(path->part);
-    mem_free(path->whole);
-}
-
 static void issuer_free(struct issuer *issuer)
 {
-    for (size_t i = 0; i < issuer->key_count; i++) {
-        mem_free(issuer->keys[i].kid);
-        jws_key_free(issuer->keys[i].jws);
-    }
+    for (size_t i = 0; i < issuer->key_count; i++)
+        issuer_key_clear(&issuer->keys[i]);
     for (size_t i = 0; i < issuer->audience.count; i++)
         mem_free(issuer->audience.item[i]);
-    path_free(&issuer->tenant);
-    path_free(&issuer->roles);
-    path_free(&issuer->plan);
+    mem_free(issuer->tenant);
+    mem_free(issuer->roles);
+    mem_free(issuer->plan);
     mem_free(issuer->audience.item);
     mem_free(issuer->keys);
     mem_free(issuer->section);
@@ -218,17 +211,17 @@ static struct issuer *issuer_new(const struct conf_issuer *c)
     for (size_t i = 0; i < c->algorithms.count; i++)
         if (jws_alg_named(text_of(c->algorithms.item[i]), &alg))
             issuer->algs |= JWS_BIT(alg);
-    path_set(&issuer->tenant, text_or_empty(c->tenant_claim));
-    path_set(&issuer->roles, text_or_empty(c->roles_claim));
-    path_set(&issuer->plan, text_or_empty(c->plan_claim));
+    issuer->tenant = mem_dup(text_or_empty(c->tenant_claim));
+    issuer->roles = mem_dup(text_or_empty(c->roles_claim));
+    issuer->plan = mem_dup(text_or_empty(c->plan_claim));
     return issuer;
 }
 
 /* The configuration checks these too; without them every token, or none, would pass. */
 static const char *check_issuer(const struct keyring *k, const struct issuer *issuer)
 {
-    if (issuer->iss[0] == '\0' || issuer->audience.count == 0 || issuer->tenant.count == 0 ||
-        issuer->roles.count == 0)
+    if (issuer->iss[0] == '\0' || issuer->audience.count == 0 || issuer->tenant[0] == '\0' ||
+        issuer->roles[0] == '\0')
         return "issuer, audience, tenant_claim and roles_claim are needed";
     if (issuer->algs == 0)
         return "no signature algorithm is accepted";

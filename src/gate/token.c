@@ -12,7 +12,7 @@
 
 /* 9999-12-31T23:59:59Z: milliseconds taken for seconds lie beyond it. */
 #define TIME_MAX 253402300799LL
-enum { TRIES_MAX = 16 };
+enum { TRIES_MAX = 16, CLAIM_NAME_MAX = 1024 };
 
 bool token_name_is_valid(struct text name)
 {
@@ -101,18 +101,34 @@ static struct text string_of(const json_t *value)
     return (struct text){json_string_value(value), json_string_length(value)};
 }
 
-/* The unsplit name counts as well, because claims named by URLs have dots of their own. When a
- * payload has both, nobody knows which was meant: *unclear. */
-static const json_t *claim_at(const json_t *claims, const struct claim_path *path, bool *unclear)
+/* Counts in *found the ways in which a name reaches a value, and returns the first. A dot reaches
+ * into an object or is part of a member's name ("kubernetes.io", and claims named by URLs), so each
+ * prefix that ends at one is tried. As deep as the payload, which JWS_JSON_DEPTH bounds. */
+static const json_t *reach(const json_t *at, struct text name, unsigned *found)
 {
-    const json_t *whole = json_object_get(claims, path->whole), *at = claims;
-    if (path->count <= 1)
-        return whole;
-    for (size_t i = 0; at && i < path->count; i++)
-        at = json_object_get(at, path->part[i]);
-    if (whole && at)
-        *unclear = true;
-    return whole ? whole : at;
+    char member[CLAIM_NAME_MAX];
+    const json_t *first = NULL;
+    for (size_t n = 1; n <= name.len && n < sizeof(member); n++) {
+        if (n < name.len && name.at[n] != '.')
+            continue;
+        (void)text_to_array((struct text){name.at, n}, member, sizeof(member));
+        const json_t *value = json_object_get(at, member);
+        if (value && n < name.len)
+            value = reach(value, (struct text){name.at + n + 1, name.len - n - 1}, found);
+        else
+            *found += value != NULL;
+        first = first ? first : value;
+    }
+    return first;
+}
+
+/* When a payload has more than one, nobody knows which was meant: *unclear. */
+static const json_t *claim_at(const json_t *claims, const char *name, bool *unclear)
+{
+    unsigned found = 0;
+    const json_t *value = reach(claims, text_of(name), &found);
+    *unclear = *unclear || found > 1;
+    return value;
 }
 
 /* An integer in 0..TIME_MAX; exp is never 0. */
@@ -228,9 +244,9 @@ static const char *read_names(const struct issuer *issuer, const json_t *claims,
                               struct identity *out)
 {
     bool unclear = false;
-    const json_t *tenant = claim_at(claims, &issuer->tenant, &unclear);
-    const json_t *roles = claim_at(claims, &issuer->roles, &unclear);
-    const json_t *plan = issuer->plan.count ? claim_at(claims, &issuer->plan, &unclear) : NULL;
+    const json_t *tenant = claim_at(claims, issuer->tenant, &unclear);
+    const json_t *roles = claim_at(claims, issuer->roles, &unclear);
+    const json_t *plan = issuer->plan[0] ? claim_at(claims, issuer->plan, &unclear) : NULL;
     if (unclear)
         return "a claim is there both under its dotted name and at its path";
     if (!json_is_string(tenant))

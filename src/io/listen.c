@@ -51,19 +51,32 @@ static void peer_text(const struct sockaddr_storage *a, char *out, size_t size)
     }
 }
 
+/* Without unread input, which would make a reset of it. */
+static void close_spare(struct listen_socket *l)
+{
+    char dropped[4096];
+    if (l->spare < 0)
+        return;
+    for (unsigned i = 0; i < 16 && recv(l->spare, dropped, sizeof(dropped), MSG_DONTWAIT) > 0; i++)
+        ;
+    close(l->spare);
+    l->spare = -1;
+}
+
 /* 53300 in clear text: a client that waits for TLS shows it as a failed connection, which is
  * still better than a hang. False when nobody is there: accept4() wants a descriptor before it
- * looks. */
+ * looks. The refused client's own descriptor is the next spare: it is closed when the next one is
+ * refused, so that what the client sends meanwhile does not reset what it was told. */
 static bool refuse_one(struct listen_socket *l)
 {
     static const char answer[] = "E\0\0\0\x44" "SFATAL\0VFATAL\0C53300\0Mout of file descriptors, try again later\0\0";
-    close(l->spare);
+    close_spare(l);
     int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
         (void)!send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL);
-        close(fd);
+        (void)shutdown(fd, SHUT_WR);
     }
-    l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    l->spare = fd >= 0 ? fd : open("/dev/null", O_RDONLY | O_CLOEXEC);
     return fd >= 0;
 }
 
@@ -213,8 +226,7 @@ void listen_close(struct listen_socket *l)
     timer_stop(&l->pause);
     event_del(&l->ev);
     close(l->fd);
-    if (l->spare >= 0)
-        close(l->spare);
+    close_spare(l);
     if (l->path)
         unlink(l->path);
     mem_free(l->path);

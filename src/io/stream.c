@@ -259,6 +259,14 @@ bool stream_has_input(struct stream *s)
     return stream_peek(s, &c, 1) > 0;
 }
 
+bool stream_has_unread(const struct stream *s)
+{
+    char c;
+    if (s->phase == STREAM_CLOSED)
+        return false;
+    return (s->ssl && SSL_has_pending(s->ssl)) || recv(s->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 static void on_read(evutil_socket_t fd, short what, void *arg)
 {
     struct stream *s = arg;
@@ -451,6 +459,28 @@ void stream_close(struct stream *s)
     s->fd = -1;
     s->phase = STREAM_CLOSED;
     buf_free(&s->out);
+}
+
+int stream_release(struct stream *s, SSL **ssl, struct buf *out)
+{
+    CHECK(s->phase != STREAM_CLOSED);
+    stream_flush(s);
+    event_del(&s->rd);
+    event_del(&s->wr);
+    *out = s->out;
+    s->out = (struct buf){.max = s->out.max};
+    *ssl = s->ssl;
+    if (s->ssl && (s->phase != STREAM_OPEN || s->broken)) {
+        SSL_free(s->ssl);
+        ERR_clear_error();
+        *ssl = NULL;
+        buf_free(out); /* nothing can be said inside a TLS that failed */
+    }
+    s->ssl = NULL;
+    s->phase = STREAM_CLOSED;
+    int fd = s->fd;
+    s->fd = -1;
+    return fd;
 }
 
 void stream_detach(struct stream *s)

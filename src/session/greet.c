@@ -14,7 +14,8 @@
 #include "pg/options.h"
 #include "pg/wire.h"
 
-enum { TLS_RECORD_HANDSHAKE = 0x16, VARIABLES_MAX = 16 * 1024 };
+/* Longer lengths are no message's: a length in other words, or of another protocol. */
+enum { TLS_RECORD_HANDSHAKE = 0x16, VARIABLES_MAX = 16 * 1024, ANNOUNCED_MAX = 64 << 20 };
 
 void greet_start(struct session *s, unsigned listener, bool is_unix, bool too_many)
 {
@@ -161,6 +162,16 @@ void greet_deny(struct session *s, enum reason why, const char *kept)
     }
 }
 
+size_t greet_announced(const struct session *s)
+{
+    const struct buf *in = &s->greeting->in;
+    size_t before = s->state == SESSION_PROVING || s->state == SESSION_ADMITTING ? 1 : 0; /* the type */
+    if (buf_size(in) < before + 4)
+        return 0;
+    size_t len = before + wire_u32(buf_front(in) + before);
+    return len <= ANNOUNCED_MAX && len > buf_size(in) ? len - buf_size(in) : 0;
+}
+
 void greet_timer(struct timer *t)
 {
     struct session *s = CONTAINER_OF(t, struct session, timer);
@@ -189,7 +200,7 @@ void greet_secured(struct session *s, bool ok, const char *why)
     if (!ok) {
         counter_add(s->home->counters, COUNTER_TLS_FAILED, 1);
         greet_failed(s, REASON_TLS_FAILED, why);
-        session_close(s, REASON_TLS_FAILED);
+        session_close_told(s, REASON_TLS_FAILED); /* by an alert */
         return;
     }
     if (g->direct_tls) {
@@ -413,6 +424,14 @@ static bool take_packet(struct session *s)
     return s->state == SESSION_GREETING && s->greeting;
 }
 
+/* It is told apart from a proof that is wrong: the client cannot know otherwise what to do. */
+static void refuse_long_proof(struct session *s, uint32_t len)
+{
+    char text[96];
+    snprintf(text, sizeof(text), "token or password too long: %u bytes, at most %d are accepted", len, TOKEN_MAX);
+    session_fail(s, REASON_TOO_LARGE, text, "Ask for a token with fewer claims (groups, roles).");
+}
+
 /* One 'p' message of in. */
 static bool take_proof(struct session *s)
 {
@@ -427,8 +446,12 @@ static bool take_proof(struct session *s)
         session_fail(s, REASON_PROTOCOL, "expected an authentication response", NULL);
         return false;
     }
-    if (len < 4 || len > TOKEN_MAX + 256) {
+    if (len < 4 || len > ANNOUNCED_MAX) {
         session_fail(s, REASON_MESSAGE_LENGTH, "invalid length of an authentication response", NULL);
+        return false;
+    }
+    if (len > PROOF_MAX) {
+        refuse_long_proof(s, len - 4);
         return false;
     }
     if (buf_size(&g->in) < (size_t)len + 1)

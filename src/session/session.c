@@ -178,7 +178,39 @@ static void release(struct funeral *f)
     mem_free(s);
 }
 
-void session_close(struct session *s, enum reason why)
+static void count_gone(struct lingers *l)
+{
+    atomic_fetch_sub(&CONTAINER_OF(l, struct home, lingers)->shared->clients, 1);
+}
+
+/* What a peer that was told something may still be sending. A login is over before the client knows, so
+ * it may be at anything; later, only what has begun matters. */
+struct leftover {
+    bool lingers;
+    size_t expected;
+};
+
+static struct leftover leftover_of(const struct session *s)
+{
+    if (s->greeting)
+        return (struct leftover){true, greet_announced(s)};
+    bool begun = s->input.left || buf_size(&s->input.held);
+    return (struct leftover){begun || stream_has_unread(&s->client), s->input.left};
+}
+
+static void close_client(struct session *s, struct leftover left)
+{
+    struct home *home = s->home;
+    if (left.lingers && s->client.phase != STREAM_CLOSED) {
+        home->lingers.gone = count_gone;
+        linger_start(&home->lingers, &s->client, left.expected);
+        return;
+    }
+    stream_close(&s->client);
+    atomic_fetch_sub(&home->shared->clients, 1);
+}
+
+static void end_session(struct session *s, enum reason why, struct leftover left)
 {
     if (s->state == SESSION_CLOSED)
         return;
@@ -218,9 +250,18 @@ void session_close(struct session *s, enum reason why)
     input_reset(&s->input);
     mem_wipe(&s->key, sizeof(s->key));
     leave_home(s);
-    stream_close(&s->client);
-    atomic_fetch_sub(&home->shared->clients, 1);
+    close_client(s, left);
     loop_bury(home->loop, &s->funeral, release);
+}
+
+void session_close(struct session *s, enum reason why)
+{
+    end_session(s, why, (struct leftover){0});
+}
+
+void session_close_told(struct session *s, enum reason why)
+{
+    end_session(s, why, leftover_of(s));
 }
 
 void session_fail_fault(struct session *s, const struct wire_fault *f)
@@ -228,16 +269,18 @@ void session_fail_fault(struct session *s, const struct wire_fault *f)
     if (s->state == SESSION_CLOSED)
         return;
     struct buf m;
+    struct leftover left = {0};
     buf_init(&m, 4096);
     /* Never into the middle of a message that the client has begun to read. */
     bool in_body = s->backend && s->backend->body_left && !s->backend->body_hidden;
     if (s->client.phase == STREAM_OPEN && !in_body && wire_error(&m, f)) {
         stream_put(&s->client, m.at, m.len);
         stream_flush(&s->client);
+        left = leftover_of(s);
     }
     buf_free(&m);
     greet_failed(s, f->why, f->detail ? f->detail : f->message);
-    session_close(s, f->why);
+    end_session(s, f->why, left);
 }
 
 void session_fail(struct session *s, enum reason why, const char *message, const char *hint)

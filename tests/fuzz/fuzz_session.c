@@ -471,6 +471,7 @@ static void open_gate(void)
 static void close_gate(void)
 {
     sessions_end(&home, REASON_SHUTDOWN);
+    lingers_end(&home.lingers);
     run_turns(2);
     for (size_t i = 0; i < SERVERS; i++)
         hang_up(&servers[i]);

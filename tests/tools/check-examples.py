@@ -80,6 +80,56 @@ def listing_faults(folders):
             [f"{path} is in docs/files.mk only" for path in sorted(listed - there)])
 
 
+PROBES = {"startupProbe": "/health/startup", "livenessProbe": "/health/live",
+          "readinessProbe": "/health/ready"}
+
+
+def seconds(text):
+    number, unit = re.fullmatch(r"(\d+)(ms|s|m|h)", text).groups()
+    return int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit]
+
+
+def container_of(manifest):
+    """The lines of the gate's own container: those below its name that are indented further."""
+    lines = manifest.splitlines()
+    for start, line in enumerate(lines):
+        if line.strip() == "- name: postern":
+            depth = len(line) - len(line.lstrip())
+            end = next((n for n in range(start + 1, len(lines)) if lines[n].strip() and
+                        len(lines[n]) - len(lines[n].lstrip()) <= depth), len(lines))
+            return "\n".join(lines[start:end])
+    return ""
+
+
+def probe_faults(path):
+    """A pod that the kubelet can start, that it ends only when the process hangs, and that leaves
+    its Service before it is told to end and has the time to drain."""
+    manifest, faults = path.read_text(), []
+    gate = container_of(manifest)
+    ini = path.parent / "postern.ini"
+    ini = (ini if ini.exists() else top / "deploy/kubernetes/base/postern.ini").read_text()
+    for probe, url in PROBES.items():
+        found = re.search(rf"{probe}:\n +httpGet: {{ path: (\S+), port: (\w+) }}", gate)
+        if not found or found.groups() != (url, "http"):
+            faults.append(f"{probe} is not {url} on the port http")
+    port = re.search(r"name: http, containerPort: (\d+)", gate)
+    listens = re.search(r"^http_listen = (\S+):(\d+)$", ini, re.M)
+    if not port or not listens or listens[2] != port[1] or listens[1] not in ("0.0.0.0", "[::]"):
+        faults.append("the kubelet does not reach http_listen")
+    tries = re.search(r"failureThreshold: (\d+)", gate.partition("startupProbe:")[2].partition("Probe:")[0])
+    if not tries or int(tries[1]) < 30:
+        faults.append("startupProbe gives up too soon")
+    is_sidecar = "restartPolicy: Always" in gate  # ends after the programs that use it
+    sleep = re.search(r'preStop:\n +exec: { command: \["sleep", "(\d+)"\] }', gate)
+    if not sleep and not is_sidecar:
+        faults.append("no preStop: logins would be refused until the Service has noticed")
+    drain = seconds(re.search(r"^drain_timeout = (\S+)$", ini, re.M)[1])
+    grace = int(re.search(r"terminationGracePeriodSeconds: (\d+)", manifest)[1])
+    if grace <= (int(sleep[1]) if sleep else 0) + drain:
+        faults.append("terminationGracePeriodSeconds is not longer than preStop and drain_timeout")
+    return faults
+
+
 settings = read_settings()
 ok([] if len(settings) >= 8 else ["include/conf/settings.def was not understood"], "settings.def")
 for path in sorted([*top.glob("docker/*.ini"), *top.glob("deploy/**/*.ini")]):
@@ -91,6 +141,11 @@ for page in pages:
         ok(ini_faults(block, settings, page.name == "README.md"),
            f"{page.relative_to(top)}: example {number}")
     ok(link_faults(page), f"{page.relative_to(top)}: links")
+manifests = [path for path in sorted(top.glob("deploy/**/*.yaml"))
+             if "image:" in container_of(path.read_text())]
+ok([] if len(manifests) >= 3 else ["the gate's manifests were not found"], "deploy: manifests")
+for path in manifests:
+    ok(probe_faults(path), f"{path.relative_to(top)}: probes")
 ok(listing_faults(["docker", "deploy", "docs"]), "docs/files.mk")
 print(f"1..{count}")
 sys.exit(failed > 0)

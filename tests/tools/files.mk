@@ -4,7 +4,8 @@ noinst_PROGRAMS =
 noinst_PROGRAMS += tests/tools/node
 tests_tools_node_SOURCES = tests/tools/node.c
 
-EXTRA_DIST += quickstart run-tests tests/tools/install.sh tests/stand tests/wire
+EXTRA_DIST += quickstart run-tests tests/tools/install.sh tests/tools/bare-root tests/tools/check-install.sh \
+	tests/stand tests/wire
 
 dist_check_SCRIPTS += tests/tools/check-floors.py tests/tools/check-peers.py
 

@@ -34,3 +34,8 @@ tests_unit_test_throttle_LDADD = $(LIBS_GATE) $(EXT_LIBS)
 UNIT_TESTS += tests/unit/test_tally
 tests_unit_test_tally_SOURCES = tests/unit/test_tally.c
 tests_unit_test_tally_LDADD = $(LIBS_GATE) $(EXT_LIBS)
+
+UNIT_TESTS += tests/unit/test_key_sets
+tests_unit_test_key_sets_SOURCES = tests/unit/test_key_sets.c
+tests_unit_test_key_sets_LDADD = $(LIBS_GATE) $(EXT_LIBS)
+EXTRA_DIST += tests/unit/key-sets tests/tools/make-key-sets.py

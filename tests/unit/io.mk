@@ -7,3 +7,6 @@ tests_unit_test_listen_LDADD = $(LIBS_IO) $(EXT_LIBS)
 UNIT_TESTS += tests/unit/test_stream
 tests_unit_test_stream_SOURCES = tests/unit/test_stream.c tests/unit/waiting.h tests/unit/certificates.h
 tests_unit_test_stream_LDADD = $(LIBS_IO) $(EXT_LIBS)
+UNIT_TESTS += tests/unit/test_linger
+tests_unit_test_linger_SOURCES = tests/unit/test_linger.c tests/unit/waiting.h
+tests_unit_test_linger_LDADD = $(LIBS_IO) $(EXT_LIBS)

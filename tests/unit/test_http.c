@@ -38,14 +38,14 @@ static bool started(void *arg)
 static bool ready(void *arg, struct buf *why)
 {
     struct bench *b = arg;
-    if (!b->is_ready && !buf_put_text(why, "no node\nno Redis"))
-        return false;
-    return b->is_ready;
+    return buf_put_text(why, b->is_ready ? "cluster b: no node\n" : "no node\nno Redis\n") &&
+           b->is_ready;
 }
 
-static bool alive(void *arg)
+static bool alive(void *arg, struct buf *why)
 {
-    return ((struct bench *)arg)->is_alive;
+    struct bench *b = arg;
+    return b->is_alive || !buf_put_text(why, "worker 1 hangs\n");
 }
 
 static void metrics(void *arg, struct http *http, uint64_t request)
@@ -144,16 +144,21 @@ static void ask_health(struct bench *b)
 {
     const char *a = ask(b, REQUEST("GET /health/live"));
     has(a, "HTTP/1.1 200", "alive");
-    has(ask(b, REQUEST("GET /health/startup")), "HTTP/1.1 503", "not ready for the first time");
+    has(ask(b, REQUEST("GET /health/startup")), "HTTP/1.1 503", "listeners are not open");
+    b->is_started = true;
+    has(ask(b, REQUEST("GET /health/startup")), "HTTP/1.1 200", "started");
     a = ask(b, REQUEST("GET /health/ready"));
     has(a, "HTTP/1.1 503", "Content-Length: 17\r\n");
     is_text(body_of(a), "no node\nno Redis\n", "a reason a line");
     b->is_ready = true;
-    b->is_started = true;
-    has(ask(b, REQUEST("GET /health/ready")), "HTTP/1.1 200", "ready");
-    has(ask(b, REQUEST("GET /health/startup")), "HTTP/1.1 200", "started");
+    a = ask(b, REQUEST("GET /health/ready"));
+    has(a, "HTTP/1.1 200", "Content-Length: 25\r\n");
+    is_text(body_of(a), "ready\ncluster b: no node\n", "ready, and what is missing");
+    a = ask(b, REQUEST("HEAD /health/ready"));
+    has(a, "HTTP/1.1 200", "Content-Length: 25\r\n");
+    is_text(body_of(a), "", "no body for HEAD");
     b->is_alive = false;
-    has(ask(b, REQUEST("GET /health/live")), "HTTP/1.1 503", "worker");
+    has(ask(b, REQUEST("GET /health/live")), "HTTP/1.1 503", "worker 1 hangs");
 }
 
 static void ask_paths(struct bench *b)

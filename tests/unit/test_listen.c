@@ -160,11 +160,15 @@ static void test_no_descriptors(void)
     now.rlim_cur = (rlim_t)lowest;
     CHECK(log_configure(LOG_ERROR, LOG_TEXT, "/dev/null"));
     CHECK(setrlimit(RLIMIT_NOFILE, &now) == 0);
+    CHECK(send(fd, "startup, before", 15, MSG_NOSIGNAL) == 15);
+    run_turns(loop, 3);
+    ok(send(fd, "and behind", 10, MSG_NOSIGNAL) == 10, "what it sends is taken");
     run_turns(loop, 3);
     CHECK(setrlimit(RLIMIT_NOFILE, &was) == 0);
     ssize_t n = recv(fd, answer, sizeof(answer), MSG_DONTWAIT);
     ok(n > 10 && answer[0] == 'E' && memmem(answer, (size_t)n, "53300", 5), "without a descriptor it is refused");
     is_int(n, 1 + ((uint8_t)answer[3] << 8) + (uint8_t)answer[4], "by a message whose length is right");
+    is_int(recv(fd, answer, sizeof(answer), MSG_DONTWAIT), 0, "and by an end, not a reset");
     close(fd);
     is_int(d.count, 0, "and not accepted");
     fd = dial_v4(listen_port(l));

@@ -344,6 +344,7 @@ static void test_paths(void)
     static const struct claim_case cases[] = {
         {"\"a\":{\"b\":\"acme\"},\"realm\":{\"roles\":[\"rw\"]}", "accepted"},
         {"\"a.b\":\"acme\",\"realm.roles\":\"rw\"", "accepted"},
+        {"\"a\":{\"b\":\"acme\"},\"realm\":{\"roles\":\"rw\"}", "accepted"},
         {"\"a.b\":\"acme\",\"a\":{\"b\":\"other\"}",
          "a claim is there both under its dotted name and at its path"},
         {"\"a\":\"acme\"", "the tenant claim is missing or no string"},
@@ -364,6 +365,26 @@ static void test_paths(void)
         is_text(verdict_in(k, p, strlen(p)), cases[i].why, "path, case %zu", i);
         if (i < 2)
             ok(strcmp(who.tenant, "acme") == 0 && strcmp(who.role[0], "rw") == 0, "found by it");
+        mem_free(p);
+    }
+    keyring_unref(k);
+    /* Members whose own names have dots, inside an object and at any place of the path. */
+    static const struct claim_case dotted[] = {
+        {"\"kubernetes.io\":{\"namespace\":\"acme\",\"sa\":{\"name\":\"rw\"}}", "accepted"},
+        {"\"kubernetes.io\":{\"namespace\":\"acme\",\"sa.name\":\"rw\"}", "accepted"},
+        {"\"kubernetes\":{\"io\":{\"namespace\":\"acme\"},\"io.sa\":{\"name\":\"rw\"}}", "accepted"},
+        {"\"kubernetes.io.namespace\":\"acme\",\"kubernetes\":{\"io.sa.name\":\"rw\"}", "accepted"},
+        {"\"kubernetes.io\":{\"namespace\":\"acme\"},\"kubernetes\":{\"io\":{\"namespace\":\"x\"}}",
+         "a claim is there both under its dotted name and at its path"},
+        {"\"kubernetes.io\":{\"name\":\"acme\"}", "the tenant claim is missing or no string"},
+        {"\"kubernetes.io\":\"acme\"", "the tenant claim is missing or no string"},
+    };
+    issuer.tenant_claim = (char *)"kubernetes.io.namespace";
+    issuer.roles_claim = (char *)"kubernetes.io.sa.name";
+    k = ring_of(&issuer, jwk, &why);
+    for (size_t i = 0; i < COUNT_OF(dotted); i++) {
+        char *p = mem_format("{" GOOD_ISS "\"aud\":\"db\",\"exp\":1800000600,%s}", dotted[i].payload);
+        is_text(verdict_in(k, p, strlen(p)), dotted[i].why, "dots in names, case %zu", i);
         mem_free(p);
     }
     keyring_unref(k);

@@ -1,5 +1,9 @@
 """Pipelines: several requests on their way at once, with errors, Flush and Syncs between."""
 # SPDX-License-Identifier: Apache-2.0
+import select
+
+import pytest
+
 from stand import wire
 
 
@@ -139,3 +143,33 @@ def test_fetch_size_leaves_the_rest_to_the_next_execute(gate, login, database):
     messages = c.ask(wire.parse("SELECT * FROM generate_series(1, 10)"), wire.bind(),
                      wire.execute("", 4), wire.execute("", 4), wire.execute("", 4), wire.sync())
     assert wire.kinds(messages) == "12DDDDsDDDDsDDCZ"
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["unnamed", "named"])
+def test_pipeline_of_five_thousand_executions(gate, login, database, named):
+    """With one Sync: more requests than may be under way at once."""
+    c = login(gate, database)
+    name, count = "s" if named else "", 5000
+    parts = [wire.parse("SELECT $1::int, repeat('x', 100)", name)]
+    for n in range(count):
+        parts += [wire.bind(name, values=[n]), wire.describe("P"), wire.execute()]
+        if not named and n % 3 == 0:
+            parts.append(wire.parse("SELECT $1::int, repeat('x', 100)", name))
+    c.send_and_read(*parts, wire.sync())
+    messages = c.until("Z")
+    assert not wire.errors(messages)
+    assert [row[0] for row in wire.rows(messages)] == [str(n) for n in range(count)]
+
+
+def test_answers_of_our_own_to_a_client_that_does_not_read(make_gate, login):
+    """Close is answered by the gate: what waits for the client is bounded, and nothing breaks."""
+    gate = make_gate({"listener main": {"tls": "allow"}})
+    c = login(gate, tls=None)
+    count = 2000000
+    data = memoryview(wire.close("S", "") * count + wire.sync())
+    c.socket.setblocking(False)
+    while data and select.select([], [c.socket], [], 0.5)[1]:
+        data = data[c.socket.send(data[:65536]):]
+    assert data, "the gate must have stopped reading"
+    c.send_and_read(data)
+    assert wire.kinds(c.until("Z")) == "3" * count + "Z"
