@@ -332,6 +332,8 @@ public class Hikari {
                 Thread.sleep(200);
                 out.add(waits.isDone());
                 held[0].abort(threads);
+                // (what was used just now is lent again without a look at it)
+                p.evictConnection(held[0]);
                 p.evictConnection(held[1]);
                 for (Connection c : held) failing(() -> { c.close(); return null; });
                 out.add(waits.get());
