@@ -19,6 +19,7 @@ struct workers {
     unsigned count;
     struct session_shared *sessions;
     struct limiter_shared *limits;
+    struct shared_pools *pools;
     struct audit *audit;
     const char *instance;
     struct mailbox *control; /* where requests to control go */
@@ -55,8 +56,8 @@ struct job *job_new(struct workers *workers, int origin, enum command command);
 
 /* Its thread runs when this returns. */
 struct worker *worker_start(struct workers *workers, unsigned index, struct generation *generation);
-/* Ends the loop, joins the thread, frees everything. */
-void worker_stop(struct worker *w);
+/* Ends the loops, joins the threads, and then frees everything: mail may come until all have ended. */
+void workers_stop(struct workers *workers);
 
 void worker_accept(struct worker *w, int fd, unsigned listener, const char *peer, bool is_unix);
 void worker_configure(struct worker *w, struct generation *generation);

@@ -509,6 +509,7 @@ static void start_workers(struct control *c)
     if (count > WORKERS_MAX)
         count = WORKERS_MAX;
     c->workers.count = count;
+    c->workers.pools = shared_pools_new(count);
     c->workers.all = mem_new(count, sizeof(*c->workers.all));
     for (unsigned i = 0; i < count; i++)
         c->workers.all[i] = worker_start(&c->workers, i, c->generation);
@@ -559,8 +560,7 @@ static void stop_all(struct control *c)
     for (unsigned i = 0; i < c->workers.count; i++)
         worker_end_sessions(c->workers.all[i], REASON_SHUTDOWN);
     watcher_free(c->watcher);
-    for (unsigned i = 0; i < c->workers.count; i++)
-        worker_stop(c->workers.all[i]);
+    workers_stop(&c->workers);
     mem_free(c->workers.all);
 }
 
@@ -578,6 +578,7 @@ static void release(struct control *c)
         topology_unref(t);
     map_free(&c->topologies);
     limiter_shared_free(c->workers.limits);
+    shared_pools_free(c->workers.pools);
     audit_free(c->workers.audit);
     if (c->generation->conf->postern.pid_file[0])
         unlink(c->generation->conf->postern.pid_file);

@@ -203,6 +203,19 @@ struct arrival {
     struct session *session;
 };
 
+static void on_letter(struct mail *m, void *receiver)
+{
+    struct worker *w = receiver;
+    pools_deliver(w->home.pools, CONTAINER_OF(m, struct pool_letter, mail));
+}
+
+static void post_letter(void *arg, unsigned to, struct pool_letter *l)
+{
+    struct worker *w = arg;
+    l->mail.deliver = on_letter;
+    mailbox_post(w->workers->all[to]->mailbox, &l->mail);
+}
+
 static void on_arrival(struct mail *m, void *receiver)
 {
     struct worker *w = receiver;
@@ -434,7 +447,8 @@ struct worker *worker_start(struct workers *workers, unsigned index, struct gene
     struct home *h = &w->home;
     h->loop = w->loop;
     h->counters = &w->counters;
-    h->pools = pools_new(w->loop, &w->counters, index, workers->count);
+    h->pools = pools_new(w->loop, &w->counters, &(struct pools_sharing){workers->pools, post_letter, w}, index,
+                         workers->count);
     h->limiter = limiter_new(w->loop, workers->limits, generation->conf, workers->instance, index, workers->count);
     h->registry = &w->registry;
     throttle_init(&w->throttle);
@@ -461,13 +475,10 @@ static void run_stop(struct worker *w, struct order *o)
     loop_break(w->loop);
 }
 
-void worker_stop(struct worker *w)
+static void worker_free(struct worker *w)
 {
-    mailbox_post(w->mailbox, &order_new(run_stop)->mail);
-    pthread_join(w->thread, NULL);
     timer_stop(&w->sweep);
     lingers_end(&w->home.lingers);
-    mailbox_free(w->mailbox);
     limiter_free(w->home.limiter);
     pools_free(w->home.pools);
     map_free(&w->home.by_id);
@@ -476,6 +487,19 @@ void worker_stop(struct worker *w)
     generation_unref(w->home.generation);
     loop_free(w->loop);
     mem_free(w);
+}
+
+void workers_stop(struct workers *workers)
+{
+    for (unsigned i = 0; i < workers->count; i++)
+        mailbox_post(workers->all[i]->mailbox, &order_new(run_stop)->mail);
+    for (unsigned i = 0; i < workers->count; i++)
+        pthread_join(workers->all[i]->thread, NULL);
+    /* What is still in a mailbox may belong to another's loop. */
+    for (unsigned i = 0; i < workers->count; i++)
+        mailbox_free(workers->all[i]->mailbox);
+    for (unsigned i = 0; i < workers->count; i++)
+        worker_free(workers->all[i]);
 }
 
 const struct counters *worker_counters(const struct worker *w)

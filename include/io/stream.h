@@ -64,6 +64,9 @@ void stream_start_tls(struct stream *s, struct tls_context *ctx, bool is_client,
 /* Closes; safe at any time and twice. Tries once to write what is gathered, and, with TLS, to
  * say goodbye. */
 void stream_close(struct stream *s);
+/* Closes all but the socket of an open stream: it is shut down for writing and the caller's to
+ * close, which is told when the peer ends too. -1: it is not open, or broken; nothing is done. */
+int stream_leave(struct stream *s) MUST_USE;
 /* Closes the stream for its owner and hands out what is left of the connection: the socket, the held
  * output, and the TLS state where more can be written inside it, else NULL. */
 int stream_release(struct stream *s, SSL **ssl, struct buf *out) MUST_USE;

@@ -45,7 +45,6 @@ struct greeting {
     bool is_told;  /* how it failed has been told */
     bool refused; /* the answer to a failed proof waits for its time */
     const char *refusal; /* why the token was not accepted, kept from the client */
-    bool learning;       /* a backend is lent to learn the welcome */
     struct buf welcome;  /* ParameterStatus messages being gathered */
 };
 
@@ -71,6 +70,10 @@ void greet_welcome(struct session *s);
 void admit_limited(struct session *s, enum limit_verdict v, uint64_t retry_after);
 void admit_lent(struct session *s, struct backend *b);
 void admit_refused(struct session *s, enum reason why, const struct server_error *error);
+/* While it waits to learn its welcome: another login has learned one. */
+void admit_learned(struct session *s);
+/* login_timeout is over. The client is told what its login waits for, which may be itself. */
+void admit_timed_out(struct session *s);
 /* How a connection ended that was not let in: told once, in the log, and where a login was tried
  * in the audit trail; later calls say nothing. detail: what is kept from the client, or NULL. */
 void greet_failed(struct session *s, enum reason why, const char *detail);

@@ -2,10 +2,11 @@
  *
  *   DIALING -> TLS -> LOGIN -> IDLE <-> BUSY (lent), RESETTING (our own clean-up between two
  *   borrowers), HELD (given back while a cancel request is on its way) -> CLOSED
+ *   MOVING: on its way to the same pool on another worker, where it is reset
  *
  * While BUSY its input goes to the borrower (struct backend_user), except while a task (a
  * query of our own) runs. Everything it sends is checked before it is used.
- * Thread: worker.  Owner: its pool.
+ * Thread: its pool's worker; in a mail, nobody's.  Owner: its pool.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef POSTERN_UPSTREAM_BACKEND_H
 #define POSTERN_UPSTREAM_BACKEND_H
@@ -36,6 +37,7 @@ enum backend_state {
     BACKEND_BUSY,
     BACKEND_RESETTING,
     BACKEND_HELD,
+    BACKEND_MOVING,
     BACKEND_CLOSED
 };
 const char *backend_state_name(enum backend_state s);
@@ -105,12 +107,18 @@ enum { BACKEND_INPUT_MAX = 4 << 20 };
 const struct stream_ops *backend_stream_ops(void);
 /* The table of allowed moves is checked here; lists follow in the pool. */
 void backend_become(struct backend *b, enum backend_state next);
-/* Closes the connection, says goodbye when it can, and buries the object. Its pool must have
- * let go of it (pool.c calls this). */
-void backend_close(struct backend *b);
+/* Closes the connection, says goodbye when it can, and buries the object. Its pool must have let go
+ * of it. With `keeps_socket`, the socket is shut down for writing and returned, so that the server's
+ * end can be waited for; -1: there is nothing to wait for. */
+int backend_close(struct backend *b, bool keeps_socket);
 /* The server has reported a parameter: the body of a ParameterStatus, in place of the one before.
  * False when it is none, or too much. */
 bool backend_parameter(struct backend *b, struct text body);
+/* Off one worker and onto another: a clean one that is in no list. What is interned by the worker is
+ * forgotten at once; on the other side the server is to forget it too (RESETTING, dirty). Its stream
+ * is detached when the turn is over, and says nothing until then. */
+void backend_depart(struct backend *b);
+void backend_arrive(struct backend *b, struct loop *loop, uint32_t prepared_statements);
 /* For logs: "node a:5433 pid 4711". */
 void backend_tag(const struct backend *b, char *out, size_t size);
 /* Nothing of the last borrower is left but perhaps variables: it may be lent on at once. */

@@ -1,4 +1,5 @@
 /* Lends the server connections of one tenant, database and role to sessions.
+ * SPDX-License-Identifier: Apache-2.0
  *
  *   pools (a worker's)  ->  pool (tenant, database, role)  ->  backends
  *
@@ -6,8 +7,14 @@
  * is lent on only when it is clean, otherwise it is cleaned first (recycle.c) or closed. Those
  * that were logged in with a client's own startup parameters go only to who asks for the same;
  * where there is no room, an idle one of another kind makes way.
- * Thread: worker.  Owner: worker.  Outlives every session that asks.
- * SPDX-License-Identifier: Apache-2.0 */
+ *
+ * A pool may be on several workers: its shards. pool_size, pool_min and max_waiting count for all of
+ * them together (shared_pool.h), and what one shard has and another needs moves there (handover.c):
+ * a connection when it has become idle, or the right to open one.
+ *
+ *   pool.c  the worker's set, lending    opening.c  new connections    handover.c  between shards
+ *
+ * Thread: worker.  Owner: worker.  Outlives every session that asks. */
 #ifndef POSTERN_UPSTREAM_POOL_H
 #define POSTERN_UPSTREAM_POOL_H
 
@@ -18,16 +25,20 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "conf/conf.h"
+#include "io/mailbox.h"
 #include "upstream/access.h"
 #include "upstream/backend.h"
+#include "upstream/shared_pool.h"
 #include "upstream/topology.h"
-#include "upstream/welcome.h"
 
 struct pool_ask;
 struct pool_ask_ops {
     void (*lent)(struct pool_ask *, struct backend *);
     /* error: what the server said, or NULL. */
     void (*refused)(struct pool_ask *, enum reason, const struct server_error *error);
+    /* For an ask that `learns`: a welcome has been learned, perhaps its own. It waits on, or leaves
+     * with pool_forget(). */
+    void (*learned)(struct pool_ask *);
 };
 /* Embedded in who asks. */
 struct pool_ask {
@@ -38,6 +49,8 @@ struct pool_ask {
     uint64_t lending;          /* the last one's number; of this pool */
     bool wants_own;            /* the connection it had last, if nobody has had it since */
     bool is_own;               /* it got that one, or one that nobody has had */
+    bool learns;               /* a login that wants to know its welcome, and nothing else */
+    bool is_surplus;           /* more than max_waiting: refused at the end of the turn */
     struct list_node node;
     struct pool *pool; /* not NULL while it waits */
     uint64_t asked;    /* monotonic us */
@@ -46,6 +59,29 @@ struct pool_ask {
 /* What names a pool; the texts are copied. */
 struct pool_key {
     const char *tenant, *database, *dbname, *role;
+};
+
+/* What goes from one shard of a pool to another. */
+enum pool_letter_kind {
+    LETTER_SLOT,   /* a slot that was wanted, with its connection or without */
+    LETTER_LOOK,   /* this pool wants one: what is idle is to be given */
+    LETTER_LEARNED /* a welcome is known now */
+};
+struct pool_letter {
+    struct mail mail; /* its discard() is set; deliver() is the post's business */
+    enum pool_letter_kind kind;
+    unsigned to;
+    struct shared_pool *shared;
+    struct backend *backend;
+    struct access *access; /* with a connection: how it was opened, and its pool's row in there */
+    const struct conf_database *row;
+};
+/* How the pools of all workers reach each other. */
+struct pools_sharing {
+    struct shared_pools *all;
+    /* Has the letter delivered with pools_deliver() on that worker. NULL where there is only one. */
+    void (*post)(void *arg, unsigned worker, struct pool_letter *);
+    void *arg;
 };
 
 struct pools {
@@ -57,6 +93,10 @@ struct pools {
     struct statements statements;
     struct varsets varsets;
     struct timer tick;
+    struct pools_sharing sharing;
+    struct list farewells; /* connections that the server has not closed yet */
+    struct list leaving; /* letters with connections: they go when the turn is over */
+    struct turn_end departure;
     unsigned worker, worker_count;
     struct list cancels; /* deliveries under way */
     uint64_t ended_in, ended_out; /* bytes of connections that are closed */
@@ -64,25 +104,29 @@ struct pools {
 
 struct pool {
     struct pools *home;
-    char *key, *tenant, *database, *dbname, *role; /* key: tenant NUL database NUL role */
-    size_t key_len;
+    struct shared_pool *shared; /* with its shards on other workers */
+    char *tenant, *database, *dbname, *role;
     const struct conf_database *row; /* of home->access->conf; NULL: gone from the configuration */
     struct list idle;      /* last used first */
     struct list busy;      /* lent */
     struct list opening;   /* dialling to login */
     struct list cleaning;  /* resetting or held */
     struct list waiting;   /* asks, oldest first */
-    struct welcomes welcomes; /* what logins in transaction mode are told */
+    struct buf defaults;   /* ParameterStatus messages of a connection with nothing set, or empty */
     struct timer timer;    /* the oldest ask's deadline, or the next try to open */
+    struct timer patience; /* until an ask that has waited here wants what other shards have */
     uint64_t retry_at, backoff;
-    uint32_t size; /* this worker's share of pool_size */
-    uint32_t sessions;
+    uint64_t short_at;     /* when there was last no slot for an ask */
+    uint64_t compared_at;  /* when the waits of other shards were last looked at */
+    uint64_t wanted_since; /* what was published: since when the first one waits */
+    bool wants;            /* a want of ours is published, or claimed and a slot on its way */
+    uint32_t sessions, farewells;
     bool reads_sequences; /* its programs use currval() or lastval() behind the transaction that draws */
     uint64_t waited_us, lent; /* for SHOW POOLS */
 };
 
-struct pools *pools_new(struct loop *loop, struct counters *counters, unsigned worker,
-                        unsigned worker_count);
+struct pools *pools_new(struct loop *loop, struct counters *counters, const struct pools_sharing *sharing,
+                        unsigned worker, unsigned worker_count);
 /* Closes everything; no session may be left. */
 void pools_free(struct pools *p);
 /* New settings, credentials, clusters: applies to living pools; connections of what has gone
@@ -105,15 +149,25 @@ void pools_count_bytes(struct pools *home);
 struct backend *pool_request(struct pool *pool, struct pool_ask *ask);
 /* Leaves the queue; safe when it does not wait. */
 void pool_forget(struct pool_ask *ask);
+/* What an ask in the queue waits for at this moment. */
+enum reason pool_waits_for(const struct pool_ask *ask);
+/* Does anybody wait, here or at another shard? */
+bool pool_is_wanted(const struct pool *pool);
+/* Some ask's welcome is known now: others that wait for the same are told, on every worker. */
+void pool_learned(struct pool *pool);
+/* Another shard's did, or this one's. */
+void pool_tell_learned(struct pool *pool);
+/* Mail from another worker; takes it. */
+void pools_deliver(struct pools *p, struct pool_letter *letter);
 /* Takes the backend back and sets the caller's pointer to NULL. In any state: what is still
  * owed is drained, a transaction rolled back, a dirty one reset, a hopeless one closed. */
 void pool_return(struct pool *pool, struct backend **lent);
 
-/* ---- for backend.c and recycle.c ---- */
+/* ---- for backend.c, recycle.c, opening.c and handover.c ---- */
 
 /* An idle, lent-for-a-task or resetting backend has lost its connection. */
 void pool_lost(struct backend *b);
-/* Has it reported a parameter, with nobody's variables set? Then logins are told. */
+/* An idle one has reported parameters: with nobody's variables set, logins are told. */
 void pool_reported(struct backend *b);
 /* The node said that it is going away. */
 void pool_node_leaves(struct backend *b);
@@ -123,5 +177,17 @@ void pool_available(struct backend *b);
 void pool_offer(struct backend *b);
 /* Unlinks from whatever list, closes, and looks whether another one is needed. */
 void pool_discard(struct backend *b);
+/* Do the two lead to different databases, or in different ways? NULL leads nowhere. */
+bool pool_is_elsewhere(const struct conf_database *a, const struct conf_database *b);
+/* Connections of this shard. */
+uint32_t pool_total(const struct pool *p);
+/* The list of idle ones has changed. */
+static inline void pool_note_idle(struct pool *p)
+{
+    atomic_store_explicit(&p->shared->shards[p->home->worker].idle, (unsigned)p->idle.count, memory_order_relaxed);
+}
+/* All that asked at asked_before or earlier: they learn at once what waiting would not mend. */
+void pool_refuse(struct pool *p, uint64_t asked_before, enum reason why, const struct server_error *error);
+struct pool_ask *pool_first_ask_of(const struct pool *p, const struct varset *startup);
 
 #endif

@@ -157,6 +157,8 @@ static void put_pools(struct sheet *m, const struct table *pools)
             put(m, "}");
             put_value(m, number(pools, row, states[i].column));
         }
+    put_column(m, "postern_pool_size", "gauge", "Server connections that the pool may have, its pool_size.",
+               pools, labels, "size");
     put_column(m, "postern_pool_waiting", "gauge", "Sessions that wait for a server connection.",
                pools, labels, "cl_waiting");
     name = "postern_pool_max_wait_seconds";
@@ -294,7 +296,7 @@ void metrics_write(const struct metrics_input *in, struct buf *out)
     if (in->nodes)
         put_nodes(&m, in->nodes);
     if (in->pools) {
-        struct table *pools = table_merge(in->pools, "kkkfssssssssmssf");
+        struct table *pools = table_merge(in->pools, "kkkfssssssmsmssj");
         put_pools(&m, pools);
         table_free(pools);
     }

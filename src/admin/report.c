@@ -28,7 +28,7 @@ static const struct {
     [COMMAND_POOLS] = {COLUMNS("tenant", "database", "role", "mode", "cl_active", "cl_waiting",
                                "sv_active", "sv_idle", "sv_login", "sv_cleaning", "size", "sessions",
                                "maxwait_us", "waited_us", "lent", "worker"),
-                       "kkkfssssssssmssk",
+                       "kkkfssssssmsmssj",
                        "Pools: sessions, server connections by state, who waits and how long."},
     [COMMAND_CLIENTS] = {COLUMNS("id", "state", "tenant", "user", "database", "role", "address",
                                  "tls", "connected_s", "idle_s", "queries", "pinned",
@@ -105,7 +105,7 @@ static void add_pool(struct home *home, const struct pool *p, struct table *t)
     table_number(t, p->idle.count);
     table_number(t, p->opening.count);
     table_number(t, p->cleaning.count);
-    table_number(t, p->size);
+    table_number(t, p->row ? p->row->pool_size : 0);
     table_number(t, p->sessions);
     table_number(t, oldest && now > oldest->asked ? now - oldest->asked : 0);
     table_number(t, p->waited_us);

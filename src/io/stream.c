@@ -441,10 +441,9 @@ static void on_write(evutil_socket_t fd, short what, void *arg)
 
 /* ---- life ---- */
 
-void stream_close(struct stream *s)
+/* Everything but the socket. */
+static void end(struct stream *s)
 {
-    if (s->phase == STREAM_CLOSED)
-        return;
     stream_flush(s);
     event_del(&s->rd);
     event_del(&s->wr);
@@ -455,10 +454,28 @@ void stream_close(struct stream *s)
         s->ssl = NULL;
         ERR_clear_error();
     }
-    close(s->fd);
-    s->fd = -1;
     s->phase = STREAM_CLOSED;
     buf_free(&s->out);
+}
+
+void stream_close(struct stream *s)
+{
+    if (s->phase == STREAM_CLOSED)
+        return;
+    end(s);
+    close(s->fd);
+    s->fd = -1;
+}
+
+int stream_leave(struct stream *s)
+{
+    if (s->phase != STREAM_OPEN || s->broken)
+        return -1;
+    int fd = s->fd;
+    end(s);
+    s->fd = -1;
+    (void)shutdown(fd, SHUT_WR); /* fails where the peer has gone: then there is an end to be read */
+    return fd;
 }
 
 int stream_release(struct stream *s, SSL **ssl, struct buf *out)

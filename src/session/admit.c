@@ -159,7 +159,7 @@ static bool make_variables(struct session *s);
 
 static bool knows_welcome(struct session *s)
 {
-    return welcomes_find(&s->pool->welcomes, &s->home->pools->varsets, s->startup_vars, &s->greeting->welcome);
+    return welcomes_find(&s->pool->shared->welcomes, s->startup_vars, s->ask.startup, &s->greeting->welcome);
 }
 
 static void enter_pool(struct session *s)
@@ -175,11 +175,11 @@ static void enter_pool(struct session *s)
         session_fail(s, REASON_STARTUP_PACKET, "too many variables in the startup packet", NULL);
         return;
     }
-    if (s->is_transaction_mode && !s->ask.startup && knows_welcome(s)) {
+    if (s->is_transaction_mode && knows_welcome(s)) {
         greet_welcome(s);
         return;
     }
-    g->learning = true;
+    s->ask.learns = s->is_transaction_mode;
     struct backend *b = pool_request(s->pool, &s->ask);
     if (b)
         admit_lent(s, b);
@@ -291,6 +291,7 @@ void greet_welcome(struct session *s)
     } else {
         session_become(s, s->backend ? SESSION_ACTIVE : SESSION_IDLE);
     }
+    s->ask.learns = false;
     end_greeting(s);
     relay_resume(s);
 }
@@ -312,7 +313,16 @@ static void learn_done(void *arg, struct backend *b, const struct server_error *
         session_fail_with(s, REASON_BACKEND_LOST, error);
         return;
     }
-    welcomes_learn(&s->pool->welcomes, &s->home->pools->varsets, s->startup_vars, buf_text(&s->greeting->welcome));
+    welcomes_learn(&s->pool->shared->welcomes, s->startup_vars, s->ask.startup, buf_text(&s->greeting->welcome));
+    pool_learned(s->pool);
+    greet_welcome(s);
+}
+
+void admit_learned(struct session *s)
+{
+    if (!knows_welcome(s))
+        return;
+    pool_forget(&s->ask);
     greet_welcome(s);
 }
 
@@ -397,4 +407,19 @@ void admit_refused(struct session *s, enum reason why, const struct server_error
     if (why == REASON_STARTUP_VALUE)
         put_ok(s);
     session_fail_with(s, why == REASON_STARTUP_VALUE || !tell ? why : REASON_DATABASE_UNKNOWN, tell ? error : NULL);
+}
+
+/* What the login waits for, now that login_timeout is over. */
+static enum reason waits_for(const struct session *s)
+{
+    if (s->limit.meter)
+        return REASON_LIMITS_AWAY;
+    if (s->ask.pool)
+        return pool_waits_for(&s->ask);
+    return s->backend ? REASON_BACKEND_SLOW : REASON_LOGIN_TIMEOUT;
+}
+
+void admit_timed_out(struct session *s)
+{
+    session_fail(s, waits_for(s), NULL, NULL);
 }

@@ -180,7 +180,7 @@ void greet_timer(struct timer *t)
     else if (s->greeting && s->greeting->refused)
         answer_denied(s);
     else if (s->greeting)
-        session_fail(s, REASON_LOGIN_TIMEOUT, NULL, NULL);
+        admit_timed_out(s);
     else
         relay_unthrottle(s);
 }

@@ -199,7 +199,12 @@ static void on_refused(struct pool_ask *ask, enum reason why, const struct serve
     refuse_waiting(s, &(struct wire_fault){.severity = "ERROR", .why = why});
 }
 
-static const struct pool_ask_ops ask_ops = {on_lent, on_refused};
+static void on_learned(struct pool_ask *ask)
+{
+    admit_learned(CONTAINER_OF(ask, struct session, ask));
+}
+
+static const struct pool_ask_ops ask_ops = {on_lent, on_refused, on_learned};
 
 /* Metered (or not metered): ask the pool. True when a backend that suits is there. */
 static bool borrow(struct session *s)

@@ -133,7 +133,8 @@ void session_arrive(struct home *home, struct session *s)
     home->ended_in -= s->client.bytes_in;
     home->ended_out -= s->client.bytes_out;
     stream_attach(&s->client, home->loop);
-    timer_start(&s->timer, home->generation->conf->postern.login_timeout);
+    uint64_t end = s->born + home->generation->conf->postern.login_timeout, now = loop_now(home->loop);
+    timer_start(&s->timer, end > now ? end - now : 0);
     greet_arrived(s);
 }
 
@@ -321,7 +322,7 @@ static bool is_streaming(const struct session *s)
 /* It keeps its backend for a currval() that may not come, and others wait. */
 static bool is_in_the_way(const struct session *s)
 {
-    return s->keeps_numbers && !s->pins && s->pool && !list_is_empty(&s->pool->waiting) && is_between_transactions(s);
+    return s->keeps_numbers && !s->pins && s->pool && pool_is_wanted(s->pool) && is_between_transactions(s);
 }
 
 /* The client has begun a message, and nothing but itself keeps it from going on. */

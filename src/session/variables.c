@@ -186,7 +186,7 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
 /* The server's own default of a variable that it reports, and how it writes the name. */
 static bool reported_default(const struct session *s, struct text name, struct text *written, struct text *value)
 {
-    struct text all = buf_text(&s->pool->welcomes.base);
+    struct text all = buf_text(&s->pool->defaults);
     while (all.len > WIRE_HEADER) {
         size_t size = (size_t)wire_u32(all.at + 1) + 1;
         if (size > all.len)

@@ -23,11 +23,12 @@ static const struct {
 } states[] = {
     [BACKEND_DIALING] = {"dialing", TO(DIALING) | TO(TLS) | TO(LOGIN) | TO(CLOSED)},
     [BACKEND_TLS] = {"tls", TO(DIALING) | TO(LOGIN) | TO(CLOSED)},
-    [BACKEND_LOGIN] = {"login", TO(DIALING) | TO(IDLE) | TO(BUSY) | TO(CLOSED)},
-    [BACKEND_IDLE] = {"idle", TO(BUSY) | TO(CLOSED)},
-    [BACKEND_BUSY] = {"busy", TO(BUSY) | TO(IDLE) | TO(RESETTING) | TO(HELD) | TO(CLOSED)},
-    [BACKEND_RESETTING] = {"resetting", TO(IDLE) | TO(BUSY) | TO(HELD) | TO(CLOSED)},
+    [BACKEND_LOGIN] = {"login", TO(DIALING) | TO(IDLE) | TO(BUSY) | TO(MOVING) | TO(CLOSED)},
+    [BACKEND_IDLE] = {"idle", TO(BUSY) | TO(MOVING) | TO(CLOSED)},
+    [BACKEND_BUSY] = {"busy", TO(BUSY) | TO(IDLE) | TO(RESETTING) | TO(HELD) | TO(MOVING) | TO(CLOSED)},
+    [BACKEND_RESETTING] = {"resetting", TO(IDLE) | TO(BUSY) | TO(HELD) | TO(MOVING) | TO(CLOSED)},
     [BACKEND_HELD] = {"held", TO(RESETTING) | TO(IDLE) | TO(BUSY) | TO(CLOSED)},
+    [BACKEND_MOVING] = {"moving", TO(RESETTING) | TO(CLOSED)},
     [BACKEND_CLOSED] = {"closed", 0},
 };
 
@@ -101,15 +102,34 @@ bool backend_parameter(struct backend *b, struct text body)
     return ok;
 }
 
+void backend_depart(struct backend *b)
+{
+    CHECK(!list_is_linked(&b->in_pool) && backend_is_clean(b) && b->cancels == 0 && !b->startup && !b->recycle);
+    backend_become(b, BACKEND_MOVING);
+    b->user = NULL;
+    prepared_forget(&b->prepared);
+    statement_drop(&b->unnamed);
+    varset_drop(&b->vars);
+}
+
+void backend_arrive(struct backend *b, struct loop *loop, uint32_t prepared_statements)
+{
+    stream_attach(&b->stream, loop);
+    b->prepared.max = prepared_statements;
+    b->dirty = true;
+    backend_become(b, BACKEND_RESETTING);
+}
+
 static void release(struct funeral *f)
 {
     struct backend *b = CONTAINER_OF(f, struct backend, funeral);
     mem_free(b);
 }
 
-void backend_close(struct backend *b)
+int backend_close(struct backend *b, bool keeps_socket)
 {
-    CHECK(b->state == BACKEND_CLOSED && !list_is_linked(&b->in_pool));
+    CHECK(!list_is_linked(&b->in_pool));
+    backend_become(b, BACKEND_CLOSED);
     login_abort(b);
     recycle_abort(b);
     cancel_forget(b);
@@ -123,6 +143,7 @@ void backend_close(struct backend *b)
         b->pool->home->ended_in += b->stream.bytes_in;
         b->pool->home->ended_out += b->stream.bytes_out;
     }
+    int fd = keeps_socket ? stream_leave(&b->stream) : -1;
     stream_close(&b->stream);
     inflight_free(&b->owed, NULL, NULL);
     prepared_free(&b->prepared);
@@ -141,6 +162,7 @@ void backend_close(struct backend *b)
         b->node = NULL;
     }
     loop_bury(b->stream.loop, &b->funeral, release);
+    return fd;
 }
 
 /* ---- tasks ---- */
@@ -295,6 +317,8 @@ static bool idle_message(struct backend *b, char type, struct text body)
 static void on_readable(struct stream *s)
 {
     struct backend *b = CONTAINER_OF(s, struct backend, stream);
+    if (b->state == BACKEND_MOVING)
+        return; /* it is there to be read on the other side */
     if (b->login)
         login_readable(b);
     else if (b->task)

@@ -4,9 +4,13 @@ libupstream_a_SOURCES = \
 	src/upstream/backend.c include/upstream/backend.h \
 	src/upstream/cancel.c include/upstream/cancel.h \
 	src/upstream/credentials.c include/upstream/credentials.h \
+	src/upstream/farewell.c include/upstream/farewell.h \
+	src/upstream/handover.c include/upstream/handover.h \
 	src/upstream/login.c include/upstream/login.h \
+	src/upstream/opening.c include/upstream/opening.h \
 	src/upstream/pool.c include/upstream/pool.h \
 	src/upstream/recycle.c include/upstream/recycle.h \
+	src/upstream/shared_pool.c include/upstream/shared_pool.h \
 	src/upstream/discovery.c include/upstream/discovery.h \
 	src/upstream/member.c \
 	src/upstream/probe.c include/upstream/probe.h \

@@ -51,7 +51,8 @@ static void finish(struct login *l, enum reason why, const struct server_error *
 static void on_timeout(struct timer *t)
 {
     struct login *l = CONTAINER_OF(t, struct login, timer);
-    finish(l, REASON_NO_NODE, say(l, "08001", "the node did not answer in time"));
+    enum reason why = l->backend->state == BACKEND_DIALING && !l->wants_tls_answer ? REASON_NO_NODE : REASON_NODE_SLOW;
+    finish(l, why, say(l, "08001", "the node did not answer in time"));
 }
 
 void login_abort(struct backend *b)
@@ -272,8 +273,11 @@ static enum reason reason_of(const struct server_error *e)
     if (strncmp(e->sqlstate, "28", 2) == 0)
         return REASON_BACKEND_AUTH;
     /* Full, starting or stopping: another node may do. */
-    if (strcmp(e->sqlstate, "53300") == 0 || strncmp(e->sqlstate, "57P", 3) == 0 ||
-        strncmp(e->sqlstate, "08", 2) == 0)
+    if (strcmp(e->sqlstate, "53300") == 0)
+        return REASON_DATABASE_FULL;
+    if (strncmp(e->sqlstate, "57P", 3) == 0)
+        return REASON_DATABASE_AWAY;
+    if (strncmp(e->sqlstate, "08", 2) == 0)
         return REASON_NO_NODE;
     return REASON_BACKEND_REFUSED;
 }

@@ -1,4 +1,4 @@
-/* Lending: who gets which connection, and when a new one is opened.
+/* A worker's pools, and lending: who gets which connection.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "upstream/pool.h"
@@ -10,15 +10,13 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "pg/wire.h"
-#include "upstream/login.h"
+#include "upstream/farewell.h"
+#include "upstream/handover.h"
+#include "upstream/opening.h"
 #include "upstream/recycle.h"
 
-enum { OPENING_MAX = 8, TRIED_MAX = 16 };
-#define BACKOFF_FIRST (100 * US_PER_MS)
-#define BACKOFF_MAX   (5 * US_PER_S)
-#define TICK          US_PER_S
+#define TICK US_PER_S
 
-static void open_more(struct pool *pool);
 static void on_pool_timer(struct timer *t);
 
 /* ---- the worker's set ---- */
@@ -52,31 +50,18 @@ unsigned pool_home(const struct conf_database *row, const struct pool_key *key,
     return (unsigned)((pool_key_hash(key) + ticket % shard_count(row, worker_count)) % worker_count);
 }
 
-/* This worker's part of pool_size. A worker that is no home any more (fewer shards after a
- * reload) keeps one connection for the sessions that it has. */
-static uint32_t share_of_size(const struct pool *p)
-{
-    const struct pools *home = p->home;
-    struct pool_key key = {p->tenant, p->database, p->dbname, p->role};
-    unsigned shards = shard_count(p->row, home->worker_count);
-    unsigned base = (unsigned)(pool_key_hash(&key) % home->worker_count);
-    unsigned index = (home->worker + home->worker_count - base) % home->worker_count;
-    if (index >= shards)
-        return 1;
-    return p->row->pool_size / shards + (index < p->row->pool_size % shards ? 1 : 0);
-}
-
-static uint32_t total_of(const struct pool *p)
+uint32_t pool_total(const struct pool *p)
 {
     return (uint32_t)(p->idle.count + p->busy.count + p->opening.count + p->cleaning.count);
 }
 
 static void pool_free(struct pool *p)
 {
-    map_remove(&p->home->pools, (struct text){p->key, p->key_len});
+    map_remove(&p->home->pools, p->shared->key);
     timer_stop(&p->timer);
-    welcomes_free(&p->welcomes);
-    char *const texts[] = {p->key, p->tenant, p->database, p->dbname, p->role};
+    handover_end(p);
+    buf_free(&p->defaults);
+    char *const texts[] = {p->tenant, p->database, p->dbname, p->role};
     for (size_t k = 0; k < COUNT_OF(texts); k++)
         mem_free(texts[k]);
     mem_free(p);
@@ -86,14 +71,20 @@ static void maintain(struct pool *p, uint64_t now)
 {
     const struct conf_database *row = p->row;
     LIST_EACH(&p->idle, struct backend, in_pool, b) {
-        bool surplus = total_of(p) > (row ? row->pool_min : 0);
         bool stale = row && row->idle_timeout && now - b->since > row->idle_timeout;
         bool old = row && row->lifetime && now - b->born > row->lifetime;
-        if (!row || b->doomed || old || (surplus && stale) || total_of(p) > p->size)
-            pool_discard(b);
+        bool useless = !row || b->doomed || old;
+        if (!useless && !shared_pool_return_surplus(p->shared, stale ? row->pool_min : row->pool_size))
+            continue;
+        list_remove(&p->idle, &b->in_pool);
+        if (useless)
+            farewell_start(b, FAREWELL_BACK);
+        else
+            (void)backend_close(b, false);
     }
+    pool_note_idle(p);
     if (row && p->sessions > 0)
-        open_more(p);
+        opening_more(p);
 }
 
 static void on_tick(struct timer *t)
@@ -106,23 +97,27 @@ static void on_tick(struct timer *t)
         all[n++] = p;
     for (size_t k = 0; k < n; k++) {
         maintain(all[k], now);
-        if (all[k]->sessions == 0 && total_of(all[k]) == 0)
+        if (all[k]->sessions == 0 && pool_total(all[k]) == 0 && !all[k]->wants &&
+            all[k]->farewells == 0)
             pool_free(all[k]);
     }
     mem_free(all);
     timer_start(t, TICK);
 }
 
-struct pools *pools_new(struct loop *loop, struct counters *counters, unsigned worker,
-                        unsigned worker_count)
+struct pools *pools_new(struct loop *loop, struct counters *counters, const struct pools_sharing *sharing,
+                        unsigned worker, unsigned worker_count)
 {
     struct pools *p = NEW(struct pools);
     p->loop = loop;
     p->counters = counters;
+    p->sharing = *sharing;
     p->worker = worker;
     p->worker_count = worker_count;
     statements_init(&p->statements);
     list_init(&p->cancels);
+    list_init(&p->farewells);
+    handover_start(p);
     timer_init(&p->tick, loop, on_tick);
     timer_start(&p->tick, TICK);
     return p;
@@ -133,6 +128,8 @@ void pools_free(struct pools *ps)
     if (!ps)
         return;
     timer_stop(&ps->tick);
+    handover_stop(ps);
+    farewell_stop(ps);
     for (;;) {
         size_t i = 0;
         struct pool *p = map_each(&ps->pools, &i);
@@ -157,6 +154,13 @@ void pools_free(struct pools *ps)
     mem_free(ps);
 }
 
+/* Another cluster, another database behind the name, another way to lend. */
+bool pool_is_elsewhere(const struct conf_database *a, const struct conf_database *b)
+{
+    return !a || !b || strcmp(a->cluster_row->at.name, b->cluster_row->at.name) != 0 ||
+           strcmp(a->dbname, b->dbname) != 0 || a->pool_mode != b->pool_mode;
+}
+
 void pools_configure(struct pools *ps, struct access *access)
 {
     struct access *old = ps->access;
@@ -165,21 +169,17 @@ void pools_configure(struct pools *ps, struct access *access)
     for (struct pool *p; (p = map_each(&ps->pools, &i));) {
         const struct conf_database *was = p->row;
         p->row = conf_database_for(access->conf, text_of(p->database));
-        /* Another cluster, another database behind the name, other credentials: start afresh. */
-        bool moved = !p->row || !was ||
-                     strcmp(p->row->cluster_row->at.name, was->cluster_row->at.name) != 0 ||
-                     strcmp(p->row->dbname, was->dbname) != 0 || p->row->pool_mode != was->pool_mode;
-        if (p->row)
-            p->size = share_of_size(p);
-        if (moved)
-            p->row = NULL;
         p->retry_at = 0;
-        if (moved) {
-            struct list *const lists[] = {&p->idle, &p->busy, &p->opening, &p->cleaning};
-            for (size_t k = 0; k < COUNT_OF(lists); k++)
-                LIST_EACH(lists[k], struct backend, in_pool, b)
-                    b->doomed = true;
-        }
+        if (!list_is_empty(&p->waiting))
+            timer_start(&p->timer, 0);
+        if (!pool_is_elsewhere(was, p->row))
+            continue;
+        p->row = NULL; /* start afresh */
+        welcomes_forget(&p->shared->welcomes);
+        struct list *const lists[] = {&p->idle, &p->busy, &p->opening, &p->cleaning};
+        for (size_t k = 0; k < COUNT_OF(lists); k++)
+            LIST_EACH(lists[k], struct backend, in_pool, b)
+                b->doomed = true;
     }
     access_unref(old);
 }
@@ -208,13 +208,12 @@ struct pool *pool_take(struct pools *ps, const struct pool_key *key)
     size_t len = put_key(key, text, sizeof(text));
     struct pool *p = map_get(&ps->pools, (struct text){text, len});
     const struct conf_database *row = conf_database_for(ps->access->conf, text_of(key->database));
-    if (!row || (p && !p->row && p->sessions > 0 && total_of(p) > 0))
+    if (!row || (p && !p->row && p->sessions > 0 && pool_total(p) > 0))
         return NULL; /* gone, or its old connections are still leaving */
     if (!p) {
         p = NEW(struct pool);
         p->home = ps;
-        p->key = mem_dup_n(text, len);
-        p->key_len = len;
+        p->shared = shared_pool_join(ps->sharing.all, (struct text){text, len}, ps->worker);
         p->tenant = mem_dup(key->tenant);
         p->database = mem_dup(key->database);
         p->dbname = mem_dup(key->dbname);
@@ -225,10 +224,11 @@ struct pool *pool_take(struct pools *ps, const struct pool_key *key)
         list_init(&p->cleaning);
         list_init(&p->waiting);
         timer_init(&p->timer, ps->loop, on_pool_timer);
-        map_put(&ps->pools, (struct text){p->key, p->key_len}, p);
+        handover_init(p);
+        welcomes_copy_base(&p->shared->welcomes, &p->defaults);
+        map_put(&ps->pools, p->shared->key, p);
     }
     p->row = row;
-    p->size = share_of_size(p);
     p->sessions++;
     return p;
 }
@@ -243,238 +243,17 @@ void pool_drop(struct pool **at)
     }
 }
 
-/* ---- opening ---- */
-
-/* What the opening of one connection has been through. */
-struct opening {
-    struct node *tried[TRIED_MAX];
-    size_t count;
-};
-
-static void opened(struct backend *b, enum reason why, const struct server_error *error);
-
-static bool dial_next(struct backend *b)
-{
-    struct pool *p = b->pool;
-    struct opening *o = (struct opening *)b->user; /* nobody uses a backend that is opening */
-    const struct conf_cluster *c = p->row ? p->row->cluster_row : NULL;
-    const struct topology *t = c ? pools_topology(p->home, c->at.name) : NULL;
-    struct node *n = t && o->count < TRIED_MAX
-                         ? topology_pick(t, o->tried, o->count, loop_now(p->home->loop)) : NULL;
-    if (!n)
-        return false;
-    o->tried[o->count++] = node_ref(n);
-    b->node = node_ref(n);
-    atomic_fetch_add(&n->in_use, 1);
-    const struct access *a = p->home->access;
-    const struct login_plan plan = {.loop = p->home->loop,
-                                    .user = p->role,
-                                    .database = p->dbname,
-                                    .password = credentials_find(a->credentials, c->at.name, p->role),
-                                    .tls = access_tls(a, c),
-                                    .timeout = c->connect_timeout,
-                                    .keepalive = a->conf->postern.tcp_keepalive,
-                                    /* a statement that is prepared again is put in one piece */
-                                    .held_max = a->conf->postern.write_buffer + a->conf->postern.max_message};
-    login_start(b, &plan, opened);
-    return true;
-}
-
-static void end_opening(struct backend *b)
-{
-    struct opening *o = (struct opening *)b->user;
-    b->user = NULL;
-    for (size_t i = 0; o && i < o->count; i++)
-        node_unref(o->tried[i]);
-    mem_free(o);
-}
-
-/* Waiters learn at once what waiting would not mend. */
-static void refuse_waiting(struct pool *p, uint64_t asked_before, enum reason why,
-                           const struct server_error *error)
-{
-    while (!list_is_empty(&p->waiting)) {
-        struct pool_ask *ask = LIST_FIRST(&p->waiting, struct pool_ask, node);
-        if (ask->asked > asked_before)
-            break;
-        pool_forget(ask);
-        ask->ops->refused(ask, why, error);
-    }
-}
-
-static struct pool_ask *first_ask_of(const struct pool *p, const struct varset *startup)
-{
-    LIST_EACH(&p->waiting, struct pool_ask, node, ask)
-        if (ask->startup == startup)
-            return ask;
-    return NULL;
-}
-
-/* The server does not like these parameters: nobody else is concerned. */
-static void refuse_startup(struct pool *p, const struct varset *startup, const struct server_error *error)
-{
-    for (struct pool_ask *ask; (ask = first_ask_of(p, startup));) {
-        pool_forget(ask);
-        ask->ops->refused(ask, REASON_STARTUP_VALUE, error);
-    }
-}
-
-static void opening_failed(struct pool *p, const struct varset *startup, enum reason why,
-                           const struct server_error *error)
-{
-    uint64_t now = loop_now(p->home->loop);
-    if (why == REASON_BACKEND_REFUSED && startup) {
-        refuse_startup(p, startup, error);
-        open_more(p);
-        return;
-    }
-    counter_add(p->home->counters, COUNTER_BACKENDS_FAILED, 1);
-    p->backoff = p->backoff ? p->backoff * 2 : BACKOFF_FIRST;
-    if (p->backoff > BACKOFF_MAX)
-        p->backoff = BACKOFF_MAX;
-    p->retry_at = now + p->backoff;
-    log_warning(NULL, "tenant %s database %s role %s: no server connection: %s%s%s%s%s", p->tenant,
-                p->database, p->role, reason_row(why)->text, error ? ": " : "",
-                error ? error->sqlstate : "", error ? " " : "", error ? error->message : "");
-    /* A refused login will be refused again; nodes may come back while the patient wait. */
-    uint64_t patience = why == REASON_NO_NODE && p->row ? p->row->cluster_row->connect_timeout : 0;
-    refuse_waiting(p, now - patience, why, error);
-    if (!list_is_empty(&p->waiting))
-        timer_start(&p->timer, p->backoff);
-}
-
-static void log_failure(const struct backend *b, const struct server_error *error)
-{
-    log_info(b->node->label, "login as %s to %s failed: %s %s", b->pool->role, b->pool->dbname,
-             error ? error->sqlstate : "", error ? error->message : "");
-}
-
-static void opened(struct backend *b, enum reason why, const struct server_error *error)
-{
-    struct pool *p = b->pool;
-    uint64_t now = loop_now(p->home->loop);
-    if (why == REASON_OK) {
-        node_connected(b->node);
-        end_opening(b);
-        p->backoff = 0;
-        p->retry_at = 0;
-        b->born = now;
-        counter_add(p->home->counters, COUNTER_BACKENDS_OPENED, 1);
-        pool_available(b);
-        return;
-    }
-    log_failure(b, error);
-    bool is_node = why == REASON_NO_NODE || why == REASON_BACKEND_TLS;
-    if (is_node && error && strncmp(error->sqlstate, "57P", 3) == 0)
-        node_drains(b->node, now);
-    else if (is_node && error && strcmp(error->sqlstate, "53300") != 0)
-        node_failed(b->node, now);
-    /* The next node, in the same object: the connection failed, no query was sent. */
-    stream_close(&b->stream);
-    atomic_fetch_sub(&b->node->in_use, 1);
-    node_unref(b->node);
-    b->node = NULL;
-    buf_free(&b->parameters);
-    mem_free(b->key);
-    b->key = NULL;
-    backend_become(b, BACKEND_DIALING);
-    if (is_node && dial_next(b))
-        return;
-    struct server_error said = {0};
-    if (error)
-        said = *error;
-    struct varset *startup = varset_ref(b->startup);
-    list_remove(&p->opening, &b->in_pool);
-    end_opening(b);
-    backend_become(b, BACKEND_CLOSED);
-    backend_close(b);
-    opening_failed(p, startup, why, error ? &said : NULL);
-    varset_drop(&startup);
-}
-
-static bool open_one(struct pool *p, struct varset *startup)
-{
-    struct backend *b = NEW(struct backend);
-    b->pool = p;
-    b->startup = varset_ref(startup);
-    b->stream.loop = p->home->loop;
-    b->stream.fd = -1;
-    b->state = BACKEND_DIALING;
-    b->since = loop_now(p->home->loop);
-    inflight_init(&b->owed);
-    prepared_init(&b->prepared, p->row->prepared_statements);
-    b->user = (struct backend_user *)NEW(struct opening);
-    if (dial_next(b)) {
-        list_push_back(&p->opening, &b->in_pool);
-        return true;
-    }
-    end_opening(b);
-    backend_become(b, BACKEND_CLOSED);
-    backend_close(b);
-    opening_failed(p, startup, REASON_NO_NODE, NULL);
-    return false;
-}
-
-static size_t count_of(const struct list *list, const struct varset *startup)
-{
-    size_t n = 0;
-    LIST_EACH(list, struct backend, in_pool, b)
-        n += b->startup == startup;
-    return n;
-}
-
-/* The first who waits and for whom nothing is being opened or cleaned. Behind waiters of more
- * kinds than KINDS nobody is looked for: those come first. */
-static struct pool_ask *unserved(const struct pool *p)
-{
-    enum { KINDS = 16 };
-    struct {
-        const struct varset *startup;
-        size_t coming;
-    } kinds[KINDS];
-    size_t n = 0;
-    LIST_EACH(&p->waiting, struct pool_ask, node, ask) {
-        size_t k = 0;
-        while (k < n && kinds[k].startup != ask->startup)
-            k++;
-        if (k == n) {
-            if (n == KINDS)
-                return NULL;
-            kinds[n].startup = ask->startup;
-            kinds[n++].coming = count_of(&p->opening, ask->startup) + count_of(&p->cleaning, ask->startup);
-        }
-        if (kinds[k].coming-- == 0)
-            return ask;
-    }
-    return NULL;
-}
-
-/* Room for one more: an idle connection that nobody of those who wait can use makes way. */
-static bool make_room(struct pool *p)
-{
-    if (total_of(p) >= p->size && !list_is_empty(&p->idle)) {
-        struct backend *oldest = LIST_LAST(&p->idle, struct backend, in_pool);
-        list_remove(&p->idle, &oldest->in_pool);
-        backend_become(oldest, BACKEND_CLOSED);
-        backend_close(oldest);
-    }
-    return total_of(p) < p->size;
-}
-
-/* Opens as many as the queue (or pool_min) wants, within the size and a bounded number at once. */
-static void open_more(struct pool *p)
-{
-    uint64_t now = loop_now(p->home->loop);
-    while (p->row && now >= p->retry_at && p->opening.count < OPENING_MAX &&
-           (total_of(p) < p->size || !list_is_empty(&p->idle))) {
-        struct pool_ask *ask = unserved(p);
-        bool wanted = ask ? make_room(p) : total_of(p) < p->row->pool_min && total_of(p) < p->size;
-        if (!wanted || !open_one(p, ask ? ask->startup : NULL))
-            break;
-    }
-}
-
 /* ---- lending ---- */
+
+/* What it has reported meanwhile, with nobody's variables set, is what logins are told. True when
+ * that is news. */
+static bool take_report(struct backend *b)
+{
+    if (!b->reported || b->startup || (b->vars && b->vars->count))
+        return false;
+    b->reported = false;
+    return welcomes_base(&b->pool->shared->welcomes, buf_text(&b->parameters));
+}
 
 static void lend(struct pool *p, struct backend *b, struct pool_ask *ask)
 {
@@ -510,29 +289,90 @@ struct backend *pool_request(struct pool *p, struct pool_ask *ask)
     struct backend *b = p->row ? idle_of(p, ask, &have_news) : NULL;
     if (b) {
         list_remove(&p->idle, &b->in_pool);
+        pool_note_idle(p);
         lend(p, b, ask);
         return b;
     }
     ask->pool = p;
     ask->asked = loop_now(p->home->loop);
-    list_push_back(&p->waiting, &ask->node);
     uint32_t most = p->row ? p->row->max_waiting : 0;
+    ask->is_surplus = most && shared_pool_waiting(p->shared) >= most;
+    list_push_back(&p->waiting, &ask->node);
+    handover_settle(p);
     /* Even a refusal comes later, from the timer: never inside the request. */
-    if (!p->row || (most && p->waiting.count > most))
+    if (!p->row || ask->is_surplus)
         timer_start(&p->timer, 0);
     else if (!timer_is_running(&p->timer))
         timer_start(&p->timer, p->row->wait_limit ? p->row->wait_limit : 60 * US_PER_S);
     if (!have_news)
-        open_more(p);
+        opening_more(p);
     return NULL;
 }
 
 void pool_forget(struct pool_ask *ask)
 {
-    if (!ask->pool)
+    struct pool *p = ask->pool;
+    if (!p)
         return;
-    list_remove(&ask->pool->waiting, &ask->node);
+    list_remove(&p->waiting, &ask->node);
     ask->pool = NULL;
+    handover_settle(p);
+}
+
+struct pool_ask *pool_first_ask_of(const struct pool *p, const struct varset *startup)
+{
+    LIST_EACH(&p->waiting, struct pool_ask, node, ask)
+        if (ask->startup == startup)
+            return ask;
+    return NULL;
+}
+
+void pool_refuse(struct pool *p, uint64_t asked_before, enum reason why, const struct server_error *error)
+{
+    while (!list_is_empty(&p->waiting)) {
+        struct pool_ask *ask = LIST_FIRST(&p->waiting, struct pool_ask, node);
+        if (ask->asked > asked_before)
+            break;
+        pool_forget(ask);
+        ask->ops->refused(ask, why, error);
+    }
+}
+
+enum reason pool_waits_for(const struct pool_ask *ask)
+{
+    const struct pool *p = ask->pool;
+    if (!p || !p->row)
+        return REASON_CONFIG_CHANGED;
+    enum reason opening = opening_waits_for(p, ask);
+    if (opening != REASON_OK)
+        return opening;
+    unsigned failure = atomic_load(&p->shared->failure);
+    bool has_room = shared_pool_slots(p->shared) < p->row->pool_size;
+    return has_room && failure != REASON_OK ? (enum reason)failure : REASON_POOL_TIMEOUT;
+}
+
+bool pool_is_wanted(const struct pool *p)
+{
+    return !list_is_empty(&p->waiting) || shared_pool_is_wanted(p->shared, p->wants);
+}
+
+static void refuse_surplus(struct pool *p)
+{
+    LIST_EACH(&p->waiting, struct pool_ask, node, ask)
+        if (ask->is_surplus) {
+            pool_forget(ask);
+            ask->ops->refused(ask, REASON_POOL_FULL_QUEUE, NULL);
+        }
+}
+
+/* Who has waited for wait_limit, in their order, each with what it waits for. */
+static void refuse_late(struct pool *p, uint64_t asked_before)
+{
+    for (struct pool_ask *ask; (ask = LIST_FIRST(&p->waiting, struct pool_ask, node)) && ask->asked <= asked_before;) {
+        enum reason why = pool_waits_for(ask);
+        pool_forget(ask);
+        ask->ops->refused(ask, why, NULL);
+    }
 }
 
 static void on_pool_timer(struct timer *t)
@@ -540,18 +380,14 @@ static void on_pool_timer(struct timer *t)
     struct pool *p = CONTAINER_OF(t, struct pool, timer);
     uint64_t now = loop_now(p->home->loop);
     if (!p->row) {
-        refuse_waiting(p, now, REASON_CONFIG_CHANGED, NULL);
+        pool_refuse(p, now, REASON_CONFIG_CHANGED, NULL);
         return;
     }
-    while (p->row->max_waiting && p->waiting.count > p->row->max_waiting) {
-        struct pool_ask *last = LIST_LAST(&p->waiting, struct pool_ask, node);
-        pool_forget(last);
-        last->ops->refused(last, REASON_POOL_FULL_QUEUE, NULL);
-    }
-    uint64_t limit = p->row->wait_limit;
+    refuse_surplus(p);
+    uint64_t limit = p->row ? p->row->wait_limit : 0;
     if (limit && now > limit)
-        refuse_waiting(p, now - limit, REASON_POOL_TIMEOUT, NULL);
-    open_more(p);
+        refuse_late(p, now - limit);
+    opening_more(p);
     struct pool_ask *first = LIST_FIRST(&p->waiting, struct pool_ask, node);
     if (!first || !p->row)
         return;
@@ -565,57 +401,84 @@ static void on_pool_timer(struct timer *t)
 
 /* Who gets b: the first in the queue; when that one cannot use it, a later one who can, unless b
  * could make way for the first: clients of one kind must not starve the others. */
-static struct pool_ask *taker_of(const struct pool *p, const struct backend *b, uint64_t now)
+static struct pool_ask *taker_of(const struct pool *p, const struct backend *b)
 {
     struct pool_ask *first = LIST_FIRST(&p->waiting, struct pool_ask, node);
     if (!first || first->startup == b->startup)
         return first;
-    bool would_help = b->state != BACKEND_LOGIN && total_of(p) + 1 >= p->size && count_of(&p->opening, first->startup) == 0 &&
-                      now >= p->retry_at && p->opening.count < OPENING_MAX;
-    return would_help ? NULL : first_ask_of(p, b->startup);
+    bool would_help = b->state != BACKEND_LOGIN && shared_pool_slots(p->shared) >= p->row->pool_size &&
+                      opening_count(&p->opening, first->startup) == 0 && opening_may_begin(p);
+    return would_help ? NULL : pool_first_ask_of(p, b->startup);
 }
 
-void pool_available(struct backend *b)
+/* It is in no list any more. Is it fit to be lent? */
+static bool stays(struct backend *b)
 {
     struct pool *p = b->pool;
-    uint64_t now = loop_now(p->home->loop);
-    pool_reported(b);
-    if (list_is_linked(&b->in_pool))
-        list_remove(b->state == BACKEND_LOGIN ? &p->opening : b->state == BACKEND_BUSY ? &p->busy : &p->cleaning,
-                    &b->in_pool);
-    bool old = p->row && p->row->lifetime && now - b->born > p->row->lifetime;
-    if (!p->row || b->doomed || old || total_of(p) >= p->size ||
-        atomic_load(&b->node->health) == NODE_DRAINING) {
-        backend_become(b, BACKEND_CLOSED);
-        backend_close(b);
-        open_more(p);
+    bool old = p->row && p->row->lifetime && loop_now(p->home->loop) - b->born > p->row->lifetime;
+    if (!p->row || b->doomed || old || atomic_load(&b->node->health) == NODE_DRAINING) {
+        farewell_start(b, FAREWELL_BACK);
+        return false;
+    }
+    if (shared_pool_return_surplus(p->shared, p->row->pool_size)) { /* a reload has made it smaller */
+        (void)backend_close(b, false);
+        return false;
+    }
+    return true;
+}
+
+static void hand_out(struct backend *b)
+{
+    struct pool *p = b->pool;
+    struct pool_ask *ask = taker_of(p, b);
+    if ((ask || list_is_empty(&p->waiting)) && handover_give(b, ask)) {
+        opening_more(p);
         return;
     }
-    struct pool_ask *ask = taker_of(p, b, now);
     if (!ask) {
         backend_become(b, BACKEND_IDLE);
         b->user = NULL;
         list_push_front(&p->idle, &b->in_pool);
+        pool_note_idle(p);
         if (!list_is_empty(&p->waiting))
-            open_more(p);
+            opening_more(p);
         return;
     }
     pool_forget(ask);
-    uint64_t waited = now - ask->asked;
+    uint64_t waited = loop_now(p->home->loop) - ask->asked;
     p->waited_us += waited;
     counter_add(p->home->counters, COUNTER_WAITED_US, waited);
     lend(p, b, ask);
     ask->ops->lent(ask, b);
 }
 
+void pool_available(struct backend *b)
+{
+    struct pool *p = b->pool;
+    bool reported = take_report(b);
+    if (list_is_linked(&b->in_pool))
+        list_remove(b->state == BACKEND_LOGIN ? &p->opening : b->state == BACKEND_BUSY ? &p->busy : &p->cleaning,
+                    &b->in_pool);
+    if (stays(b))
+        hand_out(b);
+    else
+        opening_more(p);
+    if (reported)
+        pool_learned(p);
+}
+
 void pool_offer(struct backend *b)
 {
     struct pool *p = b->pool;
-    if (b->state != BACKEND_IDLE || !p->row || !taker_of(p, b, loop_now(p->home->loop)))
+    if (b->state != BACKEND_IDLE || !p->row)
         return;
+    if (!taker_of(p, b)) {
+        handover_look(p);
+        return;
+    }
     list_remove(&p->idle, &b->in_pool);
     pool_available(b);
-    open_more(p);
+    opening_more(p);
 }
 
 void pool_return(struct pool *p, struct backend **lent)
@@ -641,11 +504,10 @@ void pool_discard(struct backend *b)
     struct list *in = b->state == BACKEND_IDLE ? &p->idle : b->state == BACKEND_BUSY ? &p->busy
                       : b->state == BACKEND_RESETTING || b->state == BACKEND_HELD ? &p->cleaning : &p->opening;
     if (in == &p->opening)
-        end_opening(b);
+        opening_end(b);
     list_remove(in, &b->in_pool);
-    backend_become(b, BACKEND_CLOSED);
-    backend_close(b);
-    open_more(p);
+    farewell_start(b, FAREWELL_BACK);
+    opening_more(p);
 }
 
 void pool_lost(struct backend *b)
@@ -662,10 +524,22 @@ void pool_lost(struct backend *b)
 
 void pool_reported(struct backend *b)
 {
-    if (!b->reported || b->startup || (b->vars && b->vars->count))
-        return;
-    b->reported = false;
-    welcomes_base(&b->pool->welcomes, buf_text(&b->parameters));
+    if (take_report(b))
+        pool_learned(b->pool);
+}
+
+void pool_tell_learned(struct pool *p)
+{
+    welcomes_copy_base(&p->shared->welcomes, &p->defaults);
+    LIST_EACH(&p->waiting, struct pool_ask, node, ask)
+        if (ask->learns)
+            ask->ops->learned(ask);
+}
+
+void pool_learned(struct pool *p)
+{
+    pool_tell_learned(p);
+    handover_tell_learned(p);
 }
 
 void pool_node_leaves(struct backend *b)

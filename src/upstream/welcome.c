@@ -10,27 +10,46 @@
 enum { WELCOMES_MAX = 256, NAME_MAX_BYTES = 63 };
 
 struct welcome {
-    struct varset *vars; /* the key */
+    struct text key;
     struct buf messages;
 };
 
 static const struct text name_variable = {"application_name", 16};
 
+void welcomes_init(struct welcomes *w)
+{
+    *w = (struct welcomes){0};
+    CHECK(pthread_mutex_init(&w->lock, NULL) == 0);
+}
+
+static void welcome_free(struct welcome *each)
+{
+    mem_free((char *)each->key.at);
+    buf_free(&each->messages);
+    mem_free(each);
+}
+
 static void forget(struct welcomes *w)
 {
     size_t i = 0;
-    for (struct welcome *each; (each = map_each(&w->by_vars, &i));) {
-        varset_drop(&each->vars);
-        buf_free(&each->messages);
-        mem_free(each);
-    }
-    map_free(&w->by_vars);
+    for (struct welcome *each; (each = map_each(&w->by_key, &i));)
+        welcome_free(each);
+    map_free(&w->by_key);
 }
 
 void welcomes_free(struct welcomes *w)
 {
     forget(w);
     buf_free(&w->base);
+    pthread_mutex_destroy(&w->lock);
+}
+
+void welcomes_forget(struct welcomes *w)
+{
+    pthread_mutex_lock(&w->lock);
+    forget(w);
+    buf_free(&w->base);
+    pthread_mutex_unlock(&w->lock);
 }
 
 /* The server replaces what is not printable ASCII, and cuts what is too long. */
@@ -42,30 +61,33 @@ static bool is_plain(struct text name)
     return name.len <= NAME_MAX_BYTES;
 }
 
-/* What the messages depend on, with a reference; NULL: on nothing. `name` is set when the set
- * has an application_name that goes in as it is. False when memory is out. */
-static bool key_of(struct varsets *home, const struct varset *vars, struct varset **key, struct text *name)
-{
-    *key = NULL;
-    *name = (struct text){NULL, 0};
-    if (!vars || vars->count == 0)
-        return true;
-    if (varset_get(vars, name_variable, name) && is_plain(*name)) {
-        *key = varset_make(home, vars, &(struct var){name_variable, {NULL, 0}}, 1);
-        if (!*key)
-            return false;
-        if ((*key)->count == 0)
-            varset_drop(key);
-        return true;
-    }
-    name->at = NULL;
-    *key = varset_ref((struct varset *)vars);
-    return true;
-}
+/* What the messages depend on, as text; empty: on nothing. `name` is set when the set has an
+ * application_name that goes in as it is. */
+struct asked {
+    struct buf key;
+    struct text name;
+};
 
-static struct text map_key(struct varset *const *vars)
+/* False when memory is out. */
+static bool ask(struct asked *a, const struct varset *vars, const struct varset *startup)
 {
-    return (struct text){(const char *)vars, sizeof(*vars)};
+    struct var v;
+    *a = (struct asked){0};
+    buf_init(&a->key, 3 * (size_t)VARSET_MAX_BYTES);
+    bool ok = true;
+    for (size_t pos = 0; ok && varset_each(vars, &pos, &v);) {
+        if (text_eq(v.name, name_variable) && is_plain(v.value))
+            a->name = v.value;
+        else
+            ok = buf_put(&a->key, v.name.at, v.name.len + 1) && buf_put(&a->key, v.value.at, v.value.len + 1);
+    }
+    if (startup)
+        ok = ok && buf_put(&a->key, "", 1); /* no variable has an empty name */
+    for (size_t pos = 0; ok && varset_each(startup, &pos, &v);)
+        ok = buf_put(&a->key, v.name.at, v.name.len + 1) && buf_put(&a->key, v.value.at, v.value.len + 1);
+    if (!ok)
+        buf_free(&a->key);
+    return ok;
 }
 
 /* One message of a list; false at its end. */
@@ -93,58 +115,90 @@ static bool value_in(struct text list, struct text wanted, struct text *value)
     return false;
 }
 
-bool welcomes_find(const struct welcomes *w, struct varsets *home, const struct varset *vars, struct buf *out)
+static bool find(const struct welcomes *w, const struct asked *a, const struct varset *vars, struct buf *out)
 {
-    struct varset *key;
-    struct text own_name, default_name;
-    if (buf_size(&w->base) == 0 || !key_of(home, vars, &key, &own_name))
+    if (buf_size(&w->base) == 0)
         return false;
-    const struct welcome *known = key ? map_get(&w->by_vars, map_key(&key)) : NULL;
-    bool ok = !key || known;
-    varset_drop(&key);
-    if (!ok)
+    const struct welcome *known = a->key.len ? map_get(&w->by_key, buf_text(&a->key)) : NULL;
+    if (a->key.len && !known)
         return false;
+    struct text own_name = a->name, default_name;
     struct text list = buf_text(known ? &known->messages : &w->base), message, name, value;
     if (!own_name.at && value_in(buf_text(&w->base), name_variable, &default_name))
         own_name = default_name;
     bool keeps = vars && varset_get(vars, name_variable, &value) && !is_plain(value);
+    bool ok = true;
     while (ok && each_parameter(&list, &message, &name, &value))
         ok = text_eq(name, name_variable) && own_name.at && !keeps ? wire_parameter(out, name, own_name)
                                                                   : buf_put(out, message.at, message.len);
     return ok;
 }
 
-void welcomes_learn(struct welcomes *w, struct varsets *home, const struct varset *vars, struct text messages)
+bool welcomes_find(struct welcomes *w, const struct varset *vars, const struct varset *startup, struct buf *out)
 {
-    struct varset *key;
-    struct text name;
-    if (!key_of(home, vars, &key, &name))
-        return;
-    if (!key && !name.at)
-        welcomes_base(w, messages);
-    if (!key || map_get(&w->by_vars, map_key(&key))) {
-        varset_drop(&key);
-        return;
-    }
-    if (w->by_vars.count >= WELCOMES_MAX)
-        forget(w);
-    struct welcome *fresh = NEW(struct welcome);
-    fresh->vars = key;
-    buf_init(&fresh->messages, WELCOME_MAX);
-    if (buf_put(&fresh->messages, messages.at, messages.len)) {
-        map_put(&w->by_vars, map_key(&fresh->vars), fresh);
-        return;
-    }
-    varset_drop(&fresh->vars);
-    mem_free(fresh);
+    struct asked a;
+    if (!ask(&a, vars, startup))
+        return false;
+    pthread_mutex_lock(&w->lock);
+    bool ok = find(w, &a, vars, out);
+    pthread_mutex_unlock(&w->lock);
+    buf_free(&a.key);
+    return ok;
 }
 
-void welcomes_base(struct welcomes *w, struct text messages)
+static bool set_base(struct welcomes *w, struct text messages)
 {
     if (text_eq(buf_text(&w->base), messages))
-        return;
+        return false;
     forget(w);
     buf_free(&w->base);
     buf_init(&w->base, WELCOME_MAX);
-    (void)!buf_put(&w->base, messages.at, messages.len);
+    return buf_put(&w->base, messages.at, messages.len);
+}
+
+static void learn(struct welcomes *w, const struct asked *a, struct text messages)
+{
+    if (!a->key.len && !a->name.at)
+        (void)set_base(w, messages);
+    if (!a->key.len || map_get(&w->by_key, buf_text(&a->key)))
+        return;
+    if (w->by_key.count >= WELCOMES_MAX)
+        forget(w);
+    struct welcome *fresh = NEW(struct welcome);
+    fresh->key = (struct text){mem_dup_n(a->key.at, a->key.len), a->key.len};
+    buf_init(&fresh->messages, WELCOME_MAX);
+    if (buf_put(&fresh->messages, messages.at, messages.len))
+        map_put(&w->by_key, fresh->key, fresh);
+    else
+        welcome_free(fresh);
+}
+
+void welcomes_learn(struct welcomes *w, const struct varset *vars, const struct varset *startup,
+                    struct text messages)
+{
+    struct asked a;
+    if (!ask(&a, vars, startup))
+        return;
+    pthread_mutex_lock(&w->lock);
+    learn(w, &a, messages);
+    pthread_mutex_unlock(&w->lock);
+    buf_free(&a.key);
+}
+
+bool welcomes_base(struct welcomes *w, struct text messages)
+{
+    pthread_mutex_lock(&w->lock);
+    bool changed = set_base(w, messages);
+    pthread_mutex_unlock(&w->lock);
+    return changed;
+}
+
+void welcomes_copy_base(struct welcomes *w, struct buf *out)
+{
+    buf_free(out);
+    buf_init(out, WELCOME_MAX);
+    pthread_mutex_lock(&w->lock);
+    struct text base = buf_text(&w->base);
+    (void)!buf_put(out, base.at, base.len);
+    pthread_mutex_unlock(&w->lock);
 }

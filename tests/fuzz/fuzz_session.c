@@ -378,6 +378,7 @@ static struct limiter_shared *limits;
 static struct audit *audit;
 static struct session_shared shared;
 static struct counters counters;
+static struct shared_pools *all_pools;
 static struct registry registry;
 static struct throttle throttle;
 static struct home home;
@@ -456,7 +457,8 @@ static void open_gate(void)
                          .generation = generation, .shared = &shared, .ops = &ops, .worker_count = 1};
     throttle_init(&throttle);
     list_init(&home.sessions);
-    home.pools = pools_new(loop, &counters, 0, 1);
+    all_pools = shared_pools_new(1);
+    home.pools = pools_new(loop, &counters, &(struct pools_sharing){.all = all_pools}, 0, 1);
     home.limiter = limiter_new(loop, limits, generation->conf, "fuzz", 0, 1);
     pools_configure(home.pools, generation->access);
     /* A node of its own each time: it remembers its failures. */
@@ -480,6 +482,7 @@ static void close_gate(void)
         hang_up(&servers[i]);
     run_turns(2);
     pools_free(home.pools);
+    shared_pools_free(all_pools);
     limiter_free(home.limiter);
     map_free(&home.by_id);
     map_free(&registry.keys);

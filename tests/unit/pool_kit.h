@@ -17,6 +17,7 @@
 
 static struct loop *loop;
 static struct fake nodes[3];
+static struct shared_pools *shared;
 static struct pools *pools;
 static struct counters counters;
 static char credentials_file[] = "/tmp/postern-users-XXXXXX";
@@ -60,7 +61,8 @@ MAYBE static void start(size_t count, enum fake_mode mode, const char *host, con
 {
     for (size_t i = 0; i < count; i++)
         fake_start(&nodes[i], loop, mode);
-    pools = pools_new(loop, &counters, 0, 1);
+    shared = shared_pools_new(1);
+    pools = pools_new(loop, &counters, &(struct pools_sharing){.all = shared}, 0, 1);
     struct access *a = make_access(cluster, database);
     pools_configure(pools, a);
     access_unref(a);
@@ -70,6 +72,7 @@ MAYBE static void start(size_t count, enum fake_mode mode, const char *host, con
 MAYBE static void stop(size_t count)
 {
     pools_free(pools);
+    shared_pools_free(shared);
     run_turns(loop, 5);
     for (size_t i = 0; i < count; i++)
         fake_stop(&nodes[i]);
@@ -89,7 +92,7 @@ struct borrower {
     struct pool_ask ask;
     struct backend_user user;
     struct backend *backend;
-    int lent, refused, order, inputs, cancels_over;
+    int lent, refused, learned, order, inputs, cancels_over;
     enum reason why;
     char sqlstate[6];
     /* of a query of its own */
@@ -116,6 +119,11 @@ static void on_refused(struct pool_ask *ask, enum reason why, const struct serve
         memcpy(w->sqlstate, error->sqlstate, sizeof(w->sqlstate));
 }
 
+static void on_learned(struct pool_ask *ask)
+{
+    CONTAINER_OF(ask, struct borrower, ask)->learned++;
+}
+
 static void on_input(struct backend_user *u, struct backend *b)
 {
     char bytes[4096];
@@ -139,7 +147,7 @@ static void on_cancel_over(struct backend_user *u, struct backend *b)
 
 MAYBE static void borrow(struct pool *p, struct borrower *w)
 {
-    static const struct pool_ask_ops ask_ops = {on_lent, on_refused};
+    static const struct pool_ask_ops ask_ops = {on_lent, on_refused, on_learned};
     static const struct backend_user_ops user_ops = {
         .input = on_input, .drained = on_backend_drained, .notified = on_notified, .cancel_over = on_cancel_over};
     *w = (struct borrower){.ask.ops = &ask_ops, .user.ops = &user_ops};

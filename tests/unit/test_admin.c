@@ -225,15 +225,16 @@ struct stage {
 
 /* One for both workers, as in a process. */
 static struct limiter_shared *shared;
+static struct conf_database row_of_pool = {.pool_size = 20, .pool_mode = CONF_POOL_TRANSACTION};
 
-static void stage_begin(struct stage *g, unsigned worker)
+static void stage_begin(struct stage *g, unsigned worker, const struct conf_database *row)
 {
     memset(g, 0, sizeof(*g));
     g->home = (struct home){.loop = loop_new(), .pools = &g->pools, .counters = &g->counters,
                             .worker = worker, .worker_count = 2};
     list_init(&g->home.sessions);
     g->pool = (struct pool){.tenant = (char *)"acme", .database = (char *)"app",
-                            .role = (char *)"acme_rw", .size = 10, .sessions = 3, .lent = 7};
+                            .role = (char *)"acme_rw", .row = row, .sessions = 3, .lent = 7};
     struct list *lists[] = {&g->pool.idle, &g->pool.busy, &g->pool.opening, &g->pool.cleaning,
                             &g->pool.waiting};
     for (size_t i = 0; i < COUNT_OF(lists); i++)
@@ -273,13 +274,19 @@ static void test_pools_and_tenants(void)
     list_push_back(&one.pool.busy, &b.in_pool);
     list_push_back(&one.pool.waiting, &ask.node);
     struct table *t = report(COMMAND_POOLS);
-    is_int(table_rows(t), 2, "a row per worker's shard");
-    is_text(table_named(t, 0, "worker"), "0", "in order");
+    is_int(table_rows(t), 1, "one row for all shards of a pool");
+    is_text(table_named(t, 0, "worker"), "0,1", "that tells where they are");
+    is_text(table_named(t, 0, "size"), "20", "pool_size counts once");
+    is_text(table_named(t, 0, "sessions"), "6", "what each has is added");
     is_text(table_named(t, 0, "sv_active"), "1", "lent");
     is_text(table_named(t, 0, "cl_waiting"), "1", "waiting");
     is_text(table_named(t, 0, "maxwait_us"), "1500000", "for how long");
+    is_text(table_named(t, 0, "mode"), "transaction", "how it lends");
+    table_free(t);
+    one.pool.row = two.pool.row = NULL;
+    t = report(COMMAND_POOLS);
     is_text(table_named(t, 0, "mode"), "gone", "a pool that the configuration lost");
-    is_text(table_named(t, 1, "maxwait_us"), "0", "nobody waits there");
+    is_text(table_named(t, 0, "size"), "0", "may open nothing any more");
     table_free(t);
     struct conf_plan plan = {.at = {.name = (char *)"small"}, .max_connections = 20};
     struct meter *m1 = meter_take(one.home.limiter, TEXT("acme"), &plan);
@@ -359,8 +366,8 @@ static void test_clients(void)
 
 static void test_reports(void)
 {
-    stage_begin(&one, 0);
-    stage_begin(&two, 1);
+    stage_begin(&one, 0, &row_of_pool);
+    stage_begin(&two, 1, &row_of_pool);
     test_pools_and_tenants();
     test_clients();
     counter_add(&one.counters, COUNTER_QUERIES, 40);
@@ -489,6 +496,7 @@ static void check_metrics(const char *text)
     has(text, "\nprocess_open_fds ");
     is_int(occurrences(text, "# TYPE postern_pool_waiting "), 1, "one TYPE a metric");
     is_int(occurrences(text, "\npostern_pool_waiting{"), 1, "shards of a pool are one sample");
+    has(text, "\npostern_pool_size{tenant=\"<b>\\\"\\\\\\\\u000a\",database=\"app\",role=\"rw\"} 5\n");
 }
 
 static void test_metrics(void)

@@ -144,6 +144,41 @@ static void test_nodes(void)
     stop(1);
 }
 
+/* What a session waits for, told by whichever limit comes first: the nodes' or its own. */
+static void test_causes(void)
+{
+    static const struct {
+        enum fake_mode mode;
+        enum reason why;
+    } causes[] = {{FAKE_CLOSES, REASON_NO_NODE}, {FAKE_FULL, REASON_DATABASE_FULL},
+                  {FAKE_STARTING, REASON_DATABASE_AWAY}, {FAKE_SILENT, REASON_NODE_SLOW}};
+    static const char *const limits[][2] = {{PLAIN "\nconnect_timeout = 100ms", "pool_size = 4\nwait_limit = 8s"},
+                                            {PLAIN "\nconnect_timeout = 8s", "pool_size = 4\nwait_limit = 200ms"}};
+    for (size_t i = 0; i < COUNT_OF(causes); i++)
+        for (size_t k = 0; k < COUNT_OF(limits); k++) {
+            struct borrower w;
+            start(1, causes[i].mode, "localhost", limits[k][0], limits[k][1]);
+            struct pool *p = take_pool("joe");
+            ok(!borrow_now(p, &w) && w.refused == 1, "mode %d: refused", causes[i].mode);
+            is_int(w.why, causes[i].why, "mode %d, limit %d: why", causes[i].mode, (int)k);
+            pool_drop(&p);
+            stop(1);
+        }
+    for (size_t k = 0; k < COUNT_OF(limits); k++) {
+        struct borrower w;
+        start(1, FAKE_TRUST, "localhost", limits[k][0], limits[k][1]);
+        struct node *nameless = node_new("db.example", 5433);
+        struct topology *t = topology_new("main", &nameless, 1);
+        pools_set_topology(pools, t);
+        topology_unref(t);
+        node_unref(nameless);
+        struct pool *p = take_pool("joe");
+        ok(!borrow_now(p, &w) && w.why == REASON_NOT_RESOLVED, "limit %d: a name that is not resolved", (int)k);
+        pool_drop(&p);
+        stop(1);
+    }
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -155,6 +190,7 @@ int main(void)
     test_lies();
     test_tls();
     test_nodes();
+    test_causes();
     certificate_free(&authority);
     certificate_free(&localhost);
     certificate_free(&stranger);

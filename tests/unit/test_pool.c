@@ -28,11 +28,11 @@ static void test_lending(void)
     struct borrower w[4], late;
     begin("pool_size = 2\nwait_limit = 5s");
     struct pool *p = take_pool("joe");
-    ok(buf_size(&p->welcomes.base) == 0, "what a login is told is not known yet");
+    ok(buf_size(&p->shared->welcomes.base) == 0, "what a login is told is not known yet");
     borrow(p, &w[0]);
     ok(!w[0].backend && w[0].lent == 0, "nothing is there at first");
     ok(run_until(loop, is_told, &w[0]) && w[0].lent == 1, "then one is lent");
-    ok(memmem(p->welcomes.base.at, p->welcomes.base.len, "server_version", 14), "and the welcome known");
+    ok(memmem(p->shared->welcomes.base.at, p->shared->welcomes.base.len, "server_version", 14), "and the welcome known");
     ok(w[0].backend->state == BACKEND_BUSY && w[0].backend->user == &w[0].user, "it is busy, and mine");
     ok(borrow_now(p, &w[1]), "a second one");
     struct backend *first = w[0].backend, *second = w[1].backend;

@@ -10,6 +10,7 @@
 
 static struct welcomes all;
 static struct varsets sets;
+static struct varset *startup; /* what connections are logged in with */
 
 static struct varset *set_of(const char *a, const char *x, const char *b, const char *y)
 {
@@ -36,7 +37,7 @@ static void base(const char *application, const char *zone)
 static void learn(const struct varset *v, const char *application, const char *zone)
 {
     struct buf m = messages(application, zone);
-    welcomes_learn(&all, &sets, v, buf_text(&m));
+    welcomes_learn(&all, v, startup, buf_text(&m));
     buf_free(&m);
 }
 
@@ -47,7 +48,7 @@ static const char *told(const struct varset *v)
     struct buf out;
     buf_init(&out, 1024);
     snprintf(text, sizeof(text), "?");
-    if (welcomes_find(&all, &sets, v, &out)) {
+    if (welcomes_find(&all, v, startup, &out)) {
         struct wire_reader r = wire_read(buf_text(&out));
         wire_get(&r, WIRE_HEADER);
         wire_get_z(&r);
@@ -68,6 +69,7 @@ int main(void)
     struct varset *nameless = set_of("timezone", "Asia/Tokyo", "timezone", "Asia/Tokyo");
     struct varset *named = set_of("application_name", "three", "application_name", "three");
     struct varset *odd = set_of("application_name", "caf\xc3\xa9", "timezone", "Asia/Tokyo");
+    welcomes_init(&all);
     is_text(told(NULL), "?", "nothing is known at first");
     learn(one, "one", "Asia/Tokyo");
     is_text(told(one), "?", "nor without a server's own defaults");
@@ -96,7 +98,17 @@ int main(void)
             is_text(told(each), "default|zone 999", "the latest is known");
         varset_drop(&each);
     }
-    ok(all.by_vars.count <= 256, "memory is bounded");
+    startup = set_of("ignore_system_indexes", "on", "ignore_system_indexes", "on");
+    is_text(told(NULL), "?", "a connection with startup parameters is another matter");
+    learn(NULL, "default", "Africa/Cairo");
+    is_text(told(NULL), "default|Africa/Cairo", "learned apart");
+    learn(named, "three", "Africa/Lagos");
+    is_text(told(named), "three|Africa/Cairo", "once for all names");
+    varset_drop(&startup);
+    is_text(told(NULL), "default|Europe/Paris", "and nothing to others");
+    welcomes_forget(&all);
+    is_text(told(NULL), "?", "another database: nothing is known");
+    ok(all.by_key.count <= 256, "memory is bounded");
     welcomes_free(&all);
     struct varset **const mine[] = {&one, &two, &nameless, &named, &odd};
     for (size_t i = 0; i < COUNT_OF(mine); i++)

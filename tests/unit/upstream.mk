@@ -20,3 +20,6 @@ tests_unit_test_pool_LDADD = $(LIBS_UPSTREAM) $(EXT_LIBS)
 UNIT_TESTS += tests/unit/test_welcome
 tests_unit_test_welcome_SOURCES = tests/unit/test_welcome.c
 tests_unit_test_welcome_LDADD = $(LIBS_UPSTREAM) $(EXT_LIBS)
+UNIT_TESTS += tests/unit/test_shards
+tests_unit_test_shards_SOURCES = tests/unit/test_shards.c tests/unit/pool_kit.h tests/unit/fake_server.h tests/unit/waiting.h
+tests_unit_test_shards_LDADD = $(LIBS_UPSTREAM) $(EXT_LIBS)

@@ -250,7 +250,7 @@ def test_login_timeout(impatient, connect, stage):
         c.startup("acme_rw", "acme")
         c.expect("R")
         fields = c.refusal()
-        assert fields["C"] == "08P01" and "timed out" in fields["M"]
+        assert fields["C"] == "57014" and "timed out" in fields["M"] and fields["H"]
     try:
         while True:
             assert c.receive()[0] == "E"
