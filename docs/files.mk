@@ -22,7 +22,8 @@ EXTRA_DIST += deploy/kubernetes/README.md \
 	deploy/kubernetes/redis/redis.yaml
 
 dist_check_SCRIPTS += tests/tools/check-examples.py
-# The benchmark, the drivers' matrix and PostgreSQL's own tests, which the pages above point to.
+# The benchmark, the drivers' and the tools' matrix and PostgreSQL's own tests, which the pages
+# above point to.
 EXTRA_DIST += \
 	bench/README.md \
 	bench/__init__.py \
@@ -52,6 +53,7 @@ EXTRA_DIST += \
 	tests/drivers/package.json \
 	tests/drivers/perl/cases.pl \
 	tests/drivers/php/cases.php \
+	tests/drivers/programs.py \
 	tests/drivers/python/asyncpg_cases.py \
 	tests/drivers/python/django_cases.py \
 	tests/drivers/python/harness.py \
@@ -71,6 +73,27 @@ EXTRA_DIST += \
 	tests/regress/README.md \
 	tests/regress/documented.txt \
 	tests/regress/run \
+	tests/tools-matrix/README.md \
+	tests/tools-matrix/install \
+	tests/tools-matrix/java/Hikari.java \
+	tests/tools-matrix/node/drizzle.js \
+	tests/tools-matrix/node/graphile-worker.js \
+	tests/tools-matrix/node/harness.js \
+	tests/tools-matrix/node/knex.js \
+	tests/tools-matrix/node/kysely.js \
+	tests/tools-matrix/node/node-pg-migrate.js \
+	tests/tools-matrix/node/pg-boss.js \
+	tests/tools-matrix/node/postgraphile.js \
+	tests/tools-matrix/node/sequelize.js \
+	tests/tools-matrix/node/slonik.js \
+	tests/tools-matrix/node/typeorm.js \
+	tests/tools-matrix/package-lock.json \
+	tests/tools-matrix/package.json \
+	tests/tools-matrix/perl/minion.pl \
+	tests/tools-matrix/python/alembic_tool.py \
+	tests/tools-matrix/ruby/activerecord.rb \
+	tests/tools-matrix/run \
+	tests/tools-matrix/tools.py \
 	tests/torture/run.py \
 	tests/versions/install \
 	tests/versions/package-lock.json \

@@ -584,6 +584,142 @@ public class Cases {
                 return n;
             }
         });
+        // As programs do it: a new statement object for each execution.
+        for (boolean auto : new boolean[] {true, false})
+            test("like a program: new statements, autocommit " + (auto ? "on" : "off"), false, () -> {
+                List<String> out = new ArrayList<>();
+                for (String threshold : new String[] {"5", "1", "0"})
+                    try (Connection c = open("prepareThreshold", threshold, "preparedStatementCacheQueries", threshold.equals("1") ? "0" : "256")) {
+                        run(c, "DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)");
+                        c.setAutoCommit(auto);
+                        for (int i = 0; i < 30; i++) {
+                            final int n = i;
+                            try (PreparedStatement s = c.prepareStatement("INSERT INTO t_program VALUES (?, ?)")) {
+                                s.setInt(1, i);
+                                s.setString(2, "v" + i);
+                                s.executeUpdate();
+                            }
+                            try (PreparedStatement s = c.prepareStatement("SELECT v FROM t_program WHERE id = ?")) {
+                                s.setInt(1, i);
+                                try (ResultSet r = s.executeQuery()) {
+                                    r.next();
+                                    out.add(r.getString(1));
+                                }
+                            }
+                            if (i % 10 == 5) {
+                                out.add(failing(() -> { try (PreparedStatement s = c.prepareStatement("INSERT INTO t_program VALUES (?, 'again')")) { s.setInt(1, n); return s.executeUpdate(); } }));
+                                out.add(failing(() -> run(c, "SELECT 'on or refused'")));
+                            }
+                            if (!auto && i % 4 == 3)
+                                c.rollback();
+                            else if (!auto && (i % 2 == 1))
+                                out.add(failing(() -> { c.commit(); return "+"; }));
+                        }
+                        if (!auto)
+                            c.commit();
+                        out.add(run(c, "SELECT count(*), sum(id) FROM t_program"));
+                        run(c, "DROP TABLE t_program");
+                        if (!auto)
+                            c.commit();
+                    }
+                return out;
+            });
+        test("a copy that fails while its rows are sent", false, () -> {
+            List<String> out = new ArrayList<>();
+            for (boolean auto : new boolean[] {true, false})
+                try (Connection c = open()) {
+                    run(c, "DROP TABLE IF EXISTS t_fails; CREATE TABLE t_fails (id int PRIMARY KEY, v text)");
+                    c.setAutoCommit(auto);
+                    CopyManager copy = c.unwrap(PGConnection.class).getCopyAPI();
+                    for (int behind : new int[] {1, 50, 5000, 100000}) {
+                        StringBuilder lines = new StringBuilder("1\tx\n1\tx\n");
+                        for (int i = 2; i < behind + 2; i++)
+                            lines.append(i).append("\tbehind it\n");
+                        out.add(failing(() -> copy.copyIn("COPY t_fails FROM STDIN", new StringReader(lines.toString()))));
+                        if (!auto)
+                            c.rollback();
+                        out.add(run(c, "SELECT 'on', count(*) FROM t_fails"));
+                    }
+                    run(c, "DROP TABLE t_fails");
+                    if (!auto)
+                        c.commit();
+                }
+            return out;
+        });
+        test("a client that leaves in the middle", false, () -> {
+            List<String> out = new ArrayList<>();
+            Body left = () -> {
+                try (Connection look = open()) {
+                    look.setAutoCommit(false);
+                    run(look, "LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE");
+                    String r = run(look, "SELECT count(*) FROM t_leaves");
+                    look.rollback();
+                    return r;
+                }
+            };
+            try (Connection c = open()) {
+                run(c, "DROP TABLE IF EXISTS t_leaves; CREATE TABLE t_leaves (id int PRIMARY KEY, v text)");
+            }
+            for (boolean silent : new boolean[] {true, false}) {
+                Connection c = open();
+                c.setAutoCommit(false);
+                run(c, "INSERT INTO t_leaves VALUES (1), (2)");
+                if (silent)
+                    c.abort(Runnable::run);
+                else
+                    c.close();
+                out.add(show(left.run()));
+                Connection d = open();
+                var in = d.unwrap(PGConnection.class).getCopyAPI().copyIn("COPY t_leaves (id) FROM STDIN");
+                byte[] line = new byte[0];
+                for (int i = 0; i < 20000; i++) {
+                    line = (i + "\n").getBytes(StandardCharsets.UTF_8);
+                    in.writeToCopy(line, 0, line.length);
+                }
+                if (silent)
+                    d.abort(Runnable::run);
+                else
+                    failing(() -> { d.close(); return null; });
+                out.add(show(left.run()));
+            }
+            try (Connection c = open()) {
+                run(c, "DROP TABLE t_leaves");
+            }
+            return out;
+        });
+        test("a client that leaves in a batch", true, () -> {
+            List<String> out = new ArrayList<>();
+            try (Connection holder = open()) {
+                run(holder, "DROP TABLE IF EXISTS t_leaves; CREATE TABLE t_leaves (id int PRIMARY KEY, v text)");
+                holder.setAutoCommit(false);
+                // The batch stops at a row of ours while its client is sending.
+                run(holder, "INSERT INTO t_leaves VALUES (500, 'holder')");
+                Connection c = open();
+                c.setAutoCommit(false);
+                PreparedStatement s = c.prepareStatement("INSERT INTO t_leaves VALUES (?, ?)");
+                for (int i = 0; i < 2000; i++) {
+                    s.setInt(1, i);
+                    s.setString(2, "v");
+                    s.addBatch();
+                }
+                Thread batch = new Thread(() -> failing(() -> s.executeBatch()));
+                batch.start();
+                while (!run(holder, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'").contains("true"))
+                    Thread.sleep(20);
+                c.abort(Runnable::run);
+                batch.join();
+                holder.rollback();
+            }
+            try (Connection look = open()) {
+                look.setAutoCommit(false);
+                run(look, "LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE");
+                out.add(run(look, "SELECT count(*) FROM t_leaves"));
+                look.rollback();
+                run(look, "DROP TABLE t_leaves");
+                look.commit();
+            }
+            return out;
+        });
         test("function call", false, () -> {
             try (Connection c = open(); CallableStatement s = c.prepareCall("{? = call upper(?)}")) {
                 List<String> out = new ArrayList<>();

@@ -5,6 +5,7 @@
 #include <libpq-fe.h>
 #include <libpq/libpq-fs.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -722,7 +723,133 @@ static void reset_values(struct out *o)
     PQfinish(c);
 }
 
-static struct own_case own[50] = {
+/* As programs do it: a statement of its own for each execution, named anew or without a name. */
+static void program(struct out *o, size_t off)
+{
+    PGconn *c = open_with(NULL, NULL);
+    PQclear(PQexec(c, "SET client_min_messages = warning"));
+    PQclear(PQexec(c, "DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)"));
+    if (off)
+        run(o, c, "BEGIN");
+    for (int i = 0; i < 30; i++) {
+        char id[16], name[32];
+        snprintf(id, sizeof(id), "%d", i);
+        snprintf(name, sizeof(name), "program %d", i);
+        const char *values[] = {id, "some text"};
+        PQclear(PQexecParams(c, "INSERT INTO t_program VALUES ($1, $2)", 2, NULL, values, NULL, NULL, 0));
+        PQclear(PQprepare(c, i % 2 ? name : "", "SELECT v, id FROM t_program WHERE id = $1", 1, NULL));
+        step(o, result_text(PQexecPrepared(c, i % 2 ? name : "", 1, values, NULL, NULL, i % 3 == 0)));
+        /* (libpq before 17 closes a statement so) */
+        if (i % 2 && i % 3) {
+            char sql[64];
+            snprintf(sql, sizeof(sql), "DEALLOCATE \"%s\"", name);
+            PQclear(PQexec(c, sql));
+        }
+        if (i % 10 == 5) {
+            step(o, result_text(PQexecParams(c, "INSERT INTO t_program VALUES ($1, $2)", 2, NULL, values, NULL, NULL, 0)));
+            run(o, c, "SELECT 'on or refused'");
+        }
+        if (off && i % 2)
+            run(o, c, i % 4 == 3 ? "ROLLBACK; BEGIN" : "COMMIT; BEGIN");
+    }
+    if (off)
+        run(o, c, "COMMIT");
+    run(o, c, "SELECT count(*), sum(id) FROM t_program");
+    PQclear(PQexec(c, "DROP TABLE t_program"));
+    PQfinish(c);
+}
+
+static void copy_fails(struct out *o)
+{
+    static const int behind[] = {1, 50, 5000, 60000};
+    for (int off = 0; off < 2; off++) {
+        PGconn *c = open_with(NULL, NULL);
+        PQclear(PQexec(c, "SET client_min_messages = warning"));
+        PQclear(PQexec(c, "DROP TABLE IF EXISTS t_fails; CREATE TABLE t_fails (id int PRIMARY KEY, v text)"));
+        for (size_t n = 0; n < sizeof(behind) / sizeof(behind[0]); n++) {
+            if (off)
+                PQclear(PQexec(c, "BEGIN"));
+            PQclear(PQexec(c, "COPY t_fails FROM STDIN"));
+            int sent = 0;
+            for (int i = -1; i < behind[n] + 2; i++) {
+                char line[80];
+                int length = snprintf(line, sizeof(line), "%d\ta row of some length, so that there are many\n", i < 1 ? 1 : i);
+                sent += PQputCopyData(c, line, length) == 1;
+            }
+            put(o, "%s%d", o->used ? " ; " : "", sent == behind[n] + 3);
+            PQputCopyEnd(c, NULL);
+            results(o, c, 1);
+            if (off)
+                run(o, c, "ROLLBACK");
+            run(o, c, "SELECT 'on', count(*) FROM t_fails");
+        }
+        PQclear(PQexec(c, "DROP TABLE t_fails"));
+        PQfinish(c);
+    }
+}
+
+/* Without a word, or as a program ends. */
+static void leave(PGconn *c, bool silent)
+{
+    if (silent)
+        shutdown(PQsocket(c), SHUT_RDWR);
+    PQfinish(c);
+}
+
+static void left(struct out *o)
+{
+    PGconn *c = open_with(NULL, NULL);
+    PQclear(PQexec(c, "BEGIN"));
+    PQclear(PQexec(c, "LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE"));
+    run(o, c, "SELECT count(*) FROM t_leaves");
+    PQclear(PQexec(c, "COMMIT"));
+    PQfinish(c);
+}
+
+static void leaves(struct out *o)
+{
+    PGconn *c = open_with(NULL, NULL);
+    PQclear(PQexec(c, "SET client_min_messages = warning"));
+    PQclear(PQexec(c, "DROP TABLE IF EXISTS t_leaves; CREATE TABLE t_leaves (id int PRIMARY KEY)"));
+    PQfinish(c);
+    for (int silent = 0; silent < 2; silent++) {
+        c = open_with(NULL, NULL);
+        run(o, c, "BEGIN");
+        run(o, c, "INSERT INTO t_leaves VALUES (1), (2)");
+        leave(c, silent);
+        left(o);
+        /* Before the Sync of a batch, of which the server has done a part; with COMMIT in it. */
+        for (int commits = 0; commits < 2; commits++) {
+            c = open_with(NULL, NULL);
+            PQenterPipelineMode(c);
+            PQsendQueryParams(c, "INSERT INTO t_leaves VALUES (1)", 0, NULL, NULL, NULL, NULL, 0);
+            PQsendQueryParams(c, commits ? "BEGIN" : "SELECT 1", 0, NULL, NULL, NULL, NULL, 0);
+            PQsendQueryParams(c, "INSERT INTO t_leaves VALUES (2)", 0, NULL, NULL, NULL, NULL, 0);
+            PQsendFlushRequest(c);
+            PQflush(c);
+            for (int i = 0; i < 3; i++) {
+                step(o, result_text(PQgetResult(c)));
+                PQclear(PQgetResult(c));
+            }
+            leave(c, silent);
+            left(o);
+        }
+        c = open_with(NULL, NULL);
+        PQclear(PQexec(c, "COPY t_leaves FROM STDIN"));
+        for (int i = 0; i < 20000; i++) {
+            char line[16];
+            PQputCopyData(c, line, snprintf(line, sizeof(line), "%d\n", i));
+        }
+        PQflush(c);
+        leave(c, silent);
+        left(o);
+    }
+    c = open_with(NULL, NULL);
+    PQclear(PQexec(c, "DROP TABLE t_leaves"));
+    PQfinish(c);
+}
+
+static struct own_case own[64] = {
     {"prepared statements by name", false, prepared, NULL, 0},
     {"describe", false, describe, NULL, 0},
     {"300 prepared statements", false, many_statements, NULL, 0},
@@ -750,6 +877,10 @@ static struct own_case own[50] = {
     {"EXECUTE of a statement prepared by the protocol", false, prepared_in_sql, NULL, 0},
     {"pg_prepared_statements", false, prepared_in_view, NULL, 0},
     {"reset_val of startup options", false, reset_values, NULL, 0},
+    {"like a program: new statements, autocommit on", false, NULL, program, 0},
+    {"like a program: new statements, autocommit off", false, NULL, program, 1},
+    {"a copy that fails while its rows are sent", false, copy_fails, NULL, 0},
+    {"a client that leaves in the middle", false, leaves, NULL, 0},
     {NULL, false, NULL, NULL, 0},
 };
 

@@ -262,6 +262,90 @@ test("error in a prepared statement, then again", async () => {
   return out;
 });
 
+// As programs do it: a new statement for each execution, named anew and without a name.
+test("like a program: new statements, autocommit on", async () => {
+  const c = await driver.open({});
+  const out = [];
+  await c.query("DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)");
+  for (let i = 0; i < 30; i++) {
+    await c.query("INSERT INTO t_program VALUES ($1, $2)", [i, `v${i}`]);
+    out.push(show((await c.query({ name: `program ${i}`, text: "SELECT v FROM t_program WHERE id = $1", values: [i] })).rows));
+    if (i % 10 === 5) out.push(await failing(c.query("INSERT INTO t_program VALUES ($1, 'again')", [i])));
+  }
+  out.push(await run(c, "SELECT count(*), sum(id) FROM t_program"));
+  await c.query("DROP TABLE t_program");
+  await c.end();
+  return out;
+});
+
+test("like a program: new statements, autocommit off", async () => {
+  const c = await driver.open({});
+  const out = [];
+  await c.query("DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)");
+  await c.query("BEGIN");
+  for (let i = 0; i < 30; i++) {
+    await c.query("INSERT INTO t_program VALUES ($1, $2)", [i, `v${i}`]);
+    out.push(show((await c.query({ name: `program ${i}`, text: "SELECT v FROM t_program WHERE id = $1", values: [i] })).rows));
+    if (i % 10 === 5) out.push(await failing(c.query("INSERT INTO t_program VALUES ($1, 'again')", [i])), await failing(c.query("SELECT 'refused'")));
+    if (i % 4 === 3 || i % 2 || i % 10 === 5) {
+      await c.query(i % 4 === 3 ? "ROLLBACK" : "COMMIT");
+      await c.query("BEGIN");
+    }
+  }
+  await c.query("COMMIT");
+  out.push(await run(c, "SELECT count(*), sum(id) FROM t_program"));
+  await c.query("DROP TABLE t_program");
+  await c.end();
+  return out;
+});
+
+async function left(table) {
+  const c = await driver.open({});
+  await c.query("BEGIN");
+  await c.query(`LOCK TABLE ${table} IN ACCESS EXCLUSIVE MODE`);
+  const { rows: [r] } = await c.query(`SELECT count(*) FROM ${table}`);
+  await c.query("COMMIT");
+  await c.end();
+  return r.count;
+}
+
+test("a client that leaves in the middle", async () => {
+  const c = await driver.open({});
+  const out = [];
+  await c.query("DROP TABLE IF EXISTS t_leaves; CREATE TABLE t_leaves (id int PRIMARY KEY)");
+  await c.end();
+  for (const silent of [true, false]) {
+    const t = await driver.open({});
+    await t.query("BEGIN");
+    await t.query("INSERT INTO t_leaves VALUES ($1), ($2)", [1, 2]);
+    if (silent) t.connection.stream.destroy();
+    else await t.end();
+    out.push(await left("t_leaves"));
+    // Before the Sync of a batch, of which the server has done a part.
+    const b = await driver.open({});
+    const wire = b.connection;
+    for (const name of ["parseComplete", "commandComplete"]) wire.removeAllListeners(name);
+    const part = new Promise((resolve) => wire.once("commandComplete", (m) => resolve(m.text)));
+    for (let i = 0; i < 3; i++) {
+      wire.parse({ text: `INSERT INTO t_leaves VALUES (${i})`, types: [] });
+      wire.bind({ values: [] });
+      wire.execute({});
+    }
+    wire.flush();
+    out.push(await part);
+    if (silent) {
+      wire.stream.destroy();
+    } else {
+      wire.end();
+    }
+    out.push(await left("t_leaves"));
+  }
+  const d = await driver.open({});
+  await d.query("DROP TABLE t_leaves");
+  await d.end();
+  return out;
+});
+
 if (plain) {
   const Cursor = require("pg-cursor"), QueryStream = require("pg-query-stream");
   const copy = require("pg-copy-streams");
@@ -307,6 +391,40 @@ if (plain) {
     out.push(await run(c, "SELECT 'on'"));
     await c.query("DROP TABLE t_stream");
     await c.end();
+    return out;
+  });
+
+  test("a copy that fails while its rows are sent", async () => {
+    const { pipeline } = require("stream/promises"), { Readable } = require("stream");
+    const c = await driver.open({});
+    const out = [];
+    await c.query("DROP TABLE IF EXISTS t_fails; CREATE TABLE t_fails (id int PRIMARY KEY, v text)");
+    for (const behind of [1, 50, 5000, 100000]) {
+      const lines = ["1\tx\n", "1\tx\n", ...Array.from({ length: behind }, (_, i) => `${i + 2}\tbehind it\n`)];
+      out.push(await failing(pipeline(Readable.from(lines), c.query(copy.from("COPY t_fails FROM STDIN")))));
+      out.push(await run(c, "SELECT 'on', count(*) FROM t_fails"));
+      await c.query("BEGIN");
+      out.push(await failing(pipeline(Readable.from(lines), c.query(copy.from("COPY t_fails FROM STDIN")))));
+      out.push(await failing(c.query("SELECT 'refused'")));
+      await c.query("ROLLBACK");
+    }
+    await c.query("DROP TABLE t_fails");
+    await c.end();
+    return out;
+  });
+
+  test("a client that leaves in a copy", async () => {
+    const c = await driver.open({});
+    await c.query("DROP TABLE IF EXISTS t_leaves; CREATE TABLE t_leaves (id int PRIMARY KEY)");
+    const stream = c.query(copy.from("COPY t_leaves FROM STDIN"));
+    const ended = new Promise((resolve) => { stream.once("error", resolve); c.once("end", resolve); });
+    for (let i = 0; i < 20000; i++) if (!stream.write(`${i}\n`)) await new Promise((resolve) => stream.once("drain", resolve));
+    c.connection.stream.destroy();
+    await ended;
+    const out = [await left("t_leaves")];
+    const d = await driver.open({});
+    await d.query("DROP TABLE t_leaves");
+    await d.end();
     return out;
   });
 } else {

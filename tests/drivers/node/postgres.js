@@ -184,4 +184,93 @@ test("large value both ways", () => using(client(), async (sql) => {
   return [r.l, r.t === text, Buffer.compare(r.b, data)];
 }));
 
-main(driver);
+// As programs do it: each query is a statement of its own.
+test("like a program: new statements, autocommit on", () => using(client(), async (sql) => {
+  const out = [];
+  await sql.unsafe("DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)");
+  for (let i = 0; i < 30; i++) {
+    await sql`INSERT INTO t_program VALUES (${i}, ${`v${i}`})`;
+    out.push(show(await sql.unsafe(`SELECT v, ${i} AS n FROM t_program WHERE id = $1`, [i], { prepare: i % 2 === 0 })));
+    if (i % 10 === 5) out.push(await failing(sql`INSERT INTO t_program VALUES (${i}, 'again')`));
+  }
+  out.push(show(await sql`SELECT count(*), sum(id) FROM t_program`));
+  await sql`DROP TABLE t_program`;
+  return out;
+}));
+
+test("like a program: new statements, autocommit off", () => using(client(), async (sql) => {
+  const out = [];
+  await sql.unsafe("DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)");
+  for (let i = 0; i < 30; i += 2) {
+    out.push(await failing(sql.begin(async (t) => {
+      await t`INSERT INTO t_program VALUES (${i}, ${`v${i}`})`;
+      await t`INSERT INTO t_program VALUES (${i + 1}, ${`v${i}`})`;
+      const got = show(await t.unsafe(`SELECT v, ${i} AS n FROM t_program WHERE id = $1`, [i], { prepare: true }));
+      if (i % 10 === 6) await t.savepoint(async (s) => { await s`INSERT INTO t_program VALUES (${i}, 'again')`; }).catch((e) => out.push(e.code));
+      if (i % 8 === 2) await t`INSERT INTO t_program VALUES (${i}, 'again')`;
+      if (i % 12 === 4) throw new Error("the program fails");
+      return got;
+    })));
+  }
+  out.push(show(await sql`SELECT count(*), sum(id) FROM t_program`));
+  await sql`DROP TABLE t_program`;
+  return out;
+}));
+
+test("a copy that fails while its rows are sent", () => using(client(), async (sql) => {
+  const out = [];
+  await sql.unsafe("DROP TABLE IF EXISTS t_fails; CREATE TABLE t_fails (id int PRIMARY KEY, v text)");
+  // (the driver tells nobody of the error, and never finishes the stream; the connection goes on)
+  for (const behind of [1, 50, 5000, 100000]) {
+    const stream = await sql`COPY t_fails FROM STDIN`.writable();
+    stream.on("error", () => {});
+    stream.write("1\tx\n1\tx\n");
+    for (let i = 2; i < behind + 2; i += 500) stream.write(Array.from({ length: Math.min(500, behind + 2 - i) }, (_, n) => `${i + n}\tbehind it\n`).join(""));
+    stream.end();
+    let on;
+    do on = await failing(sql`SELECT 'on' AS v, count(*) FROM t_fails`); while (on.includes("COPY_IN_PROGRESS"));
+    out.push(on);
+  }
+  await sql`DROP TABLE t_fails`;
+  return out;
+}));
+
+test("a client that leaves in the middle", async () => {
+  const out = [];
+  await using(client(), (sql) => sql.unsafe("DROP TABLE IF EXISTS t_leaves; CREATE TABLE t_leaves (id int PRIMARY KEY)"));
+  const { fork } = require("child_process");
+  for (const how of ["SIGKILL", "SIGTERM"]) {
+    for (const where of ["transaction", "copy"]) {
+      const child = fork(__filename, [], { env: { ...process.env, DRIVERS_LEAVES: where }, stdio: ["ignore", "ignore", "inherit", "ipc"] });
+      await new Promise((resolve) => child.once("message", resolve));
+      const gone = new Promise((resolve) => child.once("exit", resolve));
+      child.kill(how);
+      await gone;
+      out.push(await using(client(), (sql) => sql.begin(async (t) => {
+        await t`LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE`;
+        return show(await t`SELECT count(*) FROM t_leaves`);
+      })));
+    }
+  }
+  await using(client(), (sql) => sql`DROP TABLE t_leaves`);
+  return out;
+});
+
+// The process that leaves.
+async function leave() {
+  const sql = client();
+  if (process.env.DRIVERS_LEAVES === "copy") {
+    const stream = await sql`COPY t_leaves FROM STDIN`.writable();
+    for (let i = 0; i < 5000; i++) stream.write(`${i}\n`);
+    stream.write("5000\n", () => process.send("there"));
+  } else {
+    await sql.begin(async (t) => {
+      await t`INSERT INTO t_leaves VALUES (${1}), (${2})`;
+      process.send("there");
+      await sleep(60000);
+    });
+  }
+}
+
+if (process.env.DRIVERS_LEAVES) leave();
+else main(driver);

@@ -4,8 +4,10 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include <glob.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sql.h>
 #include <sqlext.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../libpq/harness.h"
@@ -478,6 +480,91 @@ static void settings(struct out *o)
     driver_close(c);
 }
 
+/* As programs do it: a new statement object for each execution; prepared, and directly. */
+static void program_on(struct out *o)
+{
+    struct connection *c = begin(o);
+    if (!c)
+        return;
+    driver_run(c, "DROP TABLE IF EXISTS t_program");
+    driver_run(c, "CREATE TABLE t_program (id int PRIMARY KEY, v text)");
+    for (SQLINTEGER i = 0; i < 30; i++) {
+        static const char *const texts[] = {"INSERT INTO t_program VALUES (?, 'v')", "SELECT v, id FROM t_program WHERE id = ?",
+            "INSERT INTO t_program VALUES (?, 'again')", "SELECT 'on' WHERE ?::int >= 0"};
+        for (int n = 0; n < (i % 10 == 5 ? 4 : 2); n++) {
+            SQLHSTMT st;
+            SQLLEN length = 0;
+            SQLAllocHandle(SQL_HANDLE_STMT, c->dbc, &st);
+            SQLBindParameter(st, 1, SQL_PARAM_INPUT, SQL_C_SLONG, SQL_INTEGER, 0, 0, &i, 0, &length);
+            if (i % 3) {
+                SQLPrepare(st, (SQLCHAR *)texts[n], SQL_NTS);
+                step(o, results(st, SQLExecute(st)));
+            } else {
+                step(o, results(st, SQLExecDirect(st, (SQLCHAR *)texts[n], SQL_NTS)));
+            }
+            SQLFreeHandle(SQL_HANDLE_STMT, st);
+        }
+    }
+    step(o, driver_run(c, "SELECT count(*), sum(id) FROM t_program"));
+    driver_run(c, "DROP TABLE t_program");
+    driver_close(c);
+}
+
+/* The process that leaves is another: it disconnects, or is killed. */
+static void leaves(struct out *o)
+{
+    struct connection *c = begin(o);
+    if (!c)
+        return;
+    driver_run(c, "DROP TABLE IF EXISTS t_leaves");
+    driver_run(c, "CREATE TABLE t_leaves (id int PRIMARY KEY)");
+    driver_close(c);
+    for (int killed = 0; killed < 2; killed++) {
+        int pair[2];
+        if (pipe(pair) != 0)
+            abort();
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            struct out mine = {0};
+            SQLAllocHandle(SQL_HANDLE_ENV, SQL_NULL_HANDLE, &env);
+            SQLSetEnvAttr(env, SQL_ATTR_ODBC_VERSION, (SQLPOINTER)SQL_OV_ODBC3, 0);
+            c = begin(&mine);
+            if (!c)
+                _exit(1);
+            SQLSetConnectAttr(c->dbc, SQL_ATTR_AUTOCOMMIT, (SQLPOINTER)SQL_AUTOCOMMIT_OFF, 0);
+            step(&mine, driver_run(c, "INSERT INTO t_leaves VALUES (1), (2)"));
+            if (!killed)
+                put(&mine, " %d", SQLDisconnect(c->dbc));
+            if (write(pair[1], mine.at, mine.used) < 0)
+                _exit(1);
+            if (killed)
+                pause();
+            _exit(0);
+        }
+        char said[4000] = "";
+        close(pair[1]);
+        if (read(pair[0], said, sizeof(said) - 1) < 0)
+            abort();
+        close(pair[0]);
+        step(o, said);
+        if (killed)
+            kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+        c = begin(o);
+        if (!c)
+            return;
+        SQLSetConnectAttr(c->dbc, SQL_ATTR_AUTOCOMMIT, (SQLPOINTER)SQL_AUTOCOMMIT_OFF, 0);
+        driver_run(c, "LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE");
+        step(o, driver_run(c, "SELECT count(*) FROM t_leaves"));
+        SQLEndTran(SQL_HANDLE_DBC, c->dbc, SQL_COMMIT);
+        driver_close(c);
+    }
+    c = begin(o);
+    driver_run(c, "DROP TABLE t_leaves");
+    driver_close(c);
+}
+
 static const struct own_case own[] = {
     {"transactions and savepoints of the driver", false, manual, NULL, 0},
     {"isolation levels", false, isolation, NULL, 0},
@@ -491,6 +578,8 @@ static const struct own_case own[] = {
     {"large values", false, large, NULL, 0},
     {"several statements in one query", false, several, NULL, 0},
     {"settings of the connection string", false, settings, NULL, 0},
+    {"like a program: new statements, autocommit on", false, program_on, NULL, 0},
+    {"a client that leaves in the middle", false, leaves, NULL, 0},
     {NULL, false, NULL, NULL, 0},
 };
 

@@ -310,6 +310,98 @@ test('large object', 0, sub {
     return @out;
 });
 
+# As programs do it: a new statement object for each execution.
+sub program {
+    my ($auto) = @_;
+    my $c = open_with(attributes => { AutoCommit => $auto });
+    $c->do($_) for 'DROP TABLE IF EXISTS t_program', 'CREATE TABLE t_program (id int PRIMARY KEY, v text)';
+    $c->commit unless $auto;
+    my @out;
+    for my $i (0 .. 29) {
+        $c->do('INSERT INTO t_program VALUES (?, ?)', undef, $i, "v$i");
+        my $s = $c->prepare('SELECT v FROM t_program WHERE id = ?');
+        $s->execute($i);
+        push @out, $s->fetchrow_array;
+        undef $s;
+        if ($i % 10 == 5) {
+            push @out, failing(sub { my $t = $c->prepare(q{INSERT INTO t_program VALUES (?, 'again')}); $t->execute($i) });
+            push @out, failing(sub { scalar $c->selectrow_array(q{SELECT 'on or refused' WHERE ? = 1}, undef, 1) });
+        }
+        next if $auto;
+        $i % 4 == 3 ? $c->rollback : $i % 2 ? $c->commit : 0;
+    }
+    $c->commit unless $auto;
+    push @out, $c->selectrow_array('SELECT count(*), sum(id) FROM t_program');
+    $c->do('DROP TABLE t_program');
+    $c->commit unless $auto;
+    close_it($c);
+    return @out;
+}
+
+test('like a program: new statements, autocommit on', 0, sub { program(1) });
+test('like a program: new statements, autocommit off', 0, sub { program(0) });
+
+test('a copy that fails while its rows are sent', 0, sub {
+    my @out;
+    for my $auto (1, 0) {
+        my $c = open_with(attributes => { AutoCommit => $auto });
+        $c->do($_) for 'DROP TABLE IF EXISTS t_fails', 'CREATE TABLE t_fails (id int PRIMARY KEY, v text)';
+        $c->commit unless $auto;
+        for my $behind (1, 50, 5000, 50000) {
+            $c->do('COPY t_fails FROM STDIN');
+            push @out, failing(sub {
+                $c->pg_putcopydata("$_\ta row of some length, so that there are many messages\n") for 1, 1, 2 .. $behind + 1;
+                $c->pg_putcopyend;
+            });
+            # (the driver has noticed it at the end of the copy, or on the way)
+            eval { $c->pg_putcopyend };
+            $c->rollback unless $auto;
+            push @out, $c->selectrow_array(q{SELECT 'on', count(*) FROM t_fails});
+        }
+        $c->do('DROP TABLE t_fails');
+        $c->commit unless $auto;
+        close_it($c);
+    }
+    return @out;
+});
+
+test('a client that leaves in the middle', 0, sub {
+    my $c = open_with();
+    $c->do($_) for 'DROP TABLE IF EXISTS t_leaves', 'CREATE TABLE t_leaves (id int PRIMARY KEY)';
+    close_it($c);
+    my @out;
+    for my $how ('KILL', 'TERM', 'disconnect') {
+        for my $where ('transaction', 'copy') {
+            pipe my $from, my $to;
+            my $pid = fork // die "fork: $!";
+            if ($pid == 0) {
+                my $c = open_with(attributes => { AutoCommit => 0 });
+                if ($where eq 'copy') {
+                    $c->do('COPY t_leaves FROM STDIN');
+                    $c->pg_putcopydata("$_\n") for 0 .. 20000;
+                } else {
+                    $c->do('INSERT INTO t_leaves VALUES (?), (?)', undef, 1, 2);
+                }
+                syswrite $to, 'x';
+                if ($how eq 'disconnect') { $c->disconnect; kill KILL => $$ }
+                sleep 60;
+            }
+            sysread $from, my $byte, 1;
+            kill $how => $pid if $how ne 'disconnect';
+            waitpid $pid, 0;
+            $c = open_with(attributes => { AutoCommit => 0 });
+            $c->do('LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE');
+            push @out, $c->selectrow_array('SELECT count(*) FROM t_leaves');
+            $c->rollback;
+            close_it($c);
+        }
+    }
+    $c = open_with();
+    $c->do('DROP TABLE t_leaves');
+    close_it($c);
+    return @out;
+});
+
 my @all;
 open my $f, '<:encoding(UTF-8)', $ENV{DRIVERS_CASES} or die "$ENV{DRIVERS_CASES}: $!";
 while (<$f>) {

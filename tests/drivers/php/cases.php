@@ -354,6 +354,88 @@ test("large object", false, function () {
     return $out;
 });
 
+// As programs do it: a new statement object for each execution.
+function program(bool $auto, bool $emulated): array
+{
+    $c = open([], [PDO::ATTR_EMULATE_PREPARES => $emulated]);
+    $c->exec("DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)");
+    $auto || $c->beginTransaction();
+    $out = [];
+    for ($i = 0; $i < 30; $i++) {
+        $c->prepare("INSERT INTO t_program VALUES (?, ?)")->execute([$i, "v$i"]);
+        $s = $c->prepare("SELECT v FROM t_program WHERE id = :i");
+        $s->execute(["i" => $i]);
+        $out[] = $s->fetchColumn();
+        $s = null;
+        if ($i % 10 === 5) {
+            $out[] = failing(fn() => $c->prepare("INSERT INTO t_program VALUES (?, 'again')")->execute([$i]));
+            $out[] = failing(fn() => $c->prepare("SELECT 'on or refused' WHERE ?::int = 1")->execute([1]));
+        }
+        if (!$auto && ($i % 4 === 3 || $i % 2 === 1)) {
+            $i % 4 === 3 ? $c->rollBack() : $c->commit();
+            $c->beginTransaction();
+        }
+    }
+    $auto || $c->commit();
+    $out[] = run($c, "SELECT count(*), sum(id) FROM t_program");
+    $c->exec("DROP TABLE t_program");
+    return $out;
+}
+
+test("like a program: new statements, autocommit on", false, fn() => [...program(true, false), ...program(true, true)]);
+test("like a program: new statements, autocommit off", false, fn() => [...program(false, false), ...program(false, true)]);
+
+test("a copy that fails while its rows are sent", false, function () {
+    $out = [];
+    foreach ([false, true] as $within) {
+        $c = open();
+        $c->exec("DROP TABLE IF EXISTS t_fails; CREATE TABLE t_fails (id int PRIMARY KEY, v text)");
+        foreach ([1, 50, 5000, 50000] as $behind) {
+            $lines = ["1\tx", "1\tx"];
+            for ($i = 2; $i < $behind + 2; $i++) {
+                $lines[] = "$i\ta row of some length, so that there are many messages";
+            }
+            !$within || $c->beginTransaction();
+            $out[] = failing(fn() => $c->pgsqlCopyFromArray("t_fails", $lines));
+            !$within || $c->rollBack();
+            $out[] = failing(fn() => run($c, "SELECT 'on', count(*) FROM t_fails"));
+        }
+        $c->exec("DROP TABLE t_fails");
+        $c = null;
+    }
+    return $out;
+});
+
+test("a client that leaves in the middle", false, function () {
+    $c = open();
+    $c->exec("DROP TABLE IF EXISTS t_leaves; CREATE TABLE t_leaves (id int PRIMARY KEY)");
+    $c = null;
+    $out = [];
+    // The process that leaves: killed, or at the end of its script in the middle of a transaction.
+    foreach (["kill", "end"] as $how) {
+        $code = '$c = new PDO(sprintf("pgsql:host=%s;port=%s;dbname=%s;sslmode=verify-full;sslrootcert=%s", getenv("PGHOST"), getenv("PGPORT"), '
+            . 'getenv("PGDATABASE"), getenv("PGSSLROOTCERT")), getenv("PGUSER"), getenv("PGPASSWORD"), [PDO::ATTR_ERRMODE => PDO::ERRMODE_EXCEPTION]);'
+            . '$c->beginTransaction(); $c->prepare("INSERT INTO t_leaves VALUES (?), (?)")->execute([1, 2]); echo "x"; '
+            . ($how === "kill" ? 'sleep(60);' : '');
+        $p = proc_open([PHP_BINARY, "-r", $code], [1 => ["pipe", "w"]], $pipes);
+        fread($pipes[1], 1);
+        if ($how === "kill") {
+            proc_terminate($p, 9);
+        }
+        stream_get_contents($pipes[1]);
+        proc_close($p);
+        $c = open();
+        $c->beginTransaction();
+        $c->exec("LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE");
+        $out[] = run($c, "SELECT count(*) FROM t_leaves");
+        $c->commit();
+        $c = null;
+    }
+    $c = open();
+    $c->exec("DROP TABLE t_leaves");
+    return $out;
+});
+
 $all = [];
 foreach (file(getenv("DRIVERS_CASES"), FILE_IGNORE_NEW_LINES) as $line) {
     if (trim($line) === "" || $line[0] === "#") {

@@ -370,5 +370,128 @@ async def empty():
     return out
 
 
+# As programs do it: a new statement for each execution, which the driver names and caches.
+
+@case("like a program: new statements, autocommit on")
+async def program_on():
+    c = await D.open({})
+    await c.execute("DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)")
+    out = []
+    for i in range(30):
+        await c.execute("INSERT INTO t_program VALUES ($1, $2)", i, f"v{i}")
+        s = await c.prepare("SELECT v FROM t_program WHERE id = $1")
+        out.append(await s.fetchval(i))
+        del s
+        if i % 10 == 5:
+            out.append(await failing(c.execute("INSERT INTO t_program VALUES ($1, 'again')", i)))
+    out.append(await run(c, "SELECT count(*), sum(id) FROM t_program"))
+    await c.execute("DROP TABLE t_program")
+    await D.close(c)
+    return out
+
+
+@case("like a program: new statements, autocommit off")
+async def program_off():
+    c = await D.open({})
+    await c.execute("DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)")
+    out = []
+    transaction = c.transaction()
+    await transaction.start()
+    for i in range(30):
+        await c.execute("INSERT INTO t_program VALUES ($1, $2)", i, f"v{i}")
+        s = await c.prepare("SELECT v FROM t_program WHERE id = $1")
+        out.append(await s.fetchval(i))
+        del s
+        bad = i % 10 == 5
+        if bad:
+            out.append(await failing(c.execute("INSERT INTO t_program VALUES ($1, 'again')", i)))
+            out.append(await failing(c.fetchval("SELECT 'refused'")))
+        if i % 4 == 3 or bad:
+            await transaction.rollback()
+        elif i % 2:
+            await transaction.commit()
+        else:
+            continue
+        transaction = c.transaction()
+        await transaction.start()
+    await transaction.commit()
+    out.append(await run(c, "SELECT count(*), sum(id) FROM t_program"))
+    await c.execute("DROP TABLE t_program")
+    await D.close(c)
+    return out
+
+
+@case("a copy that fails while its rows are sent")
+async def copy_fails():
+    c = await D.open({})
+    await c.execute("DROP TABLE IF EXISTS t_fails; CREATE TABLE t_fails (id int PRIMARY KEY, v text)")
+    out = []
+    for behind in (1, 50, 5000, 50000):
+        out.append(await failing(c.copy_records_to_table("t_fails", records=[(i, "behind it") for i in (1, 1, *range(2, behind + 2))])))
+        out.append(await run(c, "SELECT 'on', count(*) FROM t_fails"))
+        async with c.transaction():
+            await c.execute("SAVEPOINT s")
+            out.append(await failing(c.copy_records_to_table("t_fails", records=[(i, "x") for i in (1, 1, *range(2, behind + 2))])))
+            await c.execute("ROLLBACK TO s")
+            out.append(await run(c, "SELECT 'and on', count(*) FROM t_fails"))
+    await c.execute("DROP TABLE t_fails")
+    await D.close(c)
+    return out
+
+
+@case("a client that leaves in the middle")
+async def leaves():
+    c = await D.open({})
+    await c.execute("DROP TABLE IF EXISTS t_leaves; CREATE TABLE t_leaves (id int PRIMARY KEY, v text)")
+    await D.close(c)
+    out = []
+
+    async def left():
+        look = await D.open({})
+        async with look.transaction():
+            await look.execute("LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE")
+            out.append(await run(look, "SELECT count(*) FROM t_leaves"))
+        await D.close(look)
+    for end in (lambda c: c.terminate(), lambda c: c.close()):
+        c = await D.open({})
+        await c.execute("BEGIN")
+        await c.execute("INSERT INTO t_leaves VALUES (1), (2)")
+        gone = end(c)
+        if gone is not None:
+            await gone
+        await left()
+    # A batch of which a part is on its way, and no Sync.
+    c = await D.open({})
+
+    def batch():
+        for i in range(20000):
+            if i == 10000:
+                c._transport.abort()
+            yield i, "a row of some length, so that the driver does not keep it to itself"
+    try:
+        await asyncio.wait_for(c.executemany("INSERT INTO t_leaves VALUES ($1, $2)", batch()), 20)
+        out.append("went well")
+    except Exception as e:
+        out.append(type(e).__name__)
+    await left()
+    c = await D.open({})
+
+    async def source():
+        for i in range(50000):
+            if i == 20000:
+                c._transport.abort()
+            yield f"{i}\tx\n".encode()
+    try:
+        await asyncio.wait_for(c.copy_to_table("t_leaves", source=source()), 20)
+        out.append("went well")
+    except Exception as e:
+        out.append(type(e).__name__)
+    await left()
+    c = await D.open({})
+    await c.execute("DROP TABLE t_leaves")
+    await D.close(c)
+    return out
+
+
 if __name__ == "__main__":
     main(D)

@@ -1,7 +1,9 @@
 """Django's ORM and its migrations, on psycopg2."""
 # SPDX-License-Identifier: Apache-2.0
+import io
 import os
 import re
+import socket
 
 import django
 from django.conf import settings
@@ -320,6 +322,97 @@ def introspection():
             return [sorted((c.name, c.null_ok) for c in i.get_table_description(cursor, "t_django_thing")),
                     i.get_primary_key_column(cursor, "t_django_thing"), len(i.get_constraints(cursor, "t_django_thing")),
                     connection.pg_version]
+
+
+# As programs do it: a new statement for each execution, in requests with and without ATOMIC.
+
+@case("like a program: new statements, autocommit on")
+def program_on():
+    out = []
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)")
+    for i in range(30):
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO t_program VALUES (%s, %s)", [i, f"v{i}"])
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT v FROM t_program WHERE id = %s", [i])
+            out.append(cursor.fetchone()[0])
+        if i % 10 == 5:
+            out.append(failing(D.run, connection, "INSERT INTO t_program VALUES (%s, 'again')", [i]))
+    out.append(D.run(connection, "SELECT count(*), sum(id) FROM t_program"))
+    D.run(connection, "DROP TABLE t_program")
+    return out
+
+
+@case("like a program: new statements, autocommit off")
+def program_off():
+    out = []
+    D.run(connection, "DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)")
+    for auto in (False, None):
+        if auto is False:
+            transaction.set_autocommit(False)
+        for i in range(20):
+            n = i if auto is False else 100 + i
+
+            def request():
+                D.run(connection, "INSERT INTO t_program VALUES (%s, %s)", [n, f"v{n}"])
+                out.append(D.run(connection, "SELECT v FROM t_program WHERE id = %s", [n]))
+                if n % 10 == 5:
+                    out.append(failing(D.run, connection, "INSERT INTO t_program VALUES (%s, 'again')", [n]))
+                    out.append(failing(D.run, connection, "SELECT 'refused'"))
+                if n % 4 == 3:
+                    raise ValueError("the request fails")
+            if auto is False:
+                try:
+                    request()
+                    transaction.commit()
+                except ValueError:
+                    transaction.rollback()
+            else:
+                out.append(failing(transaction.atomic(request)))
+        if auto is False:
+            transaction.set_autocommit(True)
+    out.append(D.run(connection, "SELECT count(*), sum(id) FROM t_program"))
+    D.run(connection, "DROP TABLE t_program")
+    return out
+
+
+@case("a copy that fails while its rows are sent")
+def copy_fails():
+    out = []
+    D.run(connection, "DROP TABLE IF EXISTS t_fails; CREATE TABLE t_fails (id int PRIMARY KEY)")
+    for behind in (1, 50, 100000):
+        text = "1\n1\n" + "".join(f"{i}\n" for i in range(2, behind + 2))
+
+        def copy():
+            with connection.cursor() as cursor:
+                cursor.copy_expert("COPY t_fails FROM STDIN", io.StringIO(text))
+        out.append(failing(copy))
+        out.append(failing(transaction.atomic(copy)))
+        out.append(D.run(connection, "SELECT 'on', count(*) FROM t_fails"))
+    D.run(connection, "DROP TABLE t_fails")
+    return out
+
+
+@case("a client that leaves in the middle")
+def leaves():
+    out = []
+    D.run(connection, "DROP TABLE IF EXISTS t_leaves; CREATE TABLE t_leaves (id int PRIMARY KEY)")
+    connection.close()
+    for silent in (True, False):
+        c = D.open({})
+        c.set_autocommit(False)
+        D.run(c, "INSERT INTO t_leaves VALUES (1), (2)")
+        if silent:
+            with socket.socket(fileno=os.dup(c.connection.fileno())) as s:
+                s.shutdown(socket.SHUT_RDWR)
+        c.connection.close()
+        with transaction.atomic():
+            D.run(connection, "LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE")
+            out.append(D.run(connection, "SELECT count(*) FROM t_leaves"))
+        connection.close()
+    D.run(connection, "DROP TABLE t_leaves")
+    return out
 
 
 if __name__ == "__main__":

@@ -159,6 +159,47 @@ def dropped():
     return [str(done.returncode)]
 
 
+@case("a copy that fails while its rows are sent")
+def copy_fails():
+    """pg_restore sends the rest of the rows of a table that is there already."""
+    out = []
+    out += prepare()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "dump")
+        done = command("pg_dump", "-Fc", "-n", "dumped", "-f", path)
+        out.append(str(done.returncode))
+        for more in ([], ["-1"]):
+            done = command("pg_restore", "-d", os.environ["PGDATABASE"], "--data-only", "-t", "child", "-t", "parent", *more, path)
+            out.append(f"{done.returncode} {re.sub(r'TOC entry .*', 'TOC entry', done.stderr.decode())}")
+            out.append(command("psql", "-XAtc", "SELECT (SELECT count(*) FROM dumped.child), (SELECT count(*) FROM dumped.parent)").stdout.decode())
+    command("psql", "-Xqc", 'DROP SCHEMA dumped CASCADE; DROP SCHEMA "Odd Schema" CASCADE')
+    return out
+
+
+@case("a client that leaves in the middle")
+def leaves():
+    out = [str(command("psql", "-Xqc", "DROP TABLE IF EXISTS t_leaves", "-c", "CREATE TABLE t_leaves (id int, v text)").returncode)]
+    out.append(str(command("psql", "-Xqc", "INSERT INTO t_leaves SELECT g, repeat(md5(g::text), 5) FROM generate_series(1, 60000) g").returncode))
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "dump")
+        out.append(str(command("pg_dump", "-Fc", "-Z0", "-t", "t_leaves", "-f", path).returncode))
+        size = os.path.getsize(path)
+        command("psql", "-Xqc", "TRUNCATE t_leaves")
+        for part in (0.5, 0.9):
+            p = subprocess.Popen(["pg_restore", "-1", "--data-only", "-d", os.environ["PGDATABASE"]], stdin=subprocess.PIPE,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            with open(path, "rb") as f:
+                # (it has read all but what the pipe holds when this returns)
+                p.stdin.write(f.read(int(size * part)))
+                p.stdin.flush()
+            p.kill()
+            p.wait()
+            p.stdin.close()
+            out.append(command("psql", "-XAtc", "BEGIN; LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE; SELECT count(*) FROM t_leaves").stdout.decode().split()[-1])
+    command("psql", "-Xqc", "DROP TABLE t_leaves")
+    return out
+
+
 if __name__ == "__main__":
     os.environ["DRIVERS_CASES"] = os.devnull
     main(Driver())

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 
 from harness import case, main
 
@@ -124,6 +125,47 @@ def retries():
 @case("several scripts by weight")
 def weighed():
     return pgbench("-M", "prepared", "-c", "4", "-t", "30", "-b", "simple-update@2", "-b", "select-only@5")
+
+
+# As load is made by programs: a connection for each transaction, transactions and none.
+
+for mode in ("simple", "extended", "prepared"):
+    def program(mode=mode):
+        sql("DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id serial PRIMARY KEY, n int)")
+        out = []
+        for body in ("INSERT INTO t_program (n) VALUES (:n);\n", "BEGIN;\nINSERT INTO t_program (n) VALUES (:n);\nINSERT INTO t_program (n) VALUES (:n);\nCOMMIT;\n",
+                     "BEGIN;\nINSERT INTO t_program (n) VALUES (:n);\nROLLBACK;\n"):
+            for connects in ([], ["-C"]):
+                out.append(pgbench("-M", mode, *connects, "-c", "2", "-t", "10", scripts=["\\set n random(1, 9)\n" + body]))
+        return out + [sql("SELECT count(*), sum(n) BETWEEN 1 AND 999 FROM t_program"), sql("DROP TABLE t_program")]
+
+    # (two clients want two server connections)
+    case(f"like a program: new statements, autocommit on and off, {mode}", two=True)(program)
+
+
+@case("a client that leaves in the middle", two=True)
+def leaves():
+    sql("DROP TABLE IF EXISTS t_leaves")
+    sql("CREATE TABLE t_leaves (id int, v text)")
+    out = []
+    insert = "INSERT INTO t_leaves VALUES (1, '" + "x" * 200 + "');\n"
+    for head, tail in (("\\startpipeline\n", "\\endpipeline\n"), ("BEGIN;\n", "COMMIT;\n")):
+        with tempfile.NamedTemporaryFile("w", suffix=".sql") as f:
+            # More than libpq keeps to itself, so that the server has begun.
+            f.write(head + insert * 900 + "\\sleep 60 s\n" + tail)
+            f.flush()
+            p = subprocess.Popen([os.path.join(BIN, "pgbench"), "-n", "-M", "extended", "-t", "1", "-f", f.name],
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            begun = False
+            for _ in range(200):
+                begun = "could not obtain lock" in sql("BEGIN; LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE NOWAIT")
+                if begun:
+                    break
+                time.sleep(0.05)
+            p.kill()
+            p.wait()
+        out += [begun, sql("BEGIN; LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE; SELECT count(*) FROM t_leaves; COMMIT")]
+    return out + [sql("DROP TABLE t_leaves")]
 
 
 if __name__ == "__main__":

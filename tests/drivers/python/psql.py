@@ -274,5 +274,75 @@ def prompts():
                   "\\x on\nSELECT 1 AS a, 2 AS b;\n\\errverbose\nSELECT 1/0;\n\\errverbose\n")
 
 
+# As scripts do it: with and without AUTOCOMMIT, statements prepared and dropped on the way.
+
+PROGRAM = "DROP TABLE IF EXISTS t_program;\nCREATE TABLE t_program (id int PRIMARY KEY, v text);\n"
+
+
+def statements(i):
+    return (f"PREPARE one AS INSERT INTO t_program VALUES ($1, $2);\nEXECUTE one ({i}, 'v{i}');\nDEALLOCATE one;\n"
+            f"SELECT v FROM t_program WHERE id = {i} \\gset\n\\echo :v\nSELECT id, v FROM t_program WHERE id = {i} \\gdesc\n")
+
+
+@case("like a program: new statements, autocommit on")
+def program_on():
+    text = PROGRAM
+    for i in range(20):
+        text += statements(i)
+        if i % 10 == 5:
+            text += f"INSERT INTO t_program VALUES ({i}, 'again');\n"
+    return script(text + "SELECT count(*), sum(id) FROM t_program;\nDROP TABLE t_program;\n")
+
+
+@case("like a program: new statements, autocommit off")
+def program_off():
+    text = PROGRAM + "\\set AUTOCOMMIT off\n"
+    for i in range(20):
+        text += statements(i)
+        if i % 10 == 5:
+            text += f"INSERT INTO t_program VALUES ({i}, 'again');\nSELECT 'refused';\n"
+        text += "ROLLBACK;\n" if i % 4 == 3 else "COMMIT;\n" if i % 2 or i % 10 == 5 else ""
+    text += "\\set ON_ERROR_ROLLBACK on\n"
+    for i in range(30, 36):
+        text += statements(i) + f"INSERT INTO t_program VALUES ({i}, 'again');\n"
+    return script(text + "COMMIT;\nSELECT count(*), sum(id) FROM t_program;\nDROP TABLE t_program;\nCOMMIT;\n")
+
+
+@case("a copy that fails while its rows are sent")
+def copy_fails():
+    out = []
+    for auto in ("on", "off"):
+        for behind in (1, 50, 5000, 60000):
+            lines = "1\n1\n" + "".join(f"{i}\n" for i in range(2, behind + 2))
+            with tempfile.NamedTemporaryFile("w") as f:
+                f.write(lines)
+                f.flush()
+                out.append(script("DROP TABLE IF EXISTS t_fails;\nCREATE TABLE t_fails (id int PRIMARY KEY);\n"
+                                  f"\\set AUTOCOMMIT {auto}\n\\copy t_fails FROM '{f.name}'\nROLLBACK;\nSELECT 'on', count(*) FROM t_fails;\n"
+                                  f"COPY t_fails FROM STDIN;\n{lines}\\.\nROLLBACK;\nSELECT 'and on', count(*) FROM t_fails;\nDROP TABLE t_fails;\nCOMMIT;\n"))
+    return out
+
+
+@case("a client that leaves in the middle")
+def leaves():
+    out = [script("DROP TABLE IF EXISTS t_leaves;\nCREATE TABLE t_leaves (id int PRIMARY KEY);\n")]
+
+    def left():
+        out.append(script("BEGIN;\nLOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE;\nSELECT count(*) FROM t_leaves;\nCOMMIT;\n"))
+    for how in (signal.SIGKILL, signal.SIGTERM):
+        p = Psql()
+        p.say("BEGIN;\nINSERT INTO t_leaves VALUES (1), (2);")
+        p.p.send_signal(how)
+        p.p.wait()
+        left()
+        p = Psql()
+        p.p.stdin.write(("COPY t_leaves FROM STDIN;\n" + "".join(f"{i}\n" for i in range(20000))).encode())
+        p.p.send_signal(how)
+        p.p.wait()
+        left()
+    out.append(script("DROP TABLE t_leaves;\n"))
+    return out
+
+
 if __name__ == "__main__":
     main(D)

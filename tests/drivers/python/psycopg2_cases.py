@@ -1,8 +1,10 @@
 """psycopg2."""
 # SPDX-License-Identifier: Apache-2.0
 import io
+import os
 import re
 import select
+import socket
 import threading
 import time
 
@@ -472,6 +474,113 @@ def short():
         out.add(fetch(c, "SELECT current_setting('application_name')") == f"(current_setting:25)[short {i}]")
         c.close()
     return sorted(out)
+
+
+# As programs do it: a new statement object for each execution.
+
+@case("like a program: new statements, autocommit on")
+def program_on():
+    c = D.open({})
+    fetch(c, "DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)")
+    out = []
+    for i in range(30):
+        fetch(c, "INSERT INTO t_program VALUES (%s, %s)", (i, f"v{i}"))
+        out.append(fetch(c, "SELECT v FROM t_program WHERE id = %s", (i,)))
+        if i % 10 == 5:
+            out.append(failing(fetch, c, "INSERT INTO t_program VALUES (%s, 'again')", (i,)))
+    out.append(fetch(c, "SELECT count(*), sum(id) FROM t_program; DROP TABLE t_program"))
+    c.close()
+    return out
+
+
+@case("like a program: new statements, autocommit off")
+def program_off():
+    c = connect()
+    fetch(c, "DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)")
+    c.commit()
+    out = []
+    for i in range(30):
+        fetch(c, "INSERT INTO t_program VALUES (%s, %s)", (i, f"v{i}"))
+        out.append(fetch(c, "SELECT v FROM t_program WHERE id = %s", (i,)))
+        if i % 10 == 5:
+            out.append(failing(fetch, c, "INSERT INTO t_program VALUES (%s, 'again')", (i,)))
+            out.append(failing(fetch, c, "SELECT 'refused'"))
+        if i % 4 == 3:
+            c.rollback()
+        elif i % 2:
+            c.commit()
+    c.commit()
+    out.append(fetch(c, "SELECT count(*), sum(id) FROM t_program"))
+    fetch(c, "DROP TABLE t_program")
+    c.commit()
+    c.close()
+    return out
+
+
+@case("a copy that fails while its rows are sent")
+def copy_fails():
+    out = []
+    for auto in (True, False):
+        c = connect()
+        c.autocommit = auto
+        fetch(c, "DROP TABLE IF EXISTS t_fails; CREATE TABLE t_fails (id int PRIMARY KEY, v text)")
+        if not auto:
+            c.commit()
+        for rows_behind in (1, 50, 5000, 100000):
+            text = "1\tx\n1\tx\n" + "".join(f"{i}\tbehind it\n" for i in range(2, rows_behind + 2))
+            out.append(failing(c.cursor().copy_expert, "COPY t_fails FROM STDIN", io.StringIO(text)))
+            if not auto:
+                c.rollback()
+            out.append(fetch(c, "SELECT 'on', count(*) FROM t_fails"))
+        fetch(c, "DROP TABLE t_fails")
+        if not auto:
+            c.commit()
+        c.close()
+    return out
+
+
+@case("a client that leaves in the middle")
+def leaves():
+    c = D.open({})
+    fetch(c, "DROP TABLE IF EXISTS t_leaves; CREATE TABLE t_leaves (id int PRIMARY KEY)")
+    c.close()
+    out = []
+
+    def gone(connection):
+        """Without a word."""
+        with socket.socket(fileno=os.dup(connection.fileno())) as s:
+            s.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+    def left():
+        look = connect()
+        fetch(look, "LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE")
+        out.append(fetch(look, "SELECT count(*) FROM t_leaves"))
+        look.close()
+    for end in (gone, lambda connection: connection.close()):
+        c = connect()
+        fetch(c, "INSERT INTO t_leaves VALUES (1), (2)")
+        end(c)
+        left()
+
+    class Leaves(io.StringIO):
+        """Some rows, then no client."""
+        def read(self, size=-1):
+            if self.tell() > 50000:
+                with socket.socket(fileno=os.dup(c.fileno())) as s:
+                    s.shutdown(socket.SHUT_RDWR)
+            return super().read(size)
+    c = D.open({})
+    try:
+        c.cursor().copy_expert("COPY t_leaves FROM STDIN", Leaves("".join(f"{i}\n" for i in range(100000))))
+        out.append("went well")
+    except psycopg2.Error as e:
+        out.append(e.pgcode)
+    left()
+    c = D.open({})
+    fetch(c, "DROP TABLE t_leaves")
+    c.close()
+    return out
 
 
 if __name__ == "__main__":

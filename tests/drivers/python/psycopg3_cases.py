@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 import datetime
 import decimal
+import os
 import re
+import select
+import socket
 import sys
 import threading
 import uuid
@@ -481,6 +484,145 @@ async def tpc():
         out += [[(x.format_id, x.gtrid, x.bqual) for x in found]]
         out += [await failing_call(getattr(d, end), found[0]), await failing_call(getattr(d, end), found[0])]
         await D.close(d)
+    return out
+
+
+# As programs do it: a new statement object for each execution.
+
+@case("like a program: new statements, autocommit on")
+async def program_on():
+    c = await D.open({})
+    await run(c, "DROP TABLE IF EXISTS t_program")
+    await run(c, "CREATE TABLE t_program (id int PRIMARY KEY, v text)")
+    out = []
+    for i in range(30):
+        cursor = c.cursor()
+        await settled(cursor.execute("INSERT INTO t_program VALUES (%s, %s)", (i, f"v{i}")))
+        async with Both(c.cursor()) as cursor:
+            await settled(cursor.execute("SELECT v FROM t_program WHERE id = %s", (i,), prepare=i % 3 == 0))
+            out.append(await settled(cursor.fetchone()))
+        if i % 10 == 5:
+            out.append(await failing(run(c, "INSERT INTO t_program VALUES (%s, 'again')", (i,))))
+    out.append(await run(c, "SELECT count(*), sum(id) FROM t_program"))
+    await run(c, "DROP TABLE t_program")
+    await D.close(c)
+    return out
+
+
+@case("like a program: new statements, autocommit off")
+async def program_off():
+    c = await connect()
+    await run(c, "DROP TABLE IF EXISTS t_program")
+    await run(c, "CREATE TABLE t_program (id int PRIMARY KEY, v text)")
+    await settled(c.commit())
+    out = []
+    for i in range(30):
+        async with Both(c.cursor()) as cursor:
+            await settled(cursor.execute("INSERT INTO t_program VALUES (%s, %s)", (i, f"v{i}")))
+        async with Both(c.cursor()) as cursor:
+            await settled(cursor.execute("SELECT v FROM t_program WHERE id = %s", (i,), prepare=i % 3 == 0))
+            out.append(await settled(cursor.fetchone()))
+        if i % 10 == 5:
+            out.append(await failing(run(c, "INSERT INTO t_program VALUES (%s, 'again')", (i,))))
+            out.append(await failing(run(c, "SELECT 'refused'")))
+        if i % 4 == 3:
+            await settled(c.rollback())
+        elif i % 2:
+            await settled(c.commit())
+    await settled(c.commit())
+    out.append(await run(c, "SELECT count(*), sum(id) FROM t_program"))
+    await run(c, "DROP TABLE t_program")
+    await settled(c.commit())
+    await D.close(c)
+    return out
+
+
+@case("a copy that fails while its rows are sent")
+async def copy_fails():
+    out = []
+    for auto in (True, False):
+        c = await (D.open({}) if auto else connect())
+        await run(c, "DROP TABLE IF EXISTS t_fails")
+        await run(c, "CREATE TABLE t_fails (id int PRIMARY KEY, v text)")
+        if not auto:
+            await settled(c.commit())
+        for behind in (1, 50, 5000, 30000):
+            try:
+                async with Both(c.cursor().copy("COPY t_fails FROM STDIN")) as copying:
+                    for i in (1, 1, *range(2, behind + 2)):
+                        await settled(copying.write(f"{i}\ta row of some length, so that there are many messages {i}\n"))
+                out.append("went well")
+            except psycopg.Error as e:
+                # (which row of those under way it is told of first is the driver's luck)
+                out.append(D.error(e))
+            if not auto:
+                await settled(c.rollback())
+            out.append(await run(c, "SELECT 'on', count(*) FROM t_fails"))
+        await run(c, "DROP TABLE t_fails")
+        if not auto:
+            await settled(c.commit())
+        await D.close(c)
+    return out
+
+
+def without_a_word(c):
+    with socket.socket(fileno=os.dup(c.fileno())) as s:
+        s.shutdown(socket.SHUT_RDWR)
+
+
+@case("a client that leaves in the middle")
+async def leaves():
+    c = await D.open({})
+    await run(c, "DROP TABLE IF EXISTS t_leaves")
+    await run(c, "CREATE TABLE t_leaves (id int PRIMARY KEY)")
+    await D.close(c)
+    out = []
+
+    async def left():
+        look = await connect()
+        await run(look, "LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE")
+        out.append(await run(look, "SELECT count(*) FROM t_leaves"))
+        await D.close(look)
+    for silent in (True, False):
+        c = await connect()
+        await run(c, "INSERT INTO t_leaves VALUES (1), (2)")
+        if silent:
+            without_a_word(c)
+        await D.close(c)
+        await left()
+        # Before the Sync of a batch, of which the server has done a part.
+        c = await D.open({})
+        pg = c.pgconn
+        pg.enter_pipeline_mode()
+        for i in range(3):
+            pg.send_query_params(b"INSERT INTO t_leaves VALUES ($1::int)", [str(i).encode()])
+        pg.send_flush_request()
+        while pg.flush():
+            select.select([], [pg.socket], [], 1)
+        while pg.is_busy():
+            select.select([pg.socket], [], [], 20)
+            pg.consume_input()
+        out.append(pg.get_result().command_status)
+        if silent:
+            without_a_word(c)
+        pg.finish()
+        await left()
+    c = await D.open({})
+    try:
+        async with Both(c.cursor().copy("COPY t_leaves FROM STDIN")) as copying:
+            for i in range(20000):
+                await settled(copying.write(f"{i}\n"))
+            without_a_word(c)
+            for i in range(20000, 90000):
+                await settled(copying.write(f"{i}\n"))
+        out.append("went well")
+    except Exception as e:
+        out.append(type(e).__name__)
+    await left()
+    await D.close(c)
+    c = await D.open({})
+    await run(c, "DROP TABLE t_leaves")
+    await D.close(c)
     return out
 
 

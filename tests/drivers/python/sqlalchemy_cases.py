@@ -1,6 +1,9 @@
 """SQLAlchemy on psycopg2."""
 # SPDX-License-Identifier: Apache-2.0
+import io
+import os
 import re
+import socket
 
 import psycopg2
 import sqlalchemy as sa
@@ -350,6 +353,93 @@ def events():
         with e.connect() as c:
             out += [c.execute(sa.text("SHOW search_path")).scalar(), c.execute(sa.text("SHOW statement_timeout")).scalar()]
             c.commit()
+    e.dispose()
+    return out
+
+
+# As programs do it: a new statement for each execution, in a session's connection.
+
+@case("like a program: new statements, autocommit on")
+def program_on():
+    e = engine(pool_size=2)
+    out = []
+    with e.connect().execution_options(isolation_level="AUTOCOMMIT") as c:
+        c.exec_driver_sql("DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)")
+        for i in range(30):
+            c.execute(sa.text("INSERT INTO t_program VALUES (:i, :v)"), {"i": i, "v": f"v{i}"})
+            out.append(c.execute(sa.text("SELECT v FROM t_program WHERE id = :i"), {"i": i}).scalar())
+            if i % 10 == 5:
+                out.append(failing(c.execute, sa.text("INSERT INTO t_program VALUES (:i, 'again')"), {"i": i}))
+        out.append(list(c.execute(sa.text("SELECT count(*), sum(id) FROM t_program")).first()))
+        c.exec_driver_sql("DROP TABLE t_program")
+    e.dispose()
+    return out
+
+
+@case("like a program: new statements, autocommit off")
+def program_off():
+    e = engine(pool_size=2)
+    out = []
+    with e.begin() as c:
+        c.exec_driver_sql("DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)")
+    with e.connect() as c:
+        for i in range(30):
+            c.execute(sa.text("INSERT INTO t_program VALUES (:i, :v)"), {"i": i, "v": f"v{i}"})
+            out.append(c.execute(sa.text("SELECT v FROM t_program WHERE id = :i"), {"i": i}).scalar())
+            if i % 10 == 5:
+                out.append(failing(c.execute, sa.text("INSERT INTO t_program VALUES (:i, 'again')"), {"i": i}))
+                out.append(failing(c.execute, sa.text("SELECT 'refused'")))
+            if i % 4 == 3:
+                c.rollback()
+            elif i % 2:
+                c.commit()
+        c.commit()
+        out.append(list(c.execute(sa.text("SELECT count(*), sum(id) FROM t_program")).first()))
+        c.exec_driver_sql("DROP TABLE t_program")
+        c.commit()
+    e.dispose()
+    return out
+
+
+@case("a copy that fails while its rows are sent")
+def copy_fails():
+    e = engine(pool_size=1)
+    out = []
+    with e.begin() as c:
+        c.exec_driver_sql("DROP TABLE IF EXISTS t_fails; CREATE TABLE t_fails (id int PRIMARY KEY)")
+    for behind in (1, 50, 100000):
+        with e.connect() as c:
+            text = "1\n1\n" + "".join(f"{i}\n" for i in range(2, behind + 2))
+            out.append(failing(c.connection.cursor().copy_expert, "COPY t_fails FROM STDIN", io.StringIO(text)))
+            out.append(failing(c.execute, sa.text("SELECT 'refused'")))
+        with e.connect() as c:
+            out.append(list(c.execute(sa.text("SELECT 'on', count(*) FROM t_fails")).first()))
+    with e.begin() as c:
+        c.exec_driver_sql("DROP TABLE t_fails")
+    e.dispose()
+    return out
+
+
+@case("a client that leaves in the middle")
+def leaves():
+    e = engine(poolclass=NullPool)
+    out = []
+    with e.begin() as c:
+        c.exec_driver_sql("DROP TABLE IF EXISTS t_leaves; CREATE TABLE t_leaves (id int PRIMARY KEY)")
+    for silent in (True, False):
+        c = e.connect()
+        c.execute(sa.text("INSERT INTO t_leaves VALUES (1), (2)"))
+        if silent:
+            with socket.socket(fileno=os.dup(c.connection.dbapi_connection.fileno())) as s:
+                s.shutdown(socket.SHUT_RDWR)
+            out.append(failing(c.commit).split(" ")[0])
+            c.invalidate()
+        c.close()
+        with e.connect() as c:
+            c.execute(sa.text("LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE"))
+            out.append(c.execute(sa.text("SELECT count(*) FROM t_leaves")).scalar())
+    with e.begin() as c:
+        c.exec_driver_sql("DROP TABLE t_leaves")
     e.dispose()
     return out
 

@@ -1,6 +1,7 @@
 # Ruby's pg.
 # SPDX-License-Identifier: Apache-2.0
 require 'pg'
+require 'socket'
 
 $stdout.sync = true
 OWN = []
@@ -311,6 +312,102 @@ test('reset of the connection') do
   out = run(c, 'SHOW work_mem')
   c.close
   [out]
+end
+
+# As programs do it: a new statement for each execution, with a name and without.
+def program(auto)
+  c = open_with
+  c.exec('DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)')
+  c.exec('BEGIN') unless auto
+  out = []
+  30.times do |i|
+    c.exec_params('INSERT INTO t_program VALUES ($1, $2)', [i, "v#{i}"])
+    name = "program #{i}"
+    out << failing { c.prepare(name, 'SELECT v FROM t_program WHERE id = $1') && c.exec_prepared(name, [i]).getvalue(0, 0) }
+    c.exec("DEALLOCATE \"#{name}\"")
+    if i % 10 == 5
+      out << failing { c.exec_params("INSERT INTO t_program VALUES ($1, 'again')", [i]).cmd_status }
+      out << failing { c.exec_params("SELECT 'on or refused'", []).getvalue(0, 0) }
+    end
+    next if auto || !(i.odd? || i % 10 == 5)
+
+    c.exec(i % 4 == 3 ? 'ROLLBACK' : 'COMMIT')
+    c.exec('BEGIN')
+  end
+  c.exec('COMMIT') unless auto
+  out << run(c, 'SELECT count(*), sum(id) FROM t_program')
+  c.exec('DROP TABLE t_program')
+  c.close
+  out
+end
+
+test('like a program: new statements, autocommit on') { program(true) }
+test('like a program: new statements, autocommit off') { program(false) }
+
+test('a copy that fails while its rows are sent') do
+  out = []
+  [true, false].each do |auto|
+    c = open_with
+    c.exec('DROP TABLE IF EXISTS t_fails; CREATE TABLE t_fails (id int PRIMARY KEY, v text)')
+    [1, 50, 5000, 50_000].each do |behind|
+      c.exec('BEGIN') unless auto
+      out << failing do
+        c.copy_data('COPY t_fails FROM STDIN') do
+          [1, 1, *(2..behind + 1)].each { |i| c.put_copy_data("#{i}\ta row of some length, so that there are many messages\n") }
+        end
+        'went well'
+      end
+      c.exec('ROLLBACK') unless auto
+      out << run(c, "SELECT 'on', count(*) FROM t_fails")
+    end
+    c.exec('DROP TABLE t_fails')
+    c.close
+  end
+  out
+end
+
+test('a client that leaves in the middle') do
+  c = open_with
+  c.exec('DROP TABLE IF EXISTS t_leaves; CREATE TABLE t_leaves (id int PRIMARY KEY)')
+  c.close
+  out = []
+  left = lambda do
+    look = open_with
+    look.exec('BEGIN; LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE')
+    out << run(look, 'SELECT count(*) FROM t_leaves')
+    look.exec('COMMIT')
+    look.close
+  end
+  [true, false].each do |silent|
+    leave = ->(x) { silent ? Socket.for_fd(x.socket_io.fileno).tap { |s| s.autoclose = false }.shutdown : nil; x.close }
+    c = open_with
+    c.exec('BEGIN')
+    c.exec_params('INSERT INTO t_leaves VALUES ($1), ($2)', [1, 2])
+    leave.(c)
+    left.()
+    # Before the Sync of a batch, of which the server has done a part.
+    c = open_with
+    c.enter_pipeline_mode
+    3.times { |i| c.send_query_params('INSERT INTO t_leaves VALUES ($1::int)', [i]) }
+    c.send_flush_request
+    c.flush
+    out << c.get_result.cmd_status
+    leave.(c)
+    left.()
+    c = open_with
+    out << failing do
+      c.copy_data('COPY t_leaves FROM STDIN') do
+        20_000.times { |i| c.put_copy_data("#{i}\n") }
+        leave.(c)
+        raise 'the client is gone'
+      end
+    end
+    left.()
+  end
+  c = open_with
+  c.exec('DROP TABLE t_leaves')
+  c.close
+  out
 end
 
 all = []

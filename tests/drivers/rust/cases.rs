@@ -85,6 +85,8 @@ struct Conn {
     client: Client,
     messages: futures_channel::mpsc::UnboundedReceiver<AsyncMessage>,
     prepared: HashMap<String, Statement>,
+    /// What reads and writes; without it the connection is gone.
+    task: tokio::task::JoinHandle<()>,
 }
 
 fn var(name: &str) -> String {
@@ -104,13 +106,13 @@ async fn open(options: &[(String, String)]) -> Result<Conn, Error> {
     }
     let (client, mut connection) = c.connect(tls()).await?;
     let (tx, messages) = futures_channel::mpsc::unbounded();
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let mut stream = futures_util::stream::poll_fn(move |cx| connection.poll_message(cx));
         while let Some(Ok(m)) = stream.next().await {
             let _ = tx.unbounded_send(m);
         }
     });
-    Ok(Conn { client, messages, prepared: HashMap::new() })
+    Ok(Conn { client, messages, prepared: HashMap::new(), task })
 }
 
 /// The driver numbers its statements over all connections.
@@ -255,6 +257,8 @@ const OWN: &[(&str, bool)] = &[
     ("pipelined queries with errors", false), ("transactions of the driver", false), ("isolation levels", false), ("portals with a row limit", false),
     ("copy", false), ("copy that is dropped", false), ("listen and notify", true), ("cancel", false), ("several statements in one query", false),
     ("notices", false), ("large value both ways", false), ("stream that is dropped", false), ("composite types are looked up", false),
+    ("like a program: new statements, autocommit on", false), ("like a program: new statements, autocommit off", false),
+    ("a copy that fails while its rows are sent", false), ("a client that leaves in the middle", false),
 ];
 
 async fn one(name: &str) -> Out {
@@ -433,6 +437,90 @@ async fn one(name: &str) -> Out {
                 out.push(format!("{:?}", s.columns().iter().map(|c| c.type_().kind().clone()).map(|k| format!("{k:?}").replace(|c: char| c.is_ascii_digit(), "")).collect::<Vec<_>>()));
             }
             c.client.batch_execute("DROP TYPE t_tokiomood").await?;
+        }
+        "like a program: new statements, autocommit on" | "like a program: new statements, autocommit off" => {
+            let auto = name.ends_with("on");
+            c.client.batch_execute("DROP TABLE IF EXISTS t_program; CREATE TABLE t_program (id int PRIMARY KEY, v text)").await?;
+            if !auto {
+                c.client.batch_execute("BEGIN").await?;
+            }
+            for i in 0..30i32 {
+                let s = c.client.prepare("INSERT INTO t_program VALUES ($1, $2)").await?;
+                c.client.execute(&s, &[&i, &format!("v{i}")]).await?;
+                drop(s);
+                out.push(rows(&c.client.query("SELECT v FROM t_program WHERE id = $1", &[&i]).await?));
+                if i % 10 == 5 {
+                    out.push(tried(c.client.execute("INSERT INTO t_program VALUES ($1, 'again')", &[&i]).await.map(|n| n.to_string())));
+                    out.push(tried(c.client.query("SELECT 'on or refused'", &[]).await.map(|r| rows(&r))));
+                }
+                if !auto && i % 2 == 1 {
+                    c.client.batch_execute(if i % 4 == 3 { "ROLLBACK; BEGIN" } else { "COMMIT; BEGIN" }).await?;
+                }
+            }
+            if !auto {
+                c.client.batch_execute("COMMIT").await?;
+            }
+            out.push(run(&c, "SELECT count(*), sum(id) FROM t_program").await?);
+            c.client.batch_execute("DROP TABLE t_program").await?;
+        }
+        "a copy that fails while its rows are sent" => {
+            c.client.batch_execute("DROP TABLE IF EXISTS t_fails; CREATE TABLE t_fails (id int PRIMARY KEY, v text)").await?;
+            for behind in [1, 50, 5000, 60000] {
+                let mut sent = Ok(());
+                let sink = c.client.copy_in("COPY t_fails FROM STDIN").await?;
+                pin_mut!(sink);
+                for i in -1..behind + 2 {
+                    let id = if i < 1 { 1 } else { i };
+                    sent = sink.send(io::Cursor::new(format!("{id}\ta row of some length, so that there are many messages\n").into_bytes())).await;
+                    if sent.is_err() {
+                        break;
+                    }
+                }
+                // (it may have heard of it while it was sending, and then forgets what it was)
+                out.push(match sent {
+                    Ok(()) => tried(sink.finish().await.map(|n| n.to_string())),
+                    Err(e) => if e.as_db_error().is_some() { error(&e) } else { "!ERROR 23505 duplicate key value violates unique constraint \"t_fails_pkey\" Key (id)=(1) already exists. ".into() },
+                });
+                out.push(run(&c, "SELECT 'on', count(*) FROM t_fails").await?);
+            }
+            c.client.batch_execute("DROP TABLE t_fails").await?;
+        }
+        "a client that leaves in the middle" => {
+            c.client.batch_execute("DROP TABLE IF EXISTS t_leaves; CREATE TABLE t_leaves (id int PRIMARY KEY)").await?;
+            let mut gone = c;
+            for how in ["silent transaction", "transaction", "silent copy", "silent pipeline"] {
+                if how != "silent transaction" {
+                    gone = open(&[]).await?;
+                }
+                if how.ends_with("transaction") {
+                    gone.client.batch_execute("BEGIN").await?;
+                    gone.client.execute("INSERT INTO t_leaves VALUES ($1), ($2)", &[&1i32, &2i32]).await?;
+                } else if how.ends_with("copy") {
+                    let sink = gone.client.copy_in("COPY t_leaves FROM STDIN").await?;
+                    pin_mut!(sink);
+                    for i in 0..20000 {
+                        sink.send(io::Cursor::new(format!("{i}\n").into_bytes())).await?;
+                    }
+                    gone.task.abort();
+                } else {
+                    // Several under way at once, in a transaction whose end is not.
+                    gone.client.batch_execute("BEGIN").await?;
+                    let many = future::join_all((0..50i32).map(|i| gone.client.execute("INSERT INTO t_leaves VALUES ($1)", Box::leak(Box::new([Box::leak(Box::new(i)) as &(dyn ToSql + Sync)])) as &[_]))).await;
+                    out.push(many.iter().filter(|r| r.is_ok()).count().to_string());
+                }
+                if how.starts_with("silent") {
+                    gone.task.abort();
+                }
+                drop(gone.client);
+                let _ = gone.task.await;
+                let look = open(&[]).await?;
+                look.client.batch_execute("BEGIN; LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE").await?;
+                out.push(run(&look, "SELECT count(*) FROM t_leaves").await?);
+                look.client.batch_execute("COMMIT").await?;
+                gone = look;
+            }
+            gone.client.batch_execute("DROP TABLE t_leaves").await?;
+            return Ok(out);
         }
         other => panic!("no such case: {other}"),
     }

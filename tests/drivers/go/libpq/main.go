@@ -10,6 +10,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -158,6 +159,19 @@ func exec(c *conn, sql string, args ...interface{}) (string, error) {
 	}
 	n, e := r.RowsAffected()
 	return fmt.Sprint(n), e
+}
+
+// Keeps the connection below TLS, to take it away.
+type keepingDialer struct{ conn net.Conn }
+
+func (k *keepingDialer) Dial(network, address string) (c net.Conn, e error) {
+	k.conn, e = net.Dial(network, address)
+	return k.conn, e
+}
+
+func (k *keepingDialer) DialTimeout(network, address string, timeout time.Duration) (c net.Conn, e error) {
+	k.conn, e = net.DialTimeout(network, address, timeout)
+	return k.conn, e
 }
 
 func main() {
@@ -397,6 +411,150 @@ func main() {
 		o.Check(e)
 		o.Try(query(c, "SELECT 'on'"))
 		s.Close()
+		d.Close(c)
+	})
+	// As programs do it: a new statement for each execution, by database/sql.
+	for _, auto := range []bool{true, false} {
+		auto := auto
+		harness.Test("like a program: new statements, autocommit "+map[bool]string{true: "on", false: "off"}[auto], false, func(o *harness.Out) {
+			c := open(o, nil)
+			exec(c, "DROP TABLE IF EXISTS t_program")
+			exec(c, "CREATE TABLE t_program (id int PRIMARY KEY, v text)")
+			for i := 0; i < 30; i += 2 {
+				work := func(q interface {
+					ExecContext(context.Context, string, ...interface{}) (sql.Result, error)
+					PrepareContext(context.Context, string) (*sql.Stmt, error)
+				}) error {
+					for n := i; n < i+2; n++ {
+						if _, e := q.ExecContext(ctx, "INSERT INTO t_program VALUES ($1, $2)", n, "x"); e != nil {
+							return e
+						}
+						s, e := q.PrepareContext(ctx, "SELECT v, id FROM t_program WHERE id = $1")
+						if e != nil {
+							return e
+						}
+						o.Try(collect(s.Query(n)))
+						s.Close()
+					}
+					if i%10 == 6 {
+						_, e := q.ExecContext(ctx, "INSERT INTO t_program VALUES ($1, 'again')", i)
+						o.Check(e)
+						_, e = q.ExecContext(ctx, "SELECT 'on or refused'")
+						o.Check(e)
+					}
+					if !auto && i%8 == 4 {
+						return errors.New("the program fails")
+					}
+					return nil
+				}
+				if auto {
+					o.Check(work(c.c))
+					continue
+				}
+				tx, e := c.c.BeginTx(ctx, nil)
+				if e != nil {
+					o.Check(e)
+					break
+				}
+				if e = work(tx); e != nil {
+					o.Check(e)
+					o.Check(tx.Rollback())
+				} else {
+					o.Check(tx.Commit())
+				}
+			}
+			o.Try(query(c, "SELECT count(*), sum(id) FROM t_program"))
+			exec(c, "DROP TABLE t_program")
+			d.Close(c)
+		})
+	}
+	harness.Test("a copy that fails while its rows are sent", false, func(o *harness.Out) {
+		c := open(o, nil)
+		exec(c, "DROP TABLE IF EXISTS t_fails")
+		exec(c, "CREATE TABLE t_fails (id int PRIMARY KEY, v text)")
+		for _, behind := range []int{1, 50, 5000, 60000} {
+			tx, e := c.c.BeginTx(ctx, nil)
+			o.Check(e)
+			s, e := tx.Prepare(pq.CopyIn("t_fails", "id", "v"))
+			o.Check(e)
+			if e != nil {
+				return
+			}
+			for i := -1; i < behind+2 && e == nil; i++ {
+				id := i
+				if id < 1 {
+					id = 1
+				}
+				_, e = s.Exec(id, "a row of some length, so that there are many messages")
+			}
+			if e == nil {
+				_, e = s.Exec()
+			}
+			o.Check(e)
+			s.Close()
+			o.Check(tx.Rollback())
+			o.Try(query(c, "SELECT 'on', count(*) FROM t_fails"))
+		}
+		exec(c, "DROP TABLE t_fails")
+		d.Close(c)
+	})
+	harness.Test("a client that leaves in the middle", false, func(o *harness.Out) {
+		c := open(o, nil)
+		exec(c, "DROP TABLE IF EXISTS t_leaves")
+		exec(c, "CREATE TABLE t_leaves (id int PRIMARY KEY)")
+		d.Close(c)
+		for _, silent := range []bool{true, false} {
+			for _, where := range []string{"transaction", "copy"} {
+				dial := &keepingDialer{}
+				connector, e := pq.NewConnector(dsn(nil))
+				if e != nil {
+					o.Check(e)
+					return
+				}
+				connector.Dialer(dial)
+				db := sql.OpenDB(connector)
+				tx, e := db.Begin()
+				o.Check(e)
+				if e != nil {
+					return
+				}
+				if where == "copy" {
+					s, e := tx.Prepare(pq.CopyIn("t_leaves", "id"))
+					o.Check(e)
+					for i := 0; i < 30000; i++ {
+						if _, e := s.Exec(i); e != nil {
+							o.Check(e)
+							break
+						}
+					}
+				} else {
+					_, e = tx.Exec("INSERT INTO t_leaves VALUES ($1), ($2)", 1, 2)
+					o.Check(e)
+				}
+				if silent {
+					dial.conn.Close()
+				}
+				if where == "transaction" && !silent {
+					o.Check(tx.Rollback())
+				}
+				// (database/sql waits for a transaction that is open)
+				if !silent && where == "copy" {
+					dial.conn.Close()
+				}
+				tx.Rollback()
+				db.Close()
+				c := open(o, nil)
+				look, e := c.c.BeginTx(ctx, nil)
+				o.Check(e)
+				_, e = look.Exec("LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE")
+				o.Check(e)
+				o.Try(collect(look.Query("SELECT count(*) FROM t_leaves")))
+				o.Check(look.Rollback())
+				d.Close(c)
+			}
+		}
+		c = open(o, nil)
+		exec(c, "DROP TABLE t_leaves")
 		d.Close(c)
 	})
 	harness.Main(d)

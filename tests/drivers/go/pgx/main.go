@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"strings"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/jackc/pgconn"
 	"github.com/jackc/pgconn/stmtcache"
+	"github.com/jackc/pgproto3/v2"
 	"github.com/jackc/pgx/v4"
 	"github.com/jackc/pgx/v4/pgxpool"
 )
@@ -121,6 +123,22 @@ func exec(c *pgx.Conn, sql string, args ...interface{}) (string, error) {
 	defer done()
 	tag, e := c.Exec(ctx, sql, args...)
 	return string(tag), e
+}
+
+// A source of rows whose client is gone after the first hundreds of thousands of bytes.
+type leaver struct{ leave func() }
+
+func (l *leaver) Read(b []byte) (int, error) {
+	if l.leave == nil {
+		return 0, io.EOF
+	}
+	n := 0
+	for i := 2000; n+5 <= len(b) && i < 9000; i++ {
+		n += copy(b[n:], fmt.Sprintf("%d\n", i))
+	}
+	l.leave()
+	l.leave = nil
+	return n, nil
 }
 
 func main() {
@@ -416,6 +434,151 @@ func main() {
 		o.Check(f.Close())
 		o.Check(lo.Unlink(ctx, oid))
 		o.Check(tx.Commit(ctx))
+		d.Close(c)
+	})
+	// As programs do it: each text is a statement of its own, which the driver prepares and drops.
+	for _, auto := range []bool{true, false} {
+		auto := auto
+		harness.Test("like a program: new statements, autocommit "+map[bool]string{true: "on", false: "off"}[auto], false, func(o *harness.Out) {
+			for _, simple := range []bool{false, true} {
+				k, e := config(nil)
+				if e != nil {
+					o.Check(e)
+					return
+				}
+				k.PreferSimpleProtocol = simple
+				k.BuildStatementCache = func(c *pgconn.PgConn) stmtcache.Cache { return stmtcache.New(c, stmtcache.ModePrepare, 4) }
+				c, e := pgx.ConnectConfig(ctx, k)
+				if e != nil {
+					o.Check(e)
+					return
+				}
+				exec(c, "DROP TABLE IF EXISTS t_program")
+				exec(c, "CREATE TABLE t_program (id int PRIMARY KEY, v text)")
+				for i := 0; i < 30; i += 2 {
+					work := func(q interface {
+						Exec(context.Context, string, ...interface{}) (pgconn.CommandTag, error)
+						QueryRow(context.Context, string, ...interface{}) pgx.Row
+					}) error {
+						for n := i; n < i+2; n++ {
+							if _, e := q.Exec(ctx, fmt.Sprintf("INSERT INTO t_program VALUES ($1, 'of %d' || $2::text)", n%7), n, "x"); e != nil {
+								return e
+							}
+							var v string
+							e := q.QueryRow(ctx, fmt.Sprintf("SELECT v || '%d' FROM t_program WHERE id = $1", n), n).Scan(&v)
+							o.Try(v, e)
+						}
+						if i%10 == 6 {
+							_, e := q.Exec(ctx, "INSERT INTO t_program VALUES ($1, 'again')", i)
+							o.Check(e)
+							_, e = q.Exec(ctx, "SELECT 'on or refused'")
+							o.Check(e)
+						}
+						if !auto && i%8 == 4 {
+							return errors.New("the program fails")
+						}
+						return nil
+					}
+					if auto {
+						o.Check(work(c))
+					} else {
+						o.Check(c.BeginFunc(ctx, func(tx pgx.Tx) error { return work(tx) }))
+					}
+				}
+				o.Try(query(c, "SELECT count(*), sum(id) FROM t_program"))
+				exec(c, "DROP TABLE t_program")
+				d.Close(c)
+			}
+		})
+	}
+	harness.Test("a copy that fails while its rows are sent", false, func(o *harness.Out) {
+		c := open(o, nil)
+		exec(c, "DROP TABLE IF EXISTS t_fails")
+		exec(c, "CREATE TABLE t_fails (id int PRIMARY KEY, v text)")
+		for _, behind := range []int{1, 50, 5000, 60000} {
+			rows := [][]interface{}{{1, "x"}, {1, "x"}}
+			for i := 2; i < behind+2; i++ {
+				rows = append(rows, []interface{}{i, "behind it, and of some length"})
+			}
+			_, e := c.CopyFrom(ctx, pgx.Identifier{"t_fails"}, []string{"id", "v"}, pgx.CopyFromRows(rows))
+			o.Check(e)
+			o.Try(query(c, "SELECT 'on', count(*) FROM t_fails"))
+			o.Check(c.BeginFunc(ctx, func(tx pgx.Tx) error {
+				_, e := tx.CopyFrom(ctx, pgx.Identifier{"t_fails"}, []string{"id", "v"}, pgx.CopyFromRows(rows))
+				o.Check(e)
+				_, e = tx.Exec(ctx, "SELECT 'refused'")
+				return e
+			}))
+			o.Try(query(c, "SELECT 'and on', count(*) FROM t_fails"))
+		}
+		exec(c, "DROP TABLE t_fails")
+		d.Close(c)
+	})
+	harness.Test("a client that leaves in the middle", false, func(o *harness.Out) {
+		c := open(o, nil)
+		exec(c, "DROP TABLE IF EXISTS t_leaves")
+		exec(c, "CREATE TABLE t_leaves (id int PRIMARY KEY)")
+		d.Close(c)
+		left := func() {
+			c := open(o, nil)
+			o.Check(c.BeginFunc(ctx, func(tx pgx.Tx) error {
+				var n int
+				if _, e := tx.Exec(ctx, "LOCK TABLE t_leaves IN ACCESS EXCLUSIVE MODE"); e != nil {
+					return e
+				}
+				e := tx.QueryRow(ctx, "SELECT count(*) FROM t_leaves").Scan(&n)
+				o.Add(n)
+				return e
+			}))
+			d.Close(c)
+		}
+		for _, silent := range []bool{true, false} {
+			leave := func(c *pgx.Conn) {
+				if silent {
+					c.PgConn().Conn().Close()
+				}
+				d.Close(c)
+			}
+			c := open(o, nil)
+			exec(c, "BEGIN")
+			exec(c, "INSERT INTO t_leaves VALUES ($1), ($2)", 1, 2)
+			leave(c)
+			left()
+			// Before the Sync of a batch, of which the server has done a part.
+			c = open(o, nil)
+			var wire []byte
+			for i := 0; i < 3; i++ {
+				wire = (&pgproto3.Parse{Query: fmt.Sprintf("INSERT INTO t_leaves VALUES (%d)", i)}).Encode(wire)
+				wire = (&pgproto3.Bind{}).Encode(wire)
+				wire = (&pgproto3.Execute{}).Encode(wire)
+			}
+			wire = (&pgproto3.Flush{}).Encode(wire)
+			o.Check(c.PgConn().SendBytes(ctx, wire))
+			for done := 0; done < 3; {
+				m, e := c.PgConn().ReceiveMessage(ctx)
+				if e != nil {
+					o.Check(e)
+					break
+				}
+				if complete, ok := m.(*pgproto3.CommandComplete); ok {
+					o.Add(string(complete.CommandTag))
+					done++
+				}
+			}
+			if !silent {
+				o.Check(c.PgConn().SendBytes(ctx, (&pgproto3.Terminate{}).Encode(nil)))
+			}
+			c.PgConn().Conn().Close()
+			d.Close(c)
+			left()
+			c = open(o, nil)
+			_, e := c.PgConn().CopyFrom(ctx, io.MultiReader(strings.NewReader(strings.Repeat("1000\n", 1)), &leaver{func() { c.PgConn().Conn().Close() }}), "COPY t_leaves FROM STDIN")
+			o.Add(e != nil)
+			d.Close(c)
+			left()
+		}
+		c = open(o, nil)
+		exec(c, "DROP TABLE t_leaves")
 		d.Close(c)
 	})
 	harness.Main(d)
