@@ -60,7 +60,9 @@ struct worker *worker_start(struct workers *workers, unsigned index, struct gene
 void workers_stop(struct workers *workers);
 
 void worker_accept(struct worker *w, int fd, unsigned listener, const char *peer, bool is_unix);
-void worker_configure(struct worker *w, struct generation *generation);
+/* The generation and the nodes of its clusters, both at once. */
+void worker_configure(struct worker *w, struct generation *generation, const struct topology *const *topologies,
+                      size_t count);
 void worker_topology(struct worker *w, const struct topology *t);
 void worker_drain(struct worker *w);
 void worker_end_sessions(struct worker *w, enum reason why);

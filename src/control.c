@@ -22,24 +22,15 @@
 #include "base/mem.h"
 #include "gate/tally.h"
 #include "gate/limiter_shared.h"
-#include "io/listen.h"
+#include "listeners.h"
+#include "reload.h"
 #include "upstream/watcher.h"
 #include "worker.h"
 
-enum { WORKERS_MAX = 256, SIGNALS = 3 };
+enum { WORKERS_MAX = 256, SIGNALS = 4 };
 /* A worker that has not swept for so long hangs. */
 #define HEARTBEAT_LIMIT (10 * US_PER_S)
 #define DRAIN_CHECK     (50 * US_PER_MS)
-
-struct gate {
-    struct list_node node;
-    struct control *control;
-    struct listen_socket *socket;
-    char *name, *address;
-    uint32_t wanted_port;
-    unsigned index; /* in the configuration's listeners */
-    bool keep;
-};
 
 struct control {
     struct loop *loop;
@@ -50,8 +41,9 @@ struct control {
     struct mailbox *mailbox;
     struct watcher *watcher;
     struct http *http;
-    struct list gates;
-    struct map topologies; /* cluster -> topology, for readiness */
+    struct listeners *listeners;
+    struct map topologies; /* cluster -> topology: what the workers have */
+    bool gathers_topologies; /* a reload: they go to the workers with its generation */
     struct event signals[SIGNALS];
     struct timer drain;
     uint64_t drain_until, started_at;
@@ -71,111 +63,11 @@ static void notify(const char *state)
 
 /* ---- listeners ---- */
 
-static void on_accepted(void *arg, int fd, const char *peer, bool is_unix)
+static void on_accepted(void *arg, unsigned listener, int fd, const char *peer, bool is_unix)
 {
-    struct gate *g = arg;
-    struct control *c = g->control;
+    struct control *c = arg;
     struct worker *w = c->workers.all[c->next_worker++ % c->workers.count];
-    worker_accept(w, fd, g->index, peer, is_unix);
-}
-
-static void gate_free(struct control *c, struct gate *g)
-{
-    list_remove(&c->gates, &g->node);
-    listen_close(g->socket);
-    mem_free(g->name);
-    mem_free(g->address);
-    mem_free(g);
-}
-
-static struct gate *find_gate(struct control *c, const struct conf_listener *l, const char *address)
-{
-    LIST_EACH(&c->gates, struct gate, node, g)
-        if (strcmp(g->name, l->at.name) == 0 && strcmp(g->address, address) == 0 && g->wanted_port == l->port)
-            return g;
-    return NULL;
-}
-
-static bool open_gate(struct control *c, const struct conf *conf, unsigned index, const char *address,
-                      struct conf_faults *faults)
-{
-    const struct conf_listener *l = conf->listeners[index];
-    char error[256];
-    struct gate *g = NEW(struct gate);
-    g->control = c;
-    g->index = index;
-    g->socket = listen_open(c->loop, address, (uint16_t)l->port, (int)l->backlog, on_accepted, g, error, sizeof(error));
-    if (!g->socket) {
-        conf_fault(faults, conf, &l->at, "address", "%s", error);
-        mem_free(g);
-        return false;
-    }
-    g->name = mem_dup(l->at.name);
-    g->address = mem_dup(address);
-    g->wanted_port = l->port;
-    g->keep = true;
-    list_push_back(&c->gates, &g->node);
-    log_info(NULL, "listening: %s on %s port %u", g->name, address, listen_port(g->socket));
-    return true;
-}
-
-/* Opens what is new; on a fault closes it again. What is gone is closed by the caller's second
- * step, close_gates(). */
-static bool open_gates(struct control *c, const struct conf *conf, struct conf_faults *faults)
-{
-    unsigned before = faults->count;
-    size_t old = c->gates.count;
-    LIST_EACH(&c->gates, struct gate, node, g)
-        g->keep = false;
-    for (unsigned i = 0; i < conf->listener_count; i++) {
-        const struct conf_listener *l = conf->listeners[i];
-        for (size_t k = 0; k < l->address.count; k++) {
-            struct gate *g = find_gate(c, l, l->address.item[k]);
-            if (g)
-                g->keep = true;
-            else
-                (void)open_gate(c, conf, i, l->address.item[k], faults);
-        }
-    }
-    if (faults->count == before)
-        return true;
-    size_t i = 0;
-    LIST_EACH(&c->gates, struct gate, node, g)
-        if (i++ >= old)
-            gate_free(c, g);
-    return false;
-}
-
-static void settle_gates(struct control *c, const struct conf *conf)
-{
-    LIST_EACH(&c->gates, struct gate, node, g) {
-        if (!g->keep) {
-            log_info(NULL, "listening no more: %s on %s", g->name, g->address);
-            gate_free(c, g);
-            continue;
-        }
-        for (unsigned i = 0; i < conf->listener_count; i++)
-            if (strcmp(conf->listeners[i]->at.name, g->name) == 0)
-                g->index = i;
-    }
-}
-
-static void write_ready_file(struct control *c)
-{
-    const char *path = c->generation->conf->postern.ready_file;
-    if (!path[0])
-        return;
-    char *scratch = mem_format("%s.new", path);
-    FILE *f = fopen(scratch, "w");
-    if (f) {
-        LIST_EACH(&c->gates, struct gate, node, g)
-            fprintf(f, "%s %s %u\n", g->name, g->address, listen_port(g->socket));
-        if (c->http)
-            fprintf(f, "http 127.0.0.1 %u\n", http_port(c->http));
-    }
-    if (!f || fclose(f) != 0 || rename(scratch, path) != 0)
-        log_error(NULL, "%s cannot be written: %s", path, strerror(errno));
-    mem_free(scratch);
+    worker_accept(w, fd, listener, peer, is_unix);
 }
 
 /* ---- discovery ---- */
@@ -185,28 +77,13 @@ static void on_topology(void *arg, const struct topology *t)
     struct control *c = arg;
     struct topology *old = map_put(&c->topologies, text_of(t->cluster), (void *)topology_ref(t));
     topology_unref(old);
-    for (unsigned i = 0; i < c->workers.count; i++)
+    for (unsigned i = 0; i < c->workers.count && !c->gathers_topologies; i++)
         worker_topology(c->workers.all[i], t);
 }
 
 static const struct watcher_ops watcher_ops = {on_topology};
 
 /* ---- configuration ---- */
-
-static bool apply_logging(const struct conf *conf, struct audit *audit, struct conf_faults *faults)
-{
-    const struct conf_postern *p = &conf->postern;
-    bool ok = true;
-    if (!log_configure((enum log_level)p->log_level, (enum log_format)p->log_format, p->log_file[0] ? p->log_file : NULL)) {
-        conf_fault(faults, conf, &p->at, "log_file", "%s: %s", p->log_file, strerror(errno));
-        ok = false;
-    }
-    if (!audit_open(audit, p->audit_file)) {
-        conf_fault(faults, conf, &p->at, "audit_file", "%s: %s", p->audit_file, strerror(errno));
-        ok = false;
-    }
-    return ok;
-}
 
 static void log_lines(enum log_level level, const struct buf *text)
 {
@@ -221,57 +98,110 @@ static void log_faults(struct buf *text)
     log_lines(LOG_ERROR, text);
 }
 
-/* The RESTART settings of the running process stay what they are. */
-static void warn_restart(const struct conf *old, const struct conf *fresh)
+/* For the rotation of logs: always, whatever becomes of the configuration. */
+static void reopen_logs(struct control *c)
 {
-    struct buf text;
-    buf_init(&text, 65536);
-    conf_restart_needed(old, fresh, &text);
-    struct text rest = buf_text(&text), line;
-    while (text_split(&rest, '\n', &line))
-        if (line.len)
-            log_warning("config", TEXT_FMT, TEXT_ARG(line));
-    buf_free(&text);
+    const struct conf_postern *p = &c->generation->conf->postern;
+    if (!log_reopen())
+        log_error(NULL, "log_file %s cannot be opened anew: %s; the log goes on in the file that was open", p->log_file,
+                  strerror(errno));
+    if (!audit_reopen(c->workers.audit))
+        log_error(NULL, "audit_file %s cannot be opened anew: %s; the audit trail goes on in the file that was open",
+                  p->audit_file, strerror(errno));
 }
 
-static struct generation *read_generation(struct control *c, struct conf_faults *faults)
+static void notify_unless_draining(const struct control *c, const char *state)
 {
-    struct generation *g = generation_read(c->path, faults);
-    if (g && (!open_gates(c, g->conf, faults) || !apply_logging(g->conf, c->workers.audit, faults))) {
-        generation_unref(g);
-        g = NULL;
+    if (!c->draining)
+        notify(state);
+}
+
+static bool has_cluster(const struct conf *conf, const char *name)
+{
+    for (size_t i = 0; i < conf->cluster_count; i++)
+        if (strcmp(conf->clusters[i]->at.name, name) == 0)
+            return true;
+    return false;
+}
+
+static void drop_topologies(struct control *c)
+{
+    const struct topology **gone = mem_new(c->topologies.count + 1, sizeof(*gone));
+    size_t count = 0, at = 0;
+    for (const struct topology *t; (t = map_each(&c->topologies, &at));)
+        if (!has_cluster(c->generation->conf, t->cluster))
+            gone[count++] = t;
+    for (size_t i = 0; i < count; i++) {
+        map_remove(&c->topologies, text_of(gone[i]->cluster));
+        topology_unref(gone[i]);
     }
-    return g;
+    mem_free(gone);
+}
+
+/* Watches what the generation has, and numbers where its names lead now; old: before, or NULL. */
+static void watch_clusters(struct control *c, const struct access *old)
+{
+    struct access *a = c->generation->access;
+    c->gathers_topologies = true;
+    if (c->watcher)
+        watcher_configure(c->watcher, a->conf, a->credentials);
+    else
+        c->watcher = watcher_new(c->loop, a->conf, a->credentials, &watcher_ops, c);
+    c->gathers_topologies = false;
+    for (size_t i = 0; i < a->conf->cluster_count; i++)
+        a->cluster_ids[i] = watcher_cluster_id(c->watcher, a->conf->clusters[i]->at.name);
+    access_follow(a, old);
+    drop_topologies(c);
+}
+
+/* The generation and the nodes of its clusters reach a worker together: none of them ever dials the
+ * nodes of the one for the databases of the other. */
+static void spread(struct control *c)
+{
+    const struct topology **all = mem_new(c->topologies.count + 1, sizeof(*all));
+    size_t count = 0, at = 0;
+    for (const struct topology *t; (t = map_each(&c->topologies, &at));)
+        all[count++] = t;
+    for (unsigned i = 0; i < c->workers.count; i++)
+        worker_configure(c->workers.all[i], c->generation, all, count);
+    mem_free(all);
+}
+
+/* Cannot fail. */
+static void take_over(struct control *c, struct generation *g)
+{
+    struct generation *old = c->generation;
+    c->generation = g;
+    tallies_limit(limiter_shared_tallies(c->workers.limits), g->conf->postern.tenant_counters);
+    watch_clusters(c, old->access);
+    spread(c);
+    generation_unref(old);
 }
 
 /* All or nothing. NULL on success, else what was wrong (the caller frees it). */
 static char *reload(struct control *c)
 {
+    const struct reload_parts parts = {c->listeners, c->http, c->workers.audit};
     struct conf_faults faults;
-    conf_faults_init(&faults);
-    notify("RELOADING=1");
-    struct generation *g = read_generation(c, &faults);
     char *wrong = NULL;
-    if (g) {
-        warn_restart(c->generation->conf, g->conf);
-        tallies_limit(limiter_shared_tallies(c->workers.limits), g->conf->postern.tenant_counters);
-        settle_gates(c, g->conf);
-        for (unsigned i = 0; i < c->workers.count; i++)
-            worker_configure(c->workers.all[i], g);
-        watcher_configure(c->watcher, g->conf, g->access->credentials);
-        generation_unref(c->generation);
-        c->generation = g;
-        write_ready_file(c);
-        generation_log_advice(g);
+    conf_faults_init(&faults);
+    notify_unless_draining(c, "RELOADING=1");
+    reopen_logs(c);
+    struct reload *r = reload_prepare(&parts, c->path, c->generation->conf, &faults);
+    bool taken = r != NULL;
+    if (taken) {
+        take_over(c, reload_commit(&r));
+        generation_log_advice(c->generation);
         log_info("config", "reload: %s is in force", c->path);
     } else {
         log_faults(&faults.text);
         log_lines(LOG_WARNING, &faults.advice);
-        log_error("config", "reload refused: %s has %u fault%s; the old configuration stays in force", c->path, faults.count, faults.count == 1 ? "" : "s");
+        log_error("config", "reload refused: %s has %u fault%s; the old configuration stays in force", c->path,
+                  faults.count, faults.count == 1 ? "" : "s");
         wrong = mem_dup_n(faults.text.len ? buf_front(&faults.text) : "unreadable", faults.text.len ? buf_size(&faults.text) : 10);
     }
     conf_faults_free(&faults);
-    notify("READY=1");
+    notify_unless_draining(c, "READY=1");
     return wrong;
 }
 
@@ -422,12 +352,6 @@ static void on_drain_timer(struct timer *t)
     timer_start(t, DRAIN_CHECK);
 }
 
-static void close_gates(struct control *c)
-{
-    LIST_EACH(&c->gates, struct gate, node, g)
-        gate_free(c, g);
-}
-
 static void drain(struct control *c)
 {
     if (c->draining) { /* asked twice: at once */
@@ -438,7 +362,7 @@ static void drain(struct control *c)
     notify("STOPPING=1");
     log_info(NULL, "draining: transactions may finish within %llu s",
              (unsigned long long)(c->generation->conf->postern.drain_timeout / US_PER_S));
-    close_gates(c);
+    listeners_close(c->listeners);
     c->drain_until = loop_now(c->loop) + c->generation->conf->postern.drain_timeout;
     for (unsigned i = 0; i < c->workers.count; i++)
         worker_drain(c->workers.all[i]);
@@ -453,6 +377,9 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg)
         audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_ADMIN, .method = "signal", .command = "RELOAD",
                                                             .outcome = wrong ? "refused" : "ok"});
         mem_free(wrong);
+    } else if (signal_number == SIGUSR1) {
+        reopen_logs(c);
+        log_info(NULL, "log files opened anew");
     } else if (signal_number == SIGTERM) {
         drain(c);
     } else {
@@ -515,31 +442,39 @@ static void start_workers(struct control *c)
         c->workers.all[i] = worker_start(&c->workers, i, c->generation);
 }
 
+/* The ready file and pid_file are the user's, whom the log and the audit trail are given to. */
+static bool prepare_all(struct control *c, struct reload *r, struct conf_faults *faults)
+{
+    const struct conf_postern *p = &c->generation->conf->postern;
+    bool opened = reload_open_sockets(r, faults);
+    opened = reload_open_files(r, faults) && opened;
+    return opened && become_user(p) && reload_write_ready(r, faults) && write_pid(p->pid_file);
+}
+
 static bool open_all(struct control *c)
 {
     static const struct http_ops http_ops = {is_started, is_ready, is_alive, get_metrics, get_page};
-    const struct conf *conf = c->generation->conf;
     struct conf_faults faults;
-    char error[256];
     conf_faults_init(&faults);
-    bool ok = apply_logging(conf, c->workers.audit, &faults);
-    ok = open_gates(c, conf, &faults) && ok;
-    if (conf->postern.http_listen[0]) {
-        c->http = http_new(c->loop, conf->postern.http_listen, &http_ops, c, error, sizeof(error));
-        if (!c->http) {
-            conf_fault(&faults, conf, &conf->postern.at, "http_listen", "%s", error);
-            ok = false;
-        }
-    }
+    c->listeners = listeners_new(c->loop, on_accepted, c);
+    c->http = http_new(c->loop, NULL, &http_ops, c, NULL, 0);
+    const struct reload_parts parts = {c->listeners, c->http, c->workers.audit};
+    struct reload *r = reload_new(&parts, generation_ref(c->generation));
+    bool ok = prepare_all(c, r, &faults);
+    if (ok)
+        generation_unref(reload_commit(&r));
+    else
+        reload_abandon(&r);
     log_faults(&faults.text);
     conf_faults_free(&faults);
-    generation_log_advice(c->generation);
-    return ok && become_user(&conf->postern) && write_pid(conf->postern.pid_file);
+    if (ok)
+        generation_log_advice(c->generation);
+    return ok;
 }
 
 static void add_signals(struct control *c)
 {
-    static const int numbers[SIGNALS] = {SIGHUP, SIGTERM, SIGINT};
+    static const int numbers[SIGNALS] = {SIGHUP, SIGUSR1, SIGTERM, SIGINT};
     for (int i = 0; i < SIGNALS; i++) {
         evsignal_assign(&c->signals[i], loop_base(c->loop), numbers[i], on_signal, c);
         CHECK(event_add(&c->signals[i], NULL) == 0);
@@ -566,7 +501,7 @@ static void stop_all(struct control *c)
 
 static void release(struct control *c)
 {
-    close_gates(c);
+    listeners_free(c->listeners);
     http_free(c->http);
     for (int i = 0; i < SIGNALS; i++)
         if (event_initialized(&c->signals[i]))
@@ -594,7 +529,6 @@ int control_run(const char *path, const struct conf *conf, struct generation *ge
     c->path = path;
     c->generation = generation;
     conf_unref(conf);
-    list_init(&c->gates);
     c->started_at = clock_wall_s();
     c->loop = loop_new();
     c->mailbox = mailbox_new(c->loop, c);
@@ -608,16 +542,16 @@ int control_run(const char *path, const struct conf *conf, struct generation *ge
     c->workers.control = c->mailbox;
     c->workers.reload = on_reload_job;
     random_bytes(&c->sessions.next_pid, sizeof(c->sessions.next_pid));
+    add_signals(c);
     if (!open_all(c)) {
         release(c);
         return 1;
     }
+    watch_clusters(c, NULL);
     start_workers(c);
-    c->watcher = watcher_new(c->loop, generation->conf, generation->access->credentials, &watcher_ops, c);
-    add_signals(c);
+    spread(c);
     audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_START, .detail = PACKAGE_VERSION});
     c->is_started = true;
-    write_ready_file(c);
     log_info(NULL, "postern %s started: %u workers, configuration %s", PACKAGE_VERSION, c->workers.count, path);
     notify("READY=1");
     loop_run(c->loop);

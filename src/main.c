@@ -31,8 +31,8 @@ static const char usage[] =
     "  -V, --version       print the version\n"
     "  -h, --help          print this\n"
     "\n"
-    "SIGHUP reads the configuration again, SIGTERM lets transactions finish and ends,\n"
-    "SIGINT ends at once.\n";
+    "SIGHUP reads the configuration again, SIGUSR1 opens log files anew, SIGTERM lets\n"
+    "transactions finish and ends, SIGINT ends at once.\n";
 
 /* Memory holds passwords and tokens: no core file, no ptrace by others of the same user. */
 static void protect_memory(void)
@@ -131,6 +131,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "postern: unexpected argument \"%s\"\n%s", argv[optind], usage);
         return 2;
     }
+    /* One that comes before there is anybody to take it ends nothing. */
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
     protect_memory();
     raise_descriptors();
     struct generation *g = load(path, check);

@@ -301,15 +301,31 @@ struct order {
     bool is_unix;
     enum reason why;
     struct generation *generation;
-    const struct topology *topology;
+    const struct topology **topologies;
+    size_t topology_count;
     char peer[80];
 };
+
+static void order_free(struct order *o)
+{
+    for (size_t i = 0; i < o->topology_count; i++)
+        topology_unref(o->topologies[i]);
+    mem_free(o->topologies);
+    mem_free(o);
+}
+
+static void take_topologies(struct order *o, const struct topology *const *all, size_t count)
+{
+    o->topologies = mem_new(count + 1, sizeof(*o->topologies));
+    for (size_t i = 0; i < count; i++)
+        o->topologies[o->topology_count++] = topology_ref(all[i]);
+}
 
 static void on_order(struct mail *m, void *receiver)
 {
     struct order *o = CONTAINER_OF(m, struct order, mail);
     o->run(receiver, o);
-    mem_free(o);
+    order_free(o);
 }
 
 static void discard_order(struct mail *m)
@@ -318,8 +334,7 @@ static void discard_order(struct mail *m)
     if (o->fd >= 0)
         close(o->fd);
     generation_unref(o->generation);
-    topology_unref(o->topology);
-    mem_free(o);
+    order_free(o);
 }
 
 static struct order *order_new(void (*run)(struct worker *, struct order *))
@@ -347,31 +362,35 @@ void worker_accept(struct worker *w, int fd, unsigned listener, const char *peer
     mailbox_post(w->mailbox, &o->mail);
 }
 
+static void run_topology(struct worker *w, struct order *o)
+{
+    for (size_t i = 0; i < o->topology_count; i++)
+        pools_set_topology(w->home.pools, o->topologies[i]);
+}
+
+/* The nodes first: nothing is dialled between the two. */
 static void run_configure(struct worker *w, struct order *o)
 {
     generation_unref(w->home.generation);
     w->home.generation = o->generation;
+    run_topology(w, o);
     pools_configure(w->home.pools, o->generation->access);
-    limiter_configure(w->home.limiter, o->generation->conf);
+    limiter_configure(w->home.limiter, o->generation->conf, o->generation->redis);
 }
 
-void worker_configure(struct worker *w, struct generation *generation)
+void worker_configure(struct worker *w, struct generation *generation, const struct topology *const *topologies,
+                      size_t count)
 {
     struct order *o = order_new(run_configure);
     o->generation = generation_ref(generation);
+    take_topologies(o, topologies, count);
     mailbox_post(w->mailbox, &o->mail);
-}
-
-static void run_topology(struct worker *w, struct order *o)
-{
-    pools_set_topology(w->home.pools, o->topology);
-    topology_unref(o->topology);
 }
 
 void worker_topology(struct worker *w, const struct topology *t)
 {
     struct order *o = order_new(run_topology);
-    o->topology = topology_ref(t);
+    take_topologies(o, &t, 1);
     mailbox_post(w->mailbox, &o->mail);
 }
 
@@ -449,7 +468,8 @@ struct worker *worker_start(struct workers *workers, unsigned index, struct gene
     h->counters = &w->counters;
     h->pools = pools_new(w->loop, &w->counters, &(struct pools_sharing){workers->pools, post_letter, w}, index,
                          workers->count);
-    h->limiter = limiter_new(w->loop, workers->limits, generation->conf, workers->instance, index, workers->count);
+    h->limiter = limiter_new(w->loop, workers->limits, generation->conf, generation->redis, workers->instance,
+                              index, workers->count);
     h->registry = &w->registry;
     throttle_init(&w->throttle);
     h->throttle = &w->throttle;

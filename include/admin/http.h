@@ -35,12 +35,22 @@ struct http_ops {
     void (*status)(void *arg, struct http *http, uint64_t request);
 };
 
-/* address "host:port", "[::]:port"; port 0: the system chooses. NULL and error when it cannot
- * listen. */
+/* address "host:port", "[::]:port"; port 0: the system chooses; NULL: it listens nowhere yet. NULL
+ * and error when it cannot listen. */
 struct http *http_new(struct loop *loop, const char *address, const struct http_ops *ops, void *arg,
                       char *error, size_t size);
 void http_free(struct http *h);
+/* 0: it listens nowhere. */
 uint16_t http_port(const struct http *h);
+/* Another address, in two steps, for a reload; "" is nowhere. Open connections and what they have
+ * asked for stay. http_prepare(): NULL and error when it cannot listen there; the same address as
+ * before is kept as it is. The others take the change and set the caller's pointer to NULL, cannot
+ * fail, and are safe on NULL. */
+struct http_change;
+struct http_change *http_prepare(struct http *h, const char *address, char *error, size_t size);
+void http_commit(struct http *h, struct http_change **change);
+void http_abandon(struct http *h, struct http_change **change);
+uint16_t http_change_port(const struct http_change *change);
 /* Answers a request of ops.metrics or ops.status; a request that has gone is ignored. */
 void http_answer(struct http *h, uint64_t request, const char *content_type, struct text body);
 

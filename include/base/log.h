@@ -20,6 +20,15 @@ void log_stop(void);
 /* Applies at once; path NULL or "stderr" means standard error. False (and nothing changed,
  * errno set) when the file cannot be opened. Called again with the same path it reopens. */
 bool log_configure(enum log_level level, enum log_format format, const char *path) MUST_USE;
+/* The same in two steps, for a reload. NULL with errno when the file cannot be opened; both of the
+ * others take the change and set the caller's pointer to NULL, and cannot fail; safe on NULL. */
+struct log_change;
+struct log_change *log_prepare(enum log_level level, enum log_format format, const char *path) MUST_USE;
+void log_commit(struct log_change **change);
+void log_abandon(struct log_change **change);
+/* Opens the file anew, by its name: after a rotation. False with errno when it cannot be opened;
+ * the log goes on with what it had. */
+bool log_reopen(void) MUST_USE;
 bool log_is_on(enum log_level level);
 /* tag: what the line is about ("client 12af", "node a:5433", "config"), or NULL. */
 void log_line(enum log_level level, const char *tag, const char *fmt, ...) PRINTF_LIKE(3, 4);

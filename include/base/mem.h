@@ -28,11 +28,17 @@ void mem_free_secret(char *text);
  * failure. Otherwise always false. */
 #ifdef ENABLE_FAULTS
 bool fault_here(void);
+/* The same in a process that runs: the nth call from now on, of this thread, is the one that
+ * fails, until fault_disarm(). 0: none. */
+void fault_arm(long nth);
+void fault_disarm(void);
 #else
 static inline bool fault_here(void)
 {
     return false;
 }
+static inline void fault_arm(long nth) {}
+static inline void fault_disarm(void) {}
 #endif
 
 #endif

@@ -17,6 +17,21 @@ struct sink *sink_new(const char *thread_name);
 void sink_free(struct sink *s);
 /* Opens (append, 0640) or reopens; NULL or "stderr" is standard error, "" is nowhere. */
 bool sink_open(struct sink *s, const char *path) MUST_USE;
+/* Opens anew, by its name, what it writes to: after a rotation. False with errno when that cannot
+ * be opened; it goes on with what it had. */
+bool sink_reopen(struct sink *s) MUST_USE;
+
+/* The same in two steps: a file opened beside the one in use, which is then put in its place, or
+ * given up without a trace: one that was made for it is removed. */
+struct sink_file;
+/* NULL with errno when it cannot be opened. */
+struct sink_file *sink_prepare(const char *path) MUST_USE;
+/* Cannot fail. Both take the file and set the caller's pointer to NULL; safe on NULL. */
+void sink_commit(struct sink *s, struct sink_file **file);
+void sink_abandon(struct sink_file **file);
+/* False: it is a file that writes nothing anywhere (path ""). */
+bool sink_file_is_open(const struct sink_file *file);
+
 /* What becomes of its lines, told on its own thread without a lock: when a write fails and once a
  * minute while that lasts, when it has an end, and once a minute when lines were lost. A write that
  * fails (a full disk) is tried again until it succeeds; meanwhile the ring keeps what it can. */

@@ -189,8 +189,9 @@ void conf_advise(struct conf_faults *f, const struct conf *c, const struct conf_
  * not be read at all (the fault says why). An `include = FILE-or-DIRECTORY` in [postern] reads
  * further files (a directory: its *.ini in order of name). */
 struct conf *conf_load(const char *path, struct conf_faults *faults);
-/* What a reload would change among RESTART settings: one line each, for a warning. */
-void conf_restart_needed(const struct conf *old, const struct conf *fresh, struct buf *out);
+/* RESTART settings stay what they are in the process that runs: those that fresh would change are
+ * set back to old's values; one line each, for a warning. Before fresh is shared with anybody. */
+void conf_keep_restart(struct conf *fresh, const struct conf *old, struct buf *out);
 
 static inline const struct conf *conf_ref(const struct conf *c)
 {

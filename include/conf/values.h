@@ -62,6 +62,8 @@ bool conf_value_set(const struct conf_setting *row, struct conf_section *at, str
 /* An empty value, for a REQUIRED setting that the file forgot: no text is ever NULL. */
 void conf_value_clear(const struct conf_setting *row, struct conf_section *at);
 void conf_value_free(const struct conf_setting *row, struct conf_section *at);
+/* Gives `to` the value of `from`; true when it had another. */
+bool conf_value_copy(const struct conf_setting *row, struct conf_section *to, const struct conf_section *from);
 /* The present value in its shortest form; what it prints conf_value_set() reads. */
 void conf_value_text(const struct conf_setting *row, const struct conf_section *at,
                      struct buf *out);

@@ -17,6 +17,14 @@ struct audit *audit_new(const char *instance);
 void audit_free(struct audit *a);
 /* "" writes nothing. False with errno when the file cannot be opened (the old one stays). */
 bool audit_open(struct audit *a, const char *path) MUST_USE;
+/* The same in two steps, for a reload: what sink_prepare() has made goes to audit_commit(), which
+ * takes it and cannot fail, or to sink_abandon(). */
+struct sink_file;
+struct sink_file *audit_prepare(const char *path) MUST_USE;
+void audit_commit(struct audit *a, struct sink_file **file);
+/* Opens the file anew, by its name: after a rotation. False with errno when it cannot be opened;
+ * the trail goes on in what it had. */
+bool audit_reopen(struct audit *a) MUST_USE;
 
 /* False while the trail is on and cannot be written: its disk is full, say. */
 bool audit_is_writable(const struct audit *a);

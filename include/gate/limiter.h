@@ -16,6 +16,7 @@
 #include "base/list.h"
 #include "base/text.h"
 #include "conf/conf.h"
+#include "gate/redis_access.h"
 #include "io/loop.h"
 
 struct limiter;
@@ -53,11 +54,11 @@ struct tallies *limiter_tallies(const struct limiter *l);
  * worker_count: how many there are. The instance's part of a limit is kept in `shared` for all
  * of them and not divided between them: a tenant's pool lives on few workers, often on one. */
 struct limiter *limiter_new(struct loop *loop, struct limiter_shared *shared,
-                            const struct conf *conf, const char *instance, unsigned worker,
-                            unsigned worker_count);
+                            const struct conf *conf, struct redis_access *redis, const char *instance,
+                            unsigned worker, unsigned worker_count);
 void limiter_free(struct limiter *l);
-/* New limits, another Redis, another policy: applies to living meters at once. */
-void limiter_configure(struct limiter *l, const struct conf *conf);
+/* New limits, another Redis (NULL: none), another policy: applies to living meters at once. */
+void limiter_configure(struct limiter *l, const struct conf *conf, struct redis_access *redis);
 /* True when no Redis is configured or it answers. */
 bool limiter_is_ready(const struct limiter *l);
 
@@ -65,6 +66,8 @@ bool limiter_is_ready(const struct limiter *l);
  * the plan is copied and looked up again by name at limiter_configure(). One meter a tenant:
  * the plan that was brought last counts; one that a reload removes counts until then. */
 struct meter *meter_take(struct limiter *l, struct text tenant, const struct conf_plan *plan);
+/* For a login that began before the last limiter_configure(): limits that are known stay. */
+struct meter *meter_take_late(struct limiter *l, struct text tenant, const struct conf_plan *plan);
 void meter_drop(struct meter **m);
 
 /* What the tenant's sessions may hold in memory, all workers together. */

@@ -15,19 +15,15 @@
 #include <stdint.h>
 
 #include "base/text.h"
-#include "conf/conf.h"
+#include "gate/redis_access.h"
 #include "io/loop.h"
 
 struct redis;
 
-/* True when the url of [redis] can be used by this build; otherwise *why is a sentence. Any
- * thread. */
-bool redis_url_check(const char *url, const char **why);
-
 enum redis_state { REDIS_STARTING, REDIS_READY, REDIS_AWAY };
 
 /* changed() is never called inside a function of this header. `why` is for the log. */
-struct redis *redis_new(struct loop *loop, const struct conf_redis *conf,
+struct redis *redis_new(struct loop *loop, struct redis_access *access,
                         void (*changed)(void *owner, enum redis_state state, const char *why),
                         void *owner);
 /* Calls in flight are forgotten, not answered. Not from inside one of its callbacks. */
@@ -35,8 +31,8 @@ void redis_free(struct redis *r);
 enum redis_state redis_state_of(const struct redis *r);
 /* Calls that are not answered yet. */
 size_t redis_in_flight(const struct redis *r);
-/* True when a redis_new() with this section would make the same connection. */
-bool redis_is_same(const struct redis *r, const struct conf_redis *conf);
+/* True when a redis_new() with this would make the same connection: then it goes on with it. */
+bool redis_goes_on_with(struct redis *r, struct redis_access *access);
 
 struct redis_script {
     const char *text;

@@ -16,13 +16,23 @@ struct listen_socket;
 /* A connection: fd is non-blocking and the callee's. peer: "127.0.0.1:4711" or "unix". */
 typedef void listen_accepted(void *arg, int fd, const char *peer, bool is_unix);
 
-/* address: "0.0.0.0", "::" (IPv6 only), or an absolute directory for a unix socket
+/* Opened in two steps, so that a reload which is refused leaves nothing behind.
+ * address: "0.0.0.0", "::" (IPv6 only), or an absolute directory for a unix socket
  * (DIR/.s.PGSQL.<port>, mode 0777 as PostgreSQL's). Port 0: the system chooses. NULL and a
- * sentence in error. Accepting starts at once. */
+ * sentence in error. The port is taken, and nobody is accepted yet. */
+struct listen_socket *listen_prepare(struct loop *loop, const char *address, uint16_t port,
+                                     int backlog, listen_accepted *accepted, void *arg, char *error,
+                                     size_t size);
+/* Accepts from now on. Cannot fail. */
+void listen_commit(struct listen_socket *l);
+/* Both at once. */
 struct listen_socket *listen_open(struct loop *loop, const char *address, uint16_t port,
                                   int backlog, listen_accepted *accepted, void *arg, char *error,
                                   size_t size);
-/* Stops accepting and closes; removes a unix socket's file. Safe on NULL. */
+/* Another length of the kernel's queue. */
+void listen_set_backlog(struct listen_socket *l, int backlog);
+/* Stops accepting and closes. A unix socket's file goes, and where it was only prepared, the one
+ * that it had taken the place of is back. Safe on NULL. */
 void listen_close(struct listen_socket *l);
 uint16_t listen_port(const struct listen_socket *l);
 const char *listen_address(const struct listen_socket *l);

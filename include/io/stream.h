@@ -45,6 +45,7 @@ struct stream {
     int error;      /* errno of the failure, or 0 */
     const char *why;/* what failed beside the socket (TLS, a limit of ours), or NULL */
     bool is_client; /* of the handshake */
+    size_t held_max;
     struct event rd, wr;
 };
 
@@ -89,6 +90,15 @@ void stream_flush(struct stream *s);
 static inline size_t stream_held(const struct stream *s)
 {
     return buf_size(&s->out);
+}
+/* Room for more than it was opened with: a reload has allowed it. */
+enum { STREAM_ROOM = 8 * SCRATCH_SIZE }; /* above held_max, for what is read before the other side stops */
+static inline void stream_allow(struct stream *s, size_t held_max)
+{
+    if (held_max <= s->held_max)
+        return;
+    s->held_max = held_max;
+    s->out.max = held_max + STREAM_ROOM;
 }
 /* Something has happened to it in this turn of the loop that its owner has not been told of yet. */
 static inline bool stream_has_news(const struct stream *s)

@@ -7,6 +7,7 @@
 #include "base/snapshot.h"
 #include "conf/conf.h"
 #include "gate/keys.h"
+#include "gate/redis_access.h"
 #include "gate/users.h"
 #include "io/tls.h"
 #include "upstream/access.h"
@@ -17,6 +18,7 @@ struct generation {
     const struct keyring *keys;
     const struct users *users;
     struct access *access;
+    struct redis_access *redis; /* NULL: there is none */
     char *advice;             /* one line each, or NULL */
     struct tls_context **tls; /* in the order of conf->listeners; NULL: no TLS there */
 };

@@ -42,7 +42,7 @@ bool relay_may_run(struct session *s);
 /* The client's bytes at[0..len): returns how many were handled; the rest waits in session.in. */
 size_t forward(struct session *s, const char *at, size_t len);
 /* The backend does not take more now, or must not be sent more. */
-bool forward_must_wait(const struct session *s);
+bool forward_must_wait(struct session *s);
 /* ERROR for the request that begins with this message, the protocol left in step. */
 void relay_refuse(struct session *s, char type, const struct wire_fault *fault);
 /* All replies of a transaction are through: remember, ask, give back. */

@@ -172,6 +172,12 @@ struct session {
     uint8_t tunings;          /* connections lost, one after another, before anything of the client's went out */
 };
 
+/* The largest message that is looked at whole: by what the session began with, which sized its
+ * buffer. */
+static inline size_t session_max_message(const struct session *s)
+{
+    return s->input.held.max - 2 * SCRATCH_SIZE;
+}
 /* A new connection on this worker. listener: index in generation->conf->listeners. */
 void session_new(struct home *home, int fd, unsigned listener, const char *peer, bool is_unix);
 /* The session arrives on its pool's worker. */

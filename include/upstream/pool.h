@@ -56,9 +56,11 @@ struct pool_ask {
     uint64_t asked;    /* monotonic us */
 };
 
-/* What names a pool; the texts are copied. */
+/* What names a pool; the texts are copied. target: access_target() of the configuration that let the
+ * session in. */
 struct pool_key {
     const char *tenant, *database, *dbname, *role;
+    uint64_t target;
 };
 
 /* What goes from one shard of a pool to another. */
@@ -106,6 +108,7 @@ struct pool {
     struct pools *home;
     struct shared_pool *shared; /* with its shards on other workers */
     char *tenant, *database, *dbname, *role;
+    uint64_t target; /* where its connections lead: for good */
     const struct conf_database *row; /* of home->access->conf; NULL: gone from the configuration */
     struct list idle;      /* last used first */
     struct list busy;      /* lent */
@@ -139,7 +142,8 @@ unsigned pool_home(const struct conf_database *row, const struct pool_key *key,
                    unsigned worker_count, uint32_t ticket);
 uint64_t pool_key_hash(const struct pool_key *key);
 
-/* A session's reference. NULL when the configuration has no such database any more. */
+/* A session's reference. NULL when the configuration has no such database any more, or when its name
+ * leads elsewhere now: a pool leads where it was made for, and is never used for anything else. */
 struct pool *pool_take(struct pools *p, const struct pool_key *key);
 void pool_drop(struct pool **pool);
 
@@ -177,8 +181,6 @@ void pool_available(struct backend *b);
 void pool_offer(struct backend *b);
 /* Unlinks from whatever list, closes, and looks whether another one is needed. */
 void pool_discard(struct backend *b);
-/* Do the two lead to different databases, or in different ways? NULL leads nowhere. */
-bool pool_is_elsewhere(const struct conf_database *a, const struct conf_database *b);
 /* Connections of this shard. */
 uint32_t pool_total(const struct pool *p);
 /* The list of idle ones has changed. */

@@ -37,7 +37,8 @@ struct probe_answer {
     enum probe_result result;
     bool logged_in;   /* PROBE_REFUSED: at the question, not at the login */
     char sqlstate[6]; /* "" when there is none */
-    char text[200];   /* one line for the log, "" when answered */
+    char text[200];   /* one line for the log, "" when answered; or which file of ours is missing, so
+                         that nothing but a connection was asked for */
 };
 
 struct probe_ops {

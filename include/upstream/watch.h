@@ -63,12 +63,14 @@ struct watch {
     const struct conf *conf;
     const struct conf_cluster *row; /* in conf */
     const struct credentials *credentials;
+    uint64_t id; /* of the cluster: see watcher_cluster_id() */
     struct list members; /* asked last at the back, so that each gets its turn */
     struct map by_label;
     struct timer tick;
     unsigned asking, resolving;
     bool changed;
     bool told_refused; /* monitor_user was refused */
+    bool told_files;   /* it cannot log in without them */
     /* Discovery. */
     bool has_list;
     struct member *asked_nodes; /* who is being asked for the list */

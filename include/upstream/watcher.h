@@ -26,6 +26,8 @@ struct watcher *watcher_new(struct loop *loop, const struct conf *conf,
  * their health. */
 void watcher_configure(struct watcher *w, const struct conf *conf,
                        const struct credentials *credentials);
+/* Another number after a reload: another cluster behind the same name, without one node in common. */
+uint64_t watcher_cluster_id(const struct watcher *w, const char *cluster);
 /* Not within a callback of the loop: look-ups in flight are seen off in turns of it. */
 void watcher_free(struct watcher *w);
 

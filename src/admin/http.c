@@ -42,7 +42,8 @@ enum {
 struct http {
     struct loop *loop;
     struct evhttp *server;
-    struct evhttp_bound_socket *bound;
+    struct evhttp_bound_socket *bound; /* NULL: it listens nowhere */
+    char *address;                     /* of bound, as it was given */
     const struct http_ops *ops;
     void *arg;
     struct map waiting; /* id -> struct waiting */
@@ -245,7 +246,7 @@ static int open_one(const struct addrinfo *a)
     if (fd < 0)
         return -1;
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
+    if (!fault_here() && bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
         return fd;
     int error = errno;
     close(fd);
@@ -301,21 +302,96 @@ static void on_accept_failed(struct evconnlistener *l, void *arg)
 static void on_tick(struct timer *t)
 {
     struct http *h = CONTAINER_OF(t, struct http, tick);
-    evconnlistener_enable(evhttp_bound_socket_get_listener(h->bound));
+    if (h->bound)
+        evconnlistener_enable(evhttp_bound_socket_get_listener(h->bound));
     timer_start(t, US_PER_S);
 }
+
+/* ---- where it listens ---- */
+
+struct http_change {
+    struct evhttp_bound_socket *bound; /* NULL: nowhere, or as before */
+    char *address;
+    uint16_t port;
+    bool keeps; /* what is there */
+};
+
+struct http_change *http_prepare(struct http *h, const char *address, char *error, size_t size)
+{
+    struct http_change *c = NEW(struct http_change);
+    c->keeps = strcmp(address, h->address) == 0;
+    c->address = mem_dup(address);
+    c->port = c->keeps ? h->port : 0;
+    if (c->keeps || !address[0])
+        return c;
+    int fd = open_socket(address, error, size);
+    c->port = fd >= 0 ? port_of(fd) : 0;
+    c->bound = fd >= 0 ? evhttp_accept_socket_with_handle(h->server, fd) : NULL;
+    if (fd >= 0 && !c->bound) {
+        snprintf(error, size, "%s: cannot accept connections", address);
+        close(fd);
+    }
+    if (!c->bound) {
+        http_abandon(h, &c);
+        return NULL;
+    }
+    evconnlistener_disable(evhttp_bound_socket_get_listener(c->bound));
+    return c;
+}
+
+static void stop_listening(struct http *h, struct evhttp_bound_socket *bound)
+{
+    if (bound)
+        evhttp_del_accept_socket(h->server, bound);
+}
+
+void http_commit(struct http *h, struct http_change **change)
+{
+    struct http_change *c = *change;
+    *change = NULL;
+    if (!c)
+        return;
+    if (!c->keeps) {
+        stop_listening(h, h->bound);
+        mem_free(h->address);
+        h->bound = c->bound;
+        h->address = mem_dup(c->address);
+        h->port = c->port;
+    }
+    if (!c->keeps && h->bound) {
+        evconnlistener_set_error_cb(evhttp_bound_socket_get_listener(h->bound), on_accept_failed);
+        evconnlistener_enable(evhttp_bound_socket_get_listener(h->bound));
+    }
+    mem_free(c->address);
+    mem_free(c);
+}
+
+void http_abandon(struct http *h, struct http_change **change)
+{
+    struct http_change *c = *change;
+    *change = NULL;
+    if (!c)
+        return;
+    stop_listening(h, c->bound);
+    mem_free(c->address);
+    mem_free(c);
+}
+
+uint16_t http_change_port(const struct http_change *c)
+{
+    return c->port;
+}
+
+/* ---- life ---- */
 
 struct http *http_new(struct loop *loop, const char *address, const struct http_ops *ops, void *arg,
                       char *error, size_t size)
 {
-    int fd = open_socket(address, error, size);
-    if (fd < 0)
-        return NULL;
     struct http *h = NEW(struct http);
     h->loop = loop;
     h->ops = ops;
     h->arg = arg;
-    h->port = port_of(fd);
+    h->address = mem_dup("");
     h->server = evhttp_new(loop_base(loop));
     CHECK(h->server != NULL);
     /* All that it knows reach us, so that the others get 405 and not its own 501. */
@@ -327,16 +403,18 @@ struct http *http_new(struct loop *loop, const char *address, const struct http_
     evhttp_set_max_body_size(h->server, BODY_MAX);
     evhttp_set_timeout(h->server, IDLE_S);
     evhttp_set_gencb(h->server, on_request, h);
-    h->bound = evhttp_accept_socket_with_handle(h->server, fd);
-    if (!h->bound) {
-        snprintf(error, size, "%s: cannot accept connections", address);
-        close(fd);
-        http_free(h);
-        return NULL;
-    }
     timer_init(&h->tick, loop, on_tick);
+    if (address) {
+        struct http_change *c = address[0] ? http_prepare(h, address, error, size) : NULL;
+        if (!address[0])
+            snprintf(error, size, "not an address with a port");
+        if (!c) {
+            http_free(h);
+            return NULL;
+        }
+        http_commit(h, &c);
+    }
     timer_start(&h->tick, US_PER_S);
-    evconnlistener_set_error_cb(evhttp_bound_socket_get_listener(h->bound), on_accept_failed);
     return h;
 }
 
@@ -353,6 +431,7 @@ void http_free(struct http *h)
     }
     map_free(&h->waiting);
     evhttp_free(h->server); /* its connections, with the requests that are on them */
+    mem_free(h->address);
     mem_free(h);
 }
 

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/mem.h"
+
 static bool give_up(char why[FILE_WHY], int error)
 {
     char text[FILE_WHY - 32];
@@ -47,6 +49,8 @@ bool file_read(const char *path, size_t max, bool is_secret, struct buf *out, ch
 {
     struct stat st;
     buf_init(out, max + 1);
+    if (fault_here())
+        return give_up(why, EIO);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
         return give_up(why, errno);

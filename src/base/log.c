@@ -12,6 +12,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/mem.h"
 #include "base/sink.h"
 
 enum { LINE_MAX_BYTES = 8192 * 4, MESSAGE_MAX = 4096 };
@@ -58,14 +59,61 @@ void log_stop(void)
     sink_free(atomic_exchange(&log_sink, NULL));
 }
 
+struct log_change {
+    enum log_level level;
+    enum log_format format;
+    struct sink_file *file;
+};
+
+struct log_change *log_prepare(enum log_level level, enum log_format format, const char *path)
+{
+    struct sink_file *file = sink_prepare(path);
+    if (!file)
+        return NULL;
+    struct log_change *c = NEW(struct log_change);
+    *c = (struct log_change){level, format, file};
+    return c;
+}
+
+void log_commit(struct log_change **change)
+{
+    struct log_change *c = *change;
+    struct sink *s = atomic_load(&log_sink);
+    *change = NULL;
+    if (!c)
+        return;
+    if (s)
+        sink_commit(s, &c->file);
+    else
+        sink_abandon(&c->file);
+    atomic_store(&current_level, c->level);
+    atomic_store(&current_format, c->format);
+    mem_free(c);
+}
+
+void log_abandon(struct log_change **change)
+{
+    struct log_change *c = *change;
+    *change = NULL;
+    if (!c)
+        return;
+    sink_abandon(&c->file);
+    mem_free(c);
+}
+
 bool log_configure(enum log_level level, enum log_format format, const char *path)
 {
-    struct sink *s = atomic_load(&log_sink);
-    if (s && !sink_open(s, path))
+    struct log_change *c = log_prepare(level, format, path);
+    if (!c)
         return false;
-    atomic_store(&current_level, level);
-    atomic_store(&current_format, format);
+    log_commit(&c);
     return true;
+}
+
+bool log_reopen(void)
+{
+    struct sink *s = atomic_load(&log_sink);
+    return !s || sink_reopen(s);
 }
 
 bool log_is_on(enum log_level level)

@@ -3,6 +3,7 @@
 #include "config.h"
 #include "base/mem.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -14,10 +15,29 @@
 #include "base/check.h"
 
 #ifdef ENABLE_FAULTS
+static _Thread_local long armed;
+
+void fault_arm(long nth)
+{
+    armed = nth;
+}
+
+void fault_disarm(void)
+{
+    armed = 0;
+}
+
 bool fault_here(void)
 {
     static atomic_long left = -1;
     static atomic_int ready;
+    if (armed > 0) {
+        if (--armed > 0)
+            return false;
+        fputs("postern: fault injected\n", stderr);
+        errno = EIO;
+        return true;
+    }
     if (!atomic_load(&ready)) {
         const char *text = getenv("POSTERN_FAULT");
         atomic_store(&left, text ? strtol(text, NULL, 10) : 0);

@@ -32,6 +32,7 @@ struct sink {
     bool stopping;
     atomic_bool abandoned;
     int fd;
+    char *path; /* of fd, as it was given; used by who opens */
     _Atomic uint64_t dropped;
     sink_tell *_Atomic tell;
     atomic_bool failing, full;
@@ -234,26 +235,111 @@ void sink_free(struct sink *s)
     pthread_cond_destroy(&s->filled);
     pthread_cond_destroy(&s->stopped);
     mem_free(s->ring);
+    mem_free(s->path);
     mem_free(s);
+}
+
+/* ---- the file ---- */
+
+struct sink_file {
+    int fd; /* STDERR_FILENO, or -1: nowhere */
+    char *path;
+    bool is_new; /* made by sink_prepare() */
+};
+
+static int open_file(const char *path, bool *is_new)
+{
+    const int flags = O_WRONLY | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    if (fault_here()) {
+        errno = EIO;
+        return -1;
+    }
+    int fd = open(path, flags);
+    if (fd < 0 && errno == ENOENT) {
+        fd = open(path, flags | O_CREAT | O_EXCL, 0640);
+        *is_new = fd >= 0;
+        if (fd < 0 && errno == EEXIST) /* made by another meanwhile, or a link to what is not there */
+            fd = open(path, flags | O_CREAT, 0640);
+    }
+    /* Non-blocking only for the open itself: a FIFO without a reader is refused, not waited for. */
+    if (fd >= 0)
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    return fd;
+}
+
+struct sink_file *sink_prepare(const char *path)
+{
+    bool is_new = false;
+    int fd = STDERR_FILENO;
+    if (path && path[0] == '\0')
+        fd = -1;
+    else if (path && strcmp(path, "stderr") != 0 && (fd = open_file(path, &is_new)) < 0)
+        return NULL;
+    struct sink_file *f = NEW(struct sink_file);
+    f->fd = fd;
+    f->path = path ? mem_dup(path) : NULL;
+    f->is_new = is_new;
+    return f;
+}
+
+bool sink_file_is_open(const struct sink_file *f)
+{
+    return f->fd >= 0;
+}
+
+void sink_commit(struct sink *s, struct sink_file **file)
+{
+    struct sink_file *f = *file;
+    *file = NULL;
+    if (!f)
+        return;
+    pthread_mutex_lock(&s->file_lock);
+    int old = s->fd;
+    /* The number stays where it can: what has rotated is no other descriptor than before. */
+    if (old > STDERR_FILENO && f->fd > STDERR_FILENO && dup3(f->fd, old, O_CLOEXEC) == old) {
+        old = f->fd;
+        f->fd = s->fd;
+    }
+    s->fd = f->fd;
+    pthread_mutex_unlock(&s->file_lock);
+    if (old > STDERR_FILENO)
+        close(old);
+    mem_free(s->path);
+    s->path = f->path;
+    mem_free(f);
+}
+
+void sink_abandon(struct sink_file **file)
+{
+    struct sink_file *f = *file;
+    struct stat ours, there;
+    *file = NULL;
+    if (!f)
+        return;
+    if (f->is_new && fstat(f->fd, &ours) == 0 && stat(f->path, &there) == 0 &&
+        ours.st_dev == there.st_dev && ours.st_ino == there.st_ino && there.st_size == 0)
+        unlink(f->path);
+    if (f->fd > STDERR_FILENO)
+        close(f->fd);
+    mem_free(f->path);
+    mem_free(f);
 }
 
 bool sink_open(struct sink *s, const char *path)
 {
-    int fd = STDERR_FILENO;
-    if (path && path[0] == '\0')
-        fd = -1;
-    else if (path && strcmp(path, "stderr") != 0) {
-        fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0640);
-        if (fd < 0)
-            return false;
-        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
-    }
-    pthread_mutex_lock(&s->file_lock);
-    int old = s->fd;
-    s->fd = fd;
-    pthread_mutex_unlock(&s->file_lock);
-    if (old > STDERR_FILENO)
-        close(old);
+    struct sink_file *f = sink_prepare(path);
+    if (!f)
+        return false;
+    sink_commit(s, &f);
+    return true;
+}
+
+bool sink_reopen(struct sink *s)
+{
+    struct sink_file *f = s->fd > STDERR_FILENO ? sink_prepare(s->path) : NULL;
+    if (!f)
+        return s->fd <= STDERR_FILENO;
+    sink_commit(s, &f);
     return true;
 }
 

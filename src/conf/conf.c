@@ -385,8 +385,8 @@ static const struct conf_section *same_section(const struct conf *c, enum conf_k
     return named(c, kind, text_of(name));
 }
 
-static void compare(const struct conf_section *old, const struct conf_section *fresh,
-                    enum conf_kind kind, const char *label, struct buf *out)
+static void keep(const struct conf_section *old, struct conf_section *fresh, enum conf_kind kind,
+                 const char *label, struct buf *out)
 {
     const struct conf_setting *row;
     for (size_t i = 0; (row = conf_setting_at(i)); i++) {
@@ -397,7 +397,7 @@ static void compare(const struct conf_section *old, const struct conf_section *f
         buf_init(&is, SHOWN_MAX);
         conf_value_text(row, old, &was);
         conf_value_text(row, fresh, &is);
-        if (!text_eq(buf_text(&was), buf_text(&is)))
+        if (conf_value_copy(row, fresh, old))
             buf_printf(out,
                        "[%s] %s: \"" TEXT_FMT "\" becomes \"" TEXT_FMT "\" only after a restart\n",
                        label, row->key, TEXT_ARG(buf_text(&was)), TEXT_ARG(buf_text(&is)));
@@ -406,15 +406,15 @@ static void compare(const struct conf_section *old, const struct conf_section *f
     }
 }
 
-void conf_restart_needed(const struct conf *old, const struct conf *fresh, struct buf *out)
+void conf_keep_restart(struct conf *fresh, const struct conf *old, struct buf *out)
 {
     const struct conf_inside *in = conf_inside(fresh);
-    compare(&old->postern.at, &fresh->postern.at, CONF_KIND_postern, "postern", out);
-    compare(&old->redis.at, &fresh->redis.at, CONF_KIND_redis, "redis", out);
+    keep(&old->postern.at, &fresh->postern.at, CONF_KIND_postern, "postern", out);
+    keep(&old->redis.at, &fresh->redis.at, CONF_KIND_redis, "redis", out);
     for (size_t i = 0; i < in->section_count; i++) {
         const struct conf_written *w = in->sections[i];
         const struct conf_section *was = same_section(old, w->kind, w->made->name);
         if (conf_kind_row(w->kind)->has_name && was)
-            compare(was, w->made, w->kind, w->label, out);
+            keep(was, w->made, w->kind, w->label, out);
     }
 }

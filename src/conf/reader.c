@@ -459,18 +459,29 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* NULL at the end, and when the rest cannot be read: then with errno. */
+static struct dirent *next_entry(DIR *dir)
+{
+    errno = 0;
+    return fault_here() ? NULL : readdir(dir);
+}
+
 static void read_directory(DIR *dir, const char *path, unsigned depth, const struct reader *from,
                            unsigned line)
 {
     char **names = NULL;
     size_t count = 0;
-    for (struct dirent *e; (e = readdir(dir));) {
+    for (struct dirent *e; (e = next_entry(dir));) {
         size_t n = strlen(e->d_name);
         if (e->d_name[0] == '.' || n < 5 || strcmp(e->d_name + n - 4, ".ini") != 0)
             continue;
         names = one_more(names, count, sizeof(*names));
         names[count++] = mem_format("%s/%s", path, e->d_name);
     }
+    /* Half a folder would be a configuration without the other half's tenants. */
+    if (errno)
+        conf_fault_at(from->faults, from->file->name, line, "postern", "include", "%s cannot be read: %s", path,
+                      strerror(errno));
     if (count)
         qsort(names, count, sizeof(*names), by_name);
     for (size_t i = 0; i < count; i++) {

@@ -380,6 +380,73 @@ void conf_value_free(const struct conf_setting *row, struct conf_section *at)
     }
 }
 
+static bool list_copy(struct conf_list *to, const struct conf_list *from)
+{
+    bool same = to->count == from->count;
+    for (size_t i = 0; same && i < from->count; i++)
+        same = strcmp(to->item[i], from->item[i]) == 0;
+    if (same)
+        return false;
+    list_free(to);
+    to->item = mem_new(from->count + 1, sizeof(*to->item));
+    for (to->count = 0; to->count < from->count; to->count++)
+        to->item[to->count] = mem_dup(from->item[to->count]);
+    return true;
+}
+
+static bool hosts_copy(struct conf_hosts *to, const struct conf_hosts *from)
+{
+    bool same = to->count == from->count;
+    for (size_t i = 0; same && i < from->count; i++)
+        same = to->item[i].port == from->item[i].port && strcmp(to->item[i].host, from->item[i].host) == 0;
+    if (same)
+        return false;
+    hosts_free(to);
+    to->item = mem_new(from->count + 1, sizeof(*to->item));
+    for (to->count = 0; to->count < from->count; to->count++) {
+        to->item[to->count] = from->item[to->count];
+        to->item[to->count].host = mem_dup(from->item[to->count].host);
+    }
+    return true;
+}
+
+static bool bytes_copy(void *to, const void *from, size_t size)
+{
+    if (memcmp(to, from, size) == 0)
+        return false;
+    memcpy(to, from, size);
+    return true;
+}
+
+bool conf_value_copy(const struct conf_setting *row, struct conf_section *to, const struct conf_section *from)
+{
+    void *a = field(row, to);
+    const void *b = field(row, from);
+    switch (row->type) {
+    case CONF_TYPE_BOOL:
+        return bytes_copy(a, b, sizeof(bool));
+    case CONF_TYPE_U32:
+        return bytes_copy(a, b, sizeof(uint32_t));
+    case CONF_TYPE_ENUM:
+        return bytes_copy(a, b, sizeof(int));
+    case CONF_TYPE_DURATION:
+    case CONF_TYPE_SIZE:
+        return bytes_copy(a, b, sizeof(uint64_t));
+    case CONF_TYPE_LIST:
+    case CONF_TYPE_PATHS:
+        return list_copy(a, b);
+    case CONF_TYPE_HOSTS:
+        return hosts_copy(a, b);
+    default:
+        break;
+    }
+    if (strcmp(*(char *const *)a, *(char *const *)b) == 0)
+        return false;
+    mem_free(*(char **)a);
+    *(char **)a = mem_dup(*(char *const *)b);
+    return true;
+}
+
 static void put_word(struct buf *out, const char *words, int index)
 {
     struct text rest = text_of(words), word;

@@ -75,14 +75,30 @@ void audit_free(struct audit *a)
     mem_free(a);
 }
 
+struct sink_file *audit_prepare(const char *path)
+{
+    return sink_prepare(path ? path : "");
+}
+
+void audit_commit(struct audit *a, struct sink_file **file)
+{
+    bool is_on = sink_file_is_open(*file);
+    sink_commit(a->sink, file);
+    atomic_store(&a->is_on, is_on);
+}
+
 bool audit_open(struct audit *a, const char *path)
 {
-    if (!path)
-        path = "";
-    if (!sink_open(a->sink, path))
+    struct sink_file *f = audit_prepare(path);
+    if (!f)
         return false;
-    atomic_store(&a->is_on, path[0] != '\0');
+    audit_commit(a, &f);
     return true;
+}
+
+bool audit_reopen(struct audit *a)
+{
+    return sink_reopen(a->sink);
 }
 
 static bool put_text(struct buf *b, const char *name, const char *value, bool *was_cut)

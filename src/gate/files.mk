@@ -9,6 +9,7 @@ libgate_a_SOURCES = \
 	src/gate/lease.c include/gate/lease.h \
 	src/gate/meter.c include/gate/meter.h \
 	src/gate/redis.c include/gate/redis.h \
+	src/gate/redis_access.c include/gate/redis_access.h \
 	src/gate/redis_guard.c include/gate/redis_guard.h \
 	src/gate/redis_tls.c include/gate/redis_tls.h \
 	src/gate/redis_url.c include/gate/redis_url.h \

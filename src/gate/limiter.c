@@ -276,6 +276,15 @@ struct meter *meter_take(struct limiter *l, struct text tenant, const struct con
     return m;
 }
 
+struct meter *meter_take_late(struct limiter *l, struct text tenant, const struct conf_plan *plan)
+{
+    struct meter *m = map_get(&l->by_tenant, tenant);
+    if (!m)
+        return meter_take(l, tenant, plan);
+    m->refs++;
+    return m;
+}
+
 void meter_drop(struct meter **meter)
 {
     struct meter *m = *meter;
@@ -338,8 +347,8 @@ static void on_beat(struct timer *t)
 /* ---- the limiter ---- */
 
 struct limiter *limiter_new(struct loop *loop, struct limiter_shared *shared,
-                            const struct conf *conf, const char *instance, unsigned worker,
-                            unsigned worker_count)
+                            const struct conf *conf, struct redis_access *redis, const char *instance,
+                            unsigned worker, unsigned worker_count)
 {
     struct limiter *l = NEW(struct limiter);
     l->loop = loop;
@@ -357,7 +366,7 @@ struct limiter *limiter_new(struct loop *loop, struct limiter_shared *shared,
     timer_init(&l->beat, loop, on_beat);
     timer_init(&l->lease_tick, loop, limiter_lease_tick);
     timer_start(&l->beat, BEAT_S * US_PER_S);
-    limiter_configure(l, conf);
+    limiter_configure(l, conf, redis);
     return l;
 }
 
@@ -367,27 +376,27 @@ static void set_memory(struct limiter *l, const struct conf_postern *conf)
     limiter_shared_set_memory(l->shared, of_all, conf->tenant_memory_limit ? conf->tenant_memory_limit : of_all / 2);
 }
 
-void limiter_configure(struct limiter *l, const struct conf *conf)
+void limiter_configure(struct limiter *l, const struct conf *conf, struct redis_access *redis)
 {
     set_memory(l, &conf->postern);
-    const struct conf_redis *redis = &conf->redis;
+    const struct conf_redis *section = &conf->redis;
     enum source before = l->source;
-    bool new_store = !l->prefix, wanted = redis->url[0] != '\0';
-    l->away = redis->away;
-    bool resized = l->fleet_size != redis->fleet_size;
-    l->fleet_size = redis->fleet_size ? redis->fleet_size : 1;
-    if (!l->prefix || strcmp(l->prefix, redis->prefix) != 0) {
+    bool new_store = !l->prefix;
+    l->away = section->away;
+    bool resized = l->fleet_size != section->fleet_size;
+    l->fleet_size = section->fleet_size ? section->fleet_size : 1;
+    if (!l->prefix || strcmp(l->prefix, section->prefix) != 0) {
         mem_free(l->prefix);
-        l->prefix = mem_dup(redis->prefix);
+        l->prefix = mem_dup(section->prefix);
         LIST_EACH(&l->meters, struct meter, node, m)
             name_keys(m);
     }
-    if (l->redis && !(wanted && redis_is_same(l->redis, redis))) {
+    if (l->redis && !(redis && redis_goes_on_with(l->redis, redis))) {
         redis_free(l->redis);
         l->redis = NULL;
         new_store = true;
     }
-    if (wanted && !l->redis) {
+    if (redis && !l->redis) {
         l->redis = redis_new(l->loop, redis, on_redis_changed, l);
         new_store = true;
     }

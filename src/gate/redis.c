@@ -11,7 +11,6 @@
 #include "gate/redis.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <stdio.h>
@@ -30,14 +29,12 @@
 #include "base/mem.h"
 #include "gate/redis_guard.h"
 #include "gate/redis_tls.h"
-#include "gate/redis_url.h"
 
 enum {
     ADDRESSES_MAX = 8,
     BACKOFF_MIN_MS = 100,
     BACKOFF_MAX_MS = 5000,
     NEXT_ADDRESS_MS = 1,
-    PASSWORD_MAX = 4096,
     WHY_MAX = 192
 };
 
@@ -69,10 +66,7 @@ struct resolve {
 
 struct redis {
     struct loop *loop;
-    struct redis_url url;
-    char *url_text, *password, *ca_file, *prefix, *password_file;
-    const char *unusable; /* why it can never connect, or NULL */
-    uint64_t timeout;
+    struct redis_access *access;
     void (*changed)(void *owner, enum redis_state state, const char *why);
     void *owner;
 
@@ -167,7 +161,7 @@ bool redis_call(struct redis *r, struct redis_call *call, const struct redis_scr
     }
     call->id = s->id;
     if (first)
-        timer_start(&r->deadline, r->timeout);
+        timer_start(&r->deadline, r->access->timeout);
     return true;
 }
 
@@ -262,8 +256,8 @@ static void on_deadline(struct timer *t)
         if (!oldest)
             return;
         uint64_t waited = loop_now(r->loop) - oldest->sent_at;
-        if (waited < r->timeout) {
-            timer_start(t, r->timeout - waited);
+        if (waited < r->access->timeout) {
+            timer_start(t, r->access->timeout - waited);
             return;
         }
     }
@@ -365,18 +359,18 @@ static bool greet(struct redis *r)
 {
     struct text auth[3] = {TEXT("AUTH")};
     int n = 1;
-    if (r->url.user[0])
-        auth[n++] = text_of(r->url.user);
-    auth[n++] = text_of(r->password);
-    if (r->password && !slot_send(r, slot_new(SLOT_AUTH, NULL, 0), n, auth))
+    if (r->access->url.user[0])
+        auth[n++] = text_of(r->access->url.user);
+    auth[n++] = text_of(r->access->password);
+    if (r->access->password && !slot_send(r, slot_new(SLOT_AUTH, NULL, 0), n, auth))
         return false;
     char db[16];
-    snprintf(db, sizeof(db), "%u", r->url.db);
+    snprintf(db, sizeof(db), "%u", r->access->url.db);
     struct text select[2] = {TEXT("SELECT"), text_of(db)};
-    if (r->url.db && !slot_send(r, slot_new(SLOT_SELECT, NULL, 0), 2, select))
+    if (r->access->url.db && !slot_send(r, slot_new(SLOT_SELECT, NULL, 0), 2, select))
         return false;
     /* Only a write shows that this Redis is neither a replica, nor loading, nor full. */
-    char *key = mem_format("{%s:}:probe", r->prefix);
+    char *key = mem_format("{%s:}:probe", r->access->prefix);
     struct text probe[5] = {TEXT("SET"), text_of(key), TEXT("1"), TEXT("PX"), TEXT("1000")};
     bool sent = slot_send(r, slot_new(SLOT_PROBE, NULL, 0), 5, probe);
     mem_free(key);
@@ -412,11 +406,11 @@ static void on_disconnected(const redisAsyncContext *context, int status)
 static void dial(struct redis *r)
 {
     r->step = STEP_DIALING;
-    timer_start(&r->deadline, r->timeout);
-    if (r->url.kind == REDIS_URL_UNIX)
-        r->context = redisAsyncConnectUnix(r->url.host);
+    timer_start(&r->deadline, r->access->timeout);
+    if (r->access->url.kind == REDIS_URL_UNIX)
+        r->context = redisAsyncConnectUnix(r->access->url.host);
     else
-        r->context = redisAsyncConnect(r->address[r->address_next++], r->url.port);
+        r->context = redisAsyncConnect(r->address[r->address_next++], r->access->url.port);
     if (!r->context || r->context->err) {
         lose(r, "cannot connect: %.120s", r->context ? r->context->errstr : "out of memory");
         return;
@@ -425,9 +419,9 @@ static void dial(struct redis *r)
     /* hiredis leaves its socket open across exec. */
     fcntl(r->context->c.fd, F_SETFD, FD_CLOEXEC);
     r->context->data = r;
-    if (r->url.kind == REDIS_URL_TLS && !redis_tls_start(&r->context->c, r->url.host, r->ca_file)) {
+    if (r->access->tls && !redis_tls_start(&r->context->c, r->access->url.host, r->access->tls)) {
         lose(r, "TLS failed: %.120s",
-             r->context->c.err ? r->context->c.errstr : "ca_file cannot be used");
+             r->context->c.err ? r->context->c.errstr : "the handshake cannot begin");
         return;
     }
     if (redisLibeventAttach(r->context, loop_base(r->loop)) != REDIS_OK ||
@@ -454,7 +448,7 @@ static void on_resolved(int error, struct evutil_addrinfo *found, void *arg)
     if (!r)
         return;
     if (r->address_count == 0)
-        lose(r, "cannot resolve %s: %s", r->url.host,
+        lose(r, "cannot resolve %s: %s", r->access->url.host,
              error ? evutil_gai_strerror(error) : "no address");
     else
         dial(r);
@@ -464,15 +458,15 @@ static void resolve(struct redis *r)
 {
     unsigned char binary[16];
     r->address_count = r->address_next = 0;
-    if (inet_pton(AF_INET, r->url.host, binary) == 1 ||
-        inet_pton(AF_INET6, r->url.host, binary) == 1) {
-        CHECK(text_to_array(text_of(r->url.host), r->address[0], sizeof(r->address[0])));
+    if (inet_pton(AF_INET, r->access->url.host, binary) == 1 ||
+        inet_pton(AF_INET6, r->access->url.host, binary) == 1) {
+        CHECK(text_to_array(text_of(r->access->url.host), r->address[0], sizeof(r->address[0])));
         r->address_count = 1;
         dial(r);
         return;
     }
     r->step = STEP_RESOLVING;
-    timer_start(&r->deadline, r->timeout);
+    timer_start(&r->deadline, r->access->timeout);
     /* A new one each time: resolv.conf and hosts may have changed. Without the file the
      * resolver falls back to this machine. */
     if (r->dns)
@@ -485,7 +479,7 @@ static void resolve(struct redis *r)
     p->redis = r;
     r->resolve = p;
     struct evdns_getaddrinfo_request *request =
-        evdns_getaddrinfo(r->dns, r->url.host, NULL, &hints, on_resolved, p);
+        evdns_getaddrinfo(r->dns, r->access->url.host, NULL, &hints, on_resolved, p);
     /* NULL: it has called back already, and p is gone. */
     if (request)
         p->request = request;
@@ -494,9 +488,7 @@ static void resolve(struct redis *r)
 static void on_pause_over(struct timer *t)
 {
     struct redis *r = CONTAINER_OF(t, struct redis, pause);
-    if (r->unusable)
-        lose(r, "%s", r->unusable);
-    else if (r->url.kind == REDIS_URL_UNIX || r->address_next < r->address_count)
+    if (r->access->url.kind == REDIS_URL_UNIX || r->address_next < r->address_count)
         dial(r);
     else
         resolve(r);
@@ -504,28 +496,7 @@ static void on_pause_over(struct timer *t)
 
 /* ---- life ---- */
 
-/* One line; NULL when the file says nothing. */
-static char *read_password(const char *path, const char **unusable)
-{
-    char line[PASSWORD_MAX];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
-    if (fd >= 0)
-        close(fd);
-    if (n < 0) {
-        *unusable = "password_file cannot be read";
-        return NULL;
-    }
-    line[n] = '\0';
-    line[strcspn(line, "\r\n")] = '\0';
-    char *password = line[0] ? mem_dup(line) : NULL;
-    mem_wipe(line, sizeof(line));
-    if (!password)
-        *unusable = "password_file is empty";
-    return password;
-}
-
-struct redis *redis_new(struct loop *loop, const struct conf_redis *conf,
+struct redis *redis_new(struct loop *loop, struct redis_access *access,
                         void (*changed)(void *owner, enum redis_state state, const char *why),
                         void *owner)
 {
@@ -533,17 +504,10 @@ struct redis *redis_new(struct loop *loop, const struct conf_redis *conf,
     r->loop = loop;
     r->changed = changed;
     r->owner = owner;
-    r->timeout = conf->timeout;
-    r->url_text = mem_dup(conf->url);
-    r->ca_file = mem_dup(conf->ca_file);
-    r->prefix = mem_dup(conf->prefix);
-    r->password_file = mem_dup(conf->password_file);
+    r->access = redis_access_ref(access);
     list_init(&r->slots);
     timer_init(&r->pause, loop, on_pause_over);
     timer_init(&r->deadline, loop, on_deadline);
-    r->unusable = redis_url_parse(conf->url, &r->url);
-    if (conf->password_file[0])
-        r->password = read_password(conf->password_file, &r->unusable);
     timer_start(&r->pause, 0);
     return r;
 }
@@ -565,11 +529,7 @@ void redis_free(struct redis *r)
     }
     if (r->dns)
         evdns_base_free(r->dns, 1);
-    mem_free(r->url_text);
-    mem_free(r->ca_file);
-    mem_free(r->prefix);
-    mem_free(r->password_file);
-    mem_free_secret(r->password);
+    redis_access_unref(r->access);
     mem_free(r);
 }
 
@@ -583,20 +543,13 @@ size_t redis_in_flight(const struct redis *r)
     return r->slots.count;
 }
 
-/* A rotated password or authority is read by a new connection, so a reload makes one then. */
-bool redis_is_same(const struct redis *r, const struct conf_redis *conf)
+bool redis_goes_on_with(struct redis *r, struct redis_access *access)
 {
-    if (strcmp(r->url_text, conf->url) != 0 || strcmp(r->prefix, conf->prefix) != 0 ||
-        strcmp(r->ca_file, conf->ca_file) != 0 || r->timeout != conf->timeout ||
-        strcmp(r->password_file, conf->password_file) != 0 || r->url.kind == REDIS_URL_TLS)
+    if (!redis_access_is_same(r->access, access))
         return false;
-    if (!conf->password_file[0])
-        return true;
-    const char *unusable = NULL;
-    char *password = read_password(conf->password_file, &unusable);
-    bool same = password && r->password && text_eq_secret(text_of(password), text_of(r->password));
-    mem_free_secret(password);
-    return same;
+    redis_access_unref(r->access);
+    r->access = redis_access_ref(access);
+    return true;
 }
 
 void redis_script_init(struct redis_script *s, const char *text)

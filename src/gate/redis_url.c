@@ -5,7 +5,6 @@
 
 #include "base/check.h"
 #include "base/text.h"
-#include "gate/redis.h"
 
 enum { DEFAULT_PORT = 6379, PATH_TEXT = 108 /* sun_path */ };
 
@@ -71,11 +70,4 @@ const char *redis_url_parse(const char *url, struct redis_url *u)
         return why;
     }
     return "a url of Redis starts with redis://, rediss:// or unix://";
-}
-
-bool redis_url_check(const char *url, const char **why)
-{
-    struct redis_url u;
-    *why = redis_url_parse(url, &u);
-    return *why == NULL;
 }

@@ -27,7 +27,8 @@ struct listen_socket {
     int fd;
     int spare; /* given up when descriptors run out, so that the caller can be told */
     char *address;
-    char *path; /* of a unix socket, or NULL */
+    char *path;  /* of a unix socket, or NULL */
+    char *aside; /* where the file of a dead process is that had this path, until the commit */
     uint16_t port;
     unsigned refused; /* for want of descriptors, and not told yet */
     uint64_t told_at;
@@ -126,32 +127,66 @@ static void on_accept(evutil_socket_t lfd, short what, void *arg)
     }
 }
 
-static int bind_unix(const char *dir, uint16_t port, char **path, char *error, size_t size)
+static int open_socket(int family)
+{
+    if (!fault_here())
+        return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    errno = EMFILE;
+    return -1;
+}
+
+/* A living one is somebody else's. */
+static bool is_answered(int fd, const struct sockaddr_un *un)
+{
+    return connect(fd, (const struct sockaddr *)un, sizeof(*un)) == 0;
+}
+
+/* A socket file that nobody answers is a leftover: aside with it. */
+static void put_aside(struct listen_socket *l, const char *path)
+{
+    struct stat st;
+    if (errno != ECONNREFUSED || lstat(path, &st) != 0 || !S_ISSOCK(st.st_mode))
+        return;
+    l->aside = mem_format("%s.old", path);
+    if (rename(path, l->aside) == 0)
+        return;
+    mem_free(l->aside);
+    l->aside = NULL;
+}
+
+static void take_back(struct listen_socket *l, const char *path)
+{
+    if (l->aside)
+        (void)rename(l->aside, path);
+    mem_free(l->aside);
+    l->aside = NULL;
+}
+
+static int bind_unix(struct listen_socket *l, const char *dir, char *error, size_t size)
 {
     struct sockaddr_un un = {.sun_family = AF_UNIX};
-    int n = snprintf(un.sun_path, sizeof(un.sun_path), "%s/.s.PGSQL.%u", dir, port);
+    int n = snprintf(un.sun_path, sizeof(un.sun_path), "%s/.s.PGSQL.%u", dir, l->port);
     if (n < 0 || (size_t)n >= sizeof(un.sun_path)) {
         snprintf(error, size, "%s: the socket's path would be over %zu bytes", dir, sizeof(un.sun_path) - 1);
         return -1;
     }
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    CHECK(fd >= 0);
-    /* A socket file that nobody answers is a leftover; a living one is somebody else's. */
-    if (connect(fd, (struct sockaddr *)&un, sizeof(un)) == 0) {
+    int fd = open_socket(AF_UNIX);
+    if (fd >= 0 && is_answered(fd, &un)) {
         snprintf(error, size, "%s: another process listens there", un.sun_path);
         close(fd);
         return -1;
     }
-    struct stat st;
-    if (errno == ECONNREFUSED && lstat(un.sun_path, &st) == 0 && S_ISSOCK(st.st_mode))
-        unlink(un.sun_path);
-    if (bind(fd, (struct sockaddr *)&un, sizeof(un)) != 0) {
+    if (fd >= 0)
+        put_aside(l, un.sun_path);
+    if (fd < 0 || fault_here() || bind(fd, (struct sockaddr *)&un, sizeof(un)) != 0) {
         snprintf(error, size, "%s: %s", un.sun_path, strerror(errno));
-        close(fd);
+        take_back(l, un.sun_path);
+        if (fd >= 0)
+            close(fd);
         return -1;
     }
     (void)chmod(un.sun_path, 0777);
-    *path = mem_dup(un.sun_path);
+    l->path = mem_dup(un.sun_path);
     return fd;
 }
 
@@ -173,13 +208,13 @@ static int bind_tcp(const char *address, uint16_t *port, char *error, size_t siz
         snprintf(error, size, "\"%s\" is neither an IPv4 or IPv6 address nor an absolute directory", address);
         return -1;
     }
-    int on = 1, fd = socket(a.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int on = 1, fd = open_socket(a.ss_family);
     if (fd >= 0) {
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
         if (a.ss_family == AF_INET6)
             setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
     }
-    if (fd < 0 || bind(fd, (struct sockaddr *)&a, len) != 0) {
+    if (fd < 0 || fault_here() || bind(fd, (struct sockaddr *)&a, len) != 0) {
         snprintf(error, size, "%s port %u: %s", address, *port, strerror(errno));
         if (fd >= 0)
             close(fd);
@@ -190,33 +225,58 @@ static int bind_tcp(const char *address, uint16_t *port, char *error, size_t siz
     return fd;
 }
 
+/* Only now, not at the commit: of two that have bound the same port, the second may not listen. */
+static bool start_listening(struct listen_socket *l, int backlog, char *error, size_t size)
+{
+    l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (!fault_here() && listen(l->fd, backlog) == 0)
+        return true;
+    snprintf(error, size, "%s port %u: %s", l->address, l->port, strerror(errno));
+    return false;
+}
+
+struct listen_socket *listen_prepare(struct loop *loop, const char *address, uint16_t port,
+                                     int backlog, listen_accepted *accepted, void *arg, char *error,
+                                     size_t size)
+{
+    struct listen_socket *l = NEW(struct listen_socket);
+    l->port = port;
+    l->spare = -1;
+    l->address = mem_dup(address);
+    l->accepted = accepted;
+    l->arg = arg;
+    timer_init(&l->pause, loop, resume);
+    l->fd = address[0] == '/' ? bind_unix(l, address, error, size) : bind_tcp(address, &l->port, error, size);
+    if (l->fd >= 0)
+        event_assign(&l->ev, loop_base(loop), l->fd, EV_READ | EV_PERSIST, on_accept, l);
+    if (l->fd >= 0 && start_listening(l, backlog, error, size))
+        return l;
+    listen_close(l);
+    return NULL;
+}
+
+void listen_commit(struct listen_socket *l)
+{
+    if (l->aside)
+        unlink(l->aside);
+    mem_free(l->aside);
+    l->aside = NULL;
+    CHECK(event_add(&l->ev, NULL) == 0);
+}
+
 struct listen_socket *listen_open(struct loop *loop, const char *address, uint16_t port,
                                   int backlog, listen_accepted *accepted, void *arg, char *error,
                                   size_t size)
 {
-    char *path = NULL;
-    int fd = address[0] == '/' ? bind_unix(address, port, &path, error, size)
-                               : bind_tcp(address, &port, error, size);
-    if (fd < 0)
-        return NULL;
-    if (listen(fd, backlog) != 0) {
-        snprintf(error, size, "%s port %u: %s", address, port, strerror(errno));
-        close(fd);
-        mem_free(path);
-        return NULL;
-    }
-    struct listen_socket *l = NEW(struct listen_socket);
-    l->fd = fd;
-    l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    l->address = mem_dup(address);
-    l->path = path;
-    l->port = port;
-    l->accepted = accepted;
-    l->arg = arg;
-    timer_init(&l->pause, loop, resume);
-    event_assign(&l->ev, loop_base(loop), fd, EV_READ | EV_PERSIST, on_accept, l);
-    CHECK(event_add(&l->ev, NULL) == 0);
+    struct listen_socket *l = listen_prepare(loop, address, port, backlog, accepted, arg, error, size);
+    if (l)
+        listen_commit(l);
     return l;
+}
+
+void listen_set_backlog(struct listen_socket *l, int backlog)
+{
+    (void)listen(l->fd, backlog);
 }
 
 void listen_close(struct listen_socket *l)
@@ -224,11 +284,15 @@ void listen_close(struct listen_socket *l)
     if (!l)
         return;
     timer_stop(&l->pause);
-    event_del(&l->ev);
-    close(l->fd);
+    if (event_initialized(&l->ev))
+        event_del(&l->ev);
+    if (l->fd >= 0)
+        close(l->fd);
     close_spare(l);
     if (l->path)
         unlink(l->path);
+    if (l->path)
+        take_back(l, l->path);
     mem_free(l->path);
     mem_free(l->address);
     mem_free(l);

@@ -61,7 +61,8 @@ void stream_open(struct stream *s, struct loop *loop, int fd, size_t held_max,
     s->why = NULL;
     s->phase = STREAM_OPEN;
     /* An owner stops the other side when held_max is passed; what it has read by then fits. */
-    buf_init(&s->out, held_max + 8 * SCRATCH_SIZE);
+    s->held_max = held_max;
+    buf_init(&s->out, held_max + STREAM_ROOM);
     assign(s, loop);
     want(&s->rd, true);
 }

@@ -98,7 +98,7 @@ static struct tls_context *context_new(const SSL_METHOD *method)
 static bool key_is_private(const char *file, char *error, size_t size)
 {
     struct stat st;
-    if (stat(file, &st) != 0) {
+    if (fault_here() || stat(file, &st) != 0) {
         snprintf(error, size, "%s: %s", file, strerror(errno));
         return false;
     }
@@ -112,7 +112,7 @@ static bool key_is_private(const char *file, char *error, size_t size)
 
 static bool load_pair(SSL_CTX *ctx, const char *cert, const char *key, char *error, size_t size)
 {
-    if (access(cert, R_OK) != 0) {
+    if (fault_here() || access(cert, R_OK) != 0) {
         snprintf(error, size, "%s: %s", cert, strerror(errno));
         return false;
     }
@@ -145,7 +145,7 @@ static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_l
  * two workers do it at once on one that they share. */
 static bool load_authorities(SSL_CTX *ctx, const char *file)
 {
-    if (SSL_CTX_load_verify_locations(ctx, file, NULL) != 1)
+    if (fault_here() || SSL_CTX_load_verify_locations(ctx, file, NULL) != 1)
         return false;
     STACK_OF(X509_OBJECT) *all = X509_STORE_get0_objects(SSL_CTX_get_cert_store(ctx));
     for (int i = 0; i < sk_X509_OBJECT_num(all); i++) {

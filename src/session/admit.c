@@ -90,6 +90,12 @@ static uint64_t expiry_of(const struct greeting *g)
     return g->who.expires;
 }
 
+static struct pool_key pool_key_of(const struct greeting *g)
+{
+    return (struct pool_key){g->grant.tenant, g->grant.database, g->grant.dbname, g->grant.role,
+                             access_target(g->generation->access, text_of(g->grant.database))};
+}
+
 static void on_departure(struct turn_end *t)
 {
     struct greeting *g = CONTAINER_OF(t, struct greeting, departure);
@@ -131,7 +137,7 @@ void admit_start(struct session *s)
         return;
     }
     s->who = mem_format("%s", g->who.subject[0] ? g->who.subject : g->user);
-    struct pool_key key = {g->grant.tenant, g->grant.database, g->grant.dbname, g->grant.role};
+    struct pool_key key = pool_key_of(g);
     struct home *home = s->home;
     atomic_uint *ticket = &home->shared->tickets[pool_key_hash(&key) % TICKETS];
     unsigned to = pool_home(g->grant.database_row, &key, home->worker_count, atomic_fetch_add(ticket, 1));
@@ -143,15 +149,26 @@ void admit_start(struct session *s)
 
 /* ---- limits: at home ---- */
 
+/* Limits are the tenant's: a login that a reload has overtaken does not bring the old ones back. */
+static struct meter *take_meter(struct session *s)
+{
+    const struct greeting *g = s->greeting;
+    const struct conf_plan *plan = g->grant.plan, *now;
+    struct text tenant = text_of(g->grant.tenant);
+    if (g->generation == s->home->generation)
+        return meter_take(s->home->limiter, tenant, plan);
+    now = plan ? conf_plan_named(s->home->generation->conf, text_of(plan->at.name)) : NULL;
+    return meter_take_late(s->home->limiter, tenant, now ? now : plan);
+}
+
 void greet_arrived(struct session *s)
 {
-    struct greeting *g = s->greeting;
     uint64_t retry_after = 0;
     if (s->home->draining) {
         session_fail(s, REASON_SHUTDOWN, NULL, NULL);
         return;
     }
-    s->meter = meter_take(s->home->limiter, text_of(g->grant.tenant), g->grant.plan);
+    s->meter = take_meter(s);
     admit_limited(s, meter_connect(s->meter, &s->limit, &retry_after), retry_after);
 }
 
@@ -165,10 +182,10 @@ static bool knows_welcome(struct session *s)
 static void enter_pool(struct session *s)
 {
     struct greeting *g = s->greeting;
-    struct pool_key key = {g->grant.tenant, g->grant.database, g->grant.dbname, g->grant.role};
+    struct pool_key key = pool_key_of(g);
     s->pool = pool_take(s->home->pools, &key);
-    if (!s->pool) {
-        greet_deny(s, REASON_PAUSED, NULL);
+    if (!s->pool) { /* a reload since its accept: this login's database is not there any more */
+        greet_deny(s, REASON_CONFIG_CHANGED, NULL);
         return;
     }
     if (!make_variables(s)) {

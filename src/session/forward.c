@@ -302,15 +302,17 @@ static void take_frame(struct request_walk *w)
         w->run = w->p;
 }
 
-bool forward_must_wait(const struct session *s)
+bool forward_must_wait(struct session *s)
 {
-    const struct backend *b = s->backend;
+    struct backend *b = s->backend;
     size_t held_max = s->home->generation->conf->postern.write_buffer;
+    stream_allow(&s->client, held_max);
     /* Answers of our own pile up for a client that does not read. */
     if (stream_held(&s->client) > held_max + 2 * SCRATCH_SIZE)
         return true;
     if (!b)
         return false;
+    stream_allow(&b->stream, held_max + session_max_message(s));
     /* What comes behind a RESET is to find the client's own defaults. */
     if (s->settles_first && inflight_has_end(&b->owed) && !b->owed.copy_in)
         return true;

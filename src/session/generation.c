@@ -5,13 +5,9 @@
 
 #include <string.h>
 
-#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "gate/redis.h"
 #include "session/machine.h"
-
-enum { REDIS_PASSWORD_MAX = 4096 };
 
 static void destroy(struct snapshot *s)
 {
@@ -23,6 +19,7 @@ static void destroy(struct snapshot *s)
     keyring_unref(g->keys);
     users_unref(g->users);
     access_unref(g->access);
+    redis_access_unref(g->redis);
     conf_unref(g->conf);
     mem_free(g);
 }
@@ -69,34 +66,16 @@ static struct tls_context *load_tls(const struct conf *conf, const struct conf_l
     return faults->count == before ? load_pairs(conf, l, 0, l->tls_cert.count, faults) : NULL;
 }
 
-/* The limiter reads it when it connects. */
-static void check_redis_password(const struct conf *conf, struct conf_faults *faults)
-{
-    const char *file = conf->redis.password_file;
-    char why[FILE_WHY];
-    struct buf password;
-    if (!file[0])
-        return;
-    if (!file_read(file, REDIS_PASSWORD_MAX, true, &password, why))
-        conf_fault(faults, conf, &conf->redis.at, "password_file", "%s %s", file, why);
-    else if (text_trim(buf_text(&password)).len == 0)
-        conf_fault(faults, conf, &conf->redis.at, "password_file", "%s is empty", file);
-    buf_wipe(&password);
-}
-
 struct generation *generation_load(const struct conf *conf, struct conf_faults *faults)
 {
     unsigned before = faults->count;
-    const char *why;
     struct generation *g = NEW(struct generation);
     snapshot_init(&g->snapshot, destroy);
     g->conf = conf_ref(conf);
     g->keys = keyring_load(conf, faults);
     g->users = users_load(conf, faults);
     g->access = access_load(conf, faults);
-    if (conf->redis.url[0] && !redis_url_check(conf->redis.url, &why))
-        conf_fault(faults, conf, &conf->redis.at, "url", "%s", why);
-    check_redis_password(conf, faults);
+    g->redis = redis_access_load(conf, faults);
     g->tls = mem_new(conf->listener_count + 1, sizeof(*g->tls));
     for (size_t i = 0; i < conf->listener_count; i++)
         g->tls[i] = load_tls(conf, conf->listeners[i], faults);

@@ -418,7 +418,9 @@ void reply_input(struct backend_user *u, struct backend *b)
         session_fail(s, REASON_BACKEND_LOST, NULL, NULL);
         return;
     }
-    if (stream_held(&s->client) > s->home->generation->conf->postern.write_buffer) {
+    size_t held_max = s->home->generation->conf->postern.write_buffer;
+    stream_allow(&s->client, held_max);
+    if (stream_held(&s->client) > held_max) {
         stream_stop_reading(&b->stream);
         return;
     }

@@ -133,7 +133,7 @@ void session_arrive(struct home *home, struct session *s)
     home->ended_in -= s->client.bytes_in;
     home->ended_out -= s->client.bytes_out;
     stream_attach(&s->client, home->loop);
-    uint64_t end = s->born + home->generation->conf->postern.login_timeout, now = loop_now(home->loop);
+    uint64_t end = s->born + s->greeting->generation->conf->postern.login_timeout, now = loop_now(home->loop);
     timer_start(&s->timer, end > now ? end - now : 0);
     greet_arrived(s);
 }
@@ -326,7 +326,7 @@ static bool is_in_the_way(const struct session *s)
 }
 
 /* The client has begun a message, and nothing but itself keeps it from going on. */
-static bool is_unfinished(const struct session *s)
+static bool is_unfinished(struct session *s)
 {
     bool begun = s->input.left > 0 || buf_size(&s->input.held) > 0;
     bool reads = s->state == SESSION_CONSOLE ? !s->input.skipping : !relay_is_blocked(s) && !s->stalled && !forward_must_wait(s);

@@ -132,7 +132,7 @@ enum step statements_parse(struct request_walk *w)
 {
     struct session *s = w->s;
     bool have;
-    bool large = w->size > s->home->generation->conf->postern.max_message;
+    bool large = w->size > session_max_message(s);
     if (s->is_transaction_mode && !large && !walk_is_whole(w))
         return STEP_WAIT;
     if (s->is_transaction_mode && large && w->len - w->p < WIRE_HEADER + 1)

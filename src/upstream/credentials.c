@@ -6,6 +6,7 @@
 #include "upstream/credentials.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -152,7 +153,11 @@ static void read_role(const struct source *s, const char *path, const char *role
 static void read_directory(const struct source *s, DIR *dir, const char *path)
 {
     struct stat st;
-    for (struct dirent *e; (e = readdir(dir));) {
+    for (struct dirent *e;;) {
+        errno = 0;
+        e = fault_here() ? NULL : readdir(dir);
+        if (!e)
+            break;
         if (e->d_name[0] == '.')
             continue;
         char *file = mem_format("%s/%s", path, e->d_name);
@@ -160,6 +165,8 @@ static void read_directory(const struct source *s, DIR *dir, const char *path)
             read_role(s, file, e->d_name);
         mem_free(file);
     }
+    if (errno)
+        complain(s, path, 0, strerror(errno));
 }
 
 static void destroy(struct snapshot *snapshot)

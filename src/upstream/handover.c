@@ -271,7 +271,7 @@ static void arrive(struct pool *p, struct pool_letter *l)
     b->pool = p;
     p->home->ended_in -= b->stream.bytes_in;
     p->home->ended_out -= b->stream.bytes_out;
-    b->doomed = b->doomed || pool_is_elsewhere(p->row, l->row);
+    b->doomed = b->doomed || !p->row; /* its name leads elsewhere by now */
     list_push_back(&p->cleaning, &b->in_pool);
     backend_arrive(b, p->home->loop, l->row->prepared_statements);
     recycle_start(b);

@@ -269,6 +269,16 @@ static void monitor_refused(struct watch *w, const struct probe_answer *answer)
     w->told_refused = true;
 }
 
+/* The node took a connection, and no more could be asked for want of a file of ours. */
+static void tell_files(struct watch *w, const struct probe_answer *answer)
+{
+    bool missing = answer->text[0] != '\0' && !answer->logged_in;
+    if (missing && !w->told_files)
+        log_warning(NULL, "cluster %s: monitor_user %s cannot log in, its nodes count as up when they take a connection: %s",
+                    w->row->at.name, w->row->monitor_user, answer->text);
+    w->told_files = missing;
+}
+
 static void judge(struct member *m, const struct probe_answer *answer, uint64_t now)
 {
     struct node *n = m->node;
@@ -279,6 +289,7 @@ static void judge(struct member *m, const struct probe_answer *answer, uint64_t 
         return;
     }
     if (answer->result == PROBE_ANSWERED) {
+        tell_files(m->watch, answer);
         m->watch->told_refused = false;
         node_connected(n);
     } else if (answer->result == PROBE_REFUSED && !answer->logged_in &&

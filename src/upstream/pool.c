@@ -23,7 +23,8 @@ static void on_pool_timer(struct timer *t);
 
 static size_t put_key(const struct pool_key *key, char *out, size_t size)
 {
-    int n = snprintf(out, size, "%s%c%s%c%s", key->tenant, 0, key->database, 0, key->role);
+    int n = snprintf(out, size, "%s%c%s%c%s%c%llu", key->tenant, 0, key->database, 0, key->role, 0,
+                     (unsigned long long)key->target);
     CHECK(n > 0 && (size_t)n < size);
     return (size_t)n;
 }
@@ -154,11 +155,40 @@ void pools_free(struct pools *ps)
     mem_free(ps);
 }
 
-/* Another cluster, another database behind the name, another way to lend. */
-bool pool_is_elsewhere(const struct conf_database *a, const struct conf_database *b)
+/* Its name leads elsewhere, or nowhere: nothing is lent any more, who waits is told, and what is lent
+ * is closed when it comes back. It is never used again: the next session gets a pool of its own. */
+static void retire(struct pool *p)
 {
-    return !a || !b || strcmp(a->cluster_row->at.name, b->cluster_row->at.name) != 0 ||
-           strcmp(a->dbname, b->dbname) != 0 || a->pool_mode != b->pool_mode;
+    p->row = NULL;
+    if (!list_is_empty(&p->waiting))
+        timer_start(&p->timer, 0);
+    struct list *const lists[] = {&p->idle, &p->opening, &p->busy, &p->cleaning};
+    for (size_t k = 0; k < COUNT_OF(lists); k++)
+        LIST_EACH(lists[k], struct backend, in_pool, b) {
+            b->doomed = true;
+            if (lists[k] == &p->idle || lists[k] == &p->opening)
+                pool_discard(b);
+        }
+}
+
+/* Clusters that the configuration has no more; should one come back, it is another. */
+static void drop_topologies(struct pools *ps)
+{
+    const struct conf *conf = ps->access->conf;
+    const struct topology **gone = mem_new(ps->topologies.count + 1, sizeof(*gone));
+    size_t count = 0, at = 0;
+    for (const struct topology *t; (t = map_each(&ps->topologies, &at));) {
+        bool has = false;
+        for (size_t i = 0; i < conf->cluster_count; i++)
+            has = has || strcmp(conf->clusters[i]->at.name, t->cluster) == 0;
+        if (!has)
+            gone[count++] = t;
+    }
+    for (size_t i = 0; i < count; i++) {
+        map_remove(&ps->topologies, text_of(gone[i]->cluster));
+        topology_unref(gone[i]);
+    }
+    mem_free(gone);
 }
 
 void pools_configure(struct pools *ps, struct access *access)
@@ -167,20 +197,16 @@ void pools_configure(struct pools *ps, struct access *access)
     ps->access = access_ref(access);
     size_t i = 0;
     for (struct pool *p; (p = map_each(&ps->pools, &i));) {
-        const struct conf_database *was = p->row;
-        p->row = conf_database_for(access->conf, text_of(p->database));
         p->retry_at = 0;
-        if (!list_is_empty(&p->waiting))
-            timer_start(&p->timer, 0);
-        if (!pool_is_elsewhere(was, p->row))
+        if (!p->row)
             continue;
-        p->row = NULL; /* start afresh */
-        welcomes_forget(&p->shared->welcomes);
-        struct list *const lists[] = {&p->idle, &p->busy, &p->opening, &p->cleaning};
-        for (size_t k = 0; k < COUNT_OF(lists); k++)
-            LIST_EACH(lists[k], struct backend, in_pool, b)
-                b->doomed = true;
+        p->row = conf_database_for(access->conf, text_of(p->database));
+        if (!p->row || access_target(access, text_of(p->database)) != p->target)
+            retire(p);
+        else if (!list_is_empty(&p->waiting))
+            timer_start(&p->timer, 0);
     }
+    drop_topologies(ps);
     access_unref(old);
 }
 
@@ -208,12 +234,13 @@ struct pool *pool_take(struct pools *ps, const struct pool_key *key)
     size_t len = put_key(key, text, sizeof(text));
     struct pool *p = map_get(&ps->pools, (struct text){text, len});
     const struct conf_database *row = conf_database_for(ps->access->conf, text_of(key->database));
-    if (!row || (p && !p->row && p->sessions > 0 && pool_total(p) > 0))
-        return NULL; /* gone, or its old connections are still leaving */
+    if (!row || access_target(ps->access, text_of(key->database)) != key->target || (p && !p->row))
+        return NULL;
     if (!p) {
         p = NEW(struct pool);
         p->home = ps;
         p->shared = shared_pool_join(ps->sharing.all, (struct text){text, len}, ps->worker);
+        p->target = key->target;
         p->tenant = mem_dup(key->tenant);
         p->database = mem_dup(key->database);
         p->dbname = mem_dup(key->dbname);

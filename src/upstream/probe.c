@@ -481,6 +481,19 @@ bool probe_is_busy(const struct probe *p)
     return p->state != PROBE_CLOSED && p->state != PROBE_IDLE;
 }
 
+/* libpq reads the files with each connection. One that has vanished since the configuration was read
+ * is no fault of the node's; the server connections, which need no file, go on. */
+static bool files_are_there(struct probe *p, const struct conf_cluster *c)
+{
+    const char *const paths[] = {c->tls >= CONF_UPSTREAM_TLS_VERIFY_CA ? c->tls_ca : "", c->tls_cert, c->tls_key};
+    for (size_t i = 0; c->tls != CONF_UPSTREAM_TLS_DISABLE && i < COUNT_OF(paths); i++)
+        if (paths[i] && paths[i][0] && access(paths[i], R_OK) != 0) {
+            snprintf(p->answer.text, sizeof(p->answer.text), "%s: %s", paths[i], strerror(errno));
+            return false;
+        }
+    return true;
+}
+
 void probe_ask(struct probe *p, const struct probe_target *target, const char *query,
                uint64_t timeout_us)
 {
@@ -489,7 +502,8 @@ void probe_ask(struct probe *p, const struct probe_target *target, const char *q
     p->query = query;
     p->timeout = timeout_us;
     timer_start(&p->deadline, timeout_us);
-    if (target->cluster->monitor_user[0] == '\0') {
+    if (target->cluster->monitor_user[0] == '\0' ||
+        (p->state != PROBE_IDLE && !files_are_there(p, target->cluster))) {
         probe_close(p);
         timer_start(&p->deadline, timeout_us);
         knock(p, &target->address);

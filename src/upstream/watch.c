@@ -246,12 +246,12 @@ static void warn_of_keys(const struct watch *w)
                         w->row->at.name, keys->item[i]);
 }
 
-/* Members for the configured hosts. True when at least one was configured before. */
+/* Members for the configured hosts. True when at least one was a member before. */
 static bool take_hosts(struct watch *w)
 {
     bool overlap = false;
     LIST_EACH(&w->members, struct member, link, m) {
-        m->stays = m->configured;
+        m->stays = m->configured || m->listed;
         m->configured = false;
     }
     for (size_t i = 0; i < w->row->hosts.count; i++) {
@@ -261,6 +261,13 @@ static bool take_hosts(struct watch *w)
         m->configured = true;
     }
     return overlap;
+}
+
+/* Never one twice, also for a name that goes and comes back. */
+static uint64_t next_id(void)
+{
+    static uint64_t last;
+    return ++last;
 }
 
 void watch_configure(struct watch *w, const struct conf *conf, const struct conf_cluster *row,
@@ -274,6 +281,8 @@ void watch_configure(struct watch *w, const struct conf *conf, const struct conf
     warn_of_keys(w);
     /* Without one host in common this is another cluster, and the list is of the old one. */
     bool same_cluster = take_hosts(w);
+    if (!same_cluster)
+        w->id = next_id();
     if (!same_cluster || !discovers(w))
         forget_list(w);
     drop_strays(w);
@@ -283,7 +292,7 @@ void watch_configure(struct watch *w, const struct conf *conf, const struct conf
     }
     answer_clear(w);
     w->universe[0] = '\0'; /* a rebuilt cluster: a reload is the operator's word */
-    w->told_refused = false;
+    w->told_refused = w->told_files = false;
     w->told_foreign = w->told_unusable = 0;
     w->discovery_failures = 0;
     w->discover_at = 0;

@@ -58,6 +58,12 @@ void watcher_configure(struct watcher *w, const struct conf *conf,
     }
 }
 
+uint64_t watcher_cluster_id(const struct watcher *w, const char *cluster)
+{
+    const struct watch *watch = find(w, cluster);
+    return watch ? watch->id : 0;
+}
+
 struct watcher *watcher_new(struct loop *loop, const struct conf *conf,
                             const struct credentials *credentials, const struct watcher_ops *ops,
                             void *arg)

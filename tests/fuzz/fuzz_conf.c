@@ -61,7 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         conf_load_text("fuzz.ini", (struct text){size ? (const char *)data : "", size}, &faults);
     check_faults(&faults);
     conf_each(c, visit, &seen);
-    conf_restart_needed(c, c, &restart);
+    conf_keep_restart(c, c, &restart);
     CHECK(seen > 0 && buf_size(&restart) == 0);
     if (faults.count == 0) {
         const struct conf_inside *in = conf_inside(c);

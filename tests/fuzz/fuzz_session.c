@@ -459,7 +459,7 @@ static void open_gate(void)
     list_init(&home.sessions);
     all_pools = shared_pools_new(1);
     home.pools = pools_new(loop, &counters, &(struct pools_sharing){.all = all_pools}, 0, 1);
-    home.limiter = limiter_new(loop, limits, generation->conf, "fuzz", 0, 1);
+    home.limiter = limiter_new(loop, limits, generation->conf, NULL, "fuzz", 0, 1);
     pools_configure(home.pools, generation->access);
     /* A node of its own each time: it remembers its failures. */
     struct node *node = node_new("a", 1);

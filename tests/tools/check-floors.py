@@ -9,7 +9,7 @@ from pathlib import Path
 
 top = Path(os.environ.get("top_srcdir", Path(__file__).resolve().parents[2]))
 FLOORS = {"base": 1, "io": 2, "conf": 2, "pg": 2, "gate": 3, "upstream": 3, "session": 4, "admin": 5}
-TOP_FLOORS = {"worker": 6, "control": 7}  # whatever else is on top is the program itself
+TOP_FLOORS = {"worker": 6, "listeners": 7, "reload": 7, "control": 7}  # whatever else is on top is the program itself
 BANNED = re.compile(r"\b(strcpy|strcat|sprintf|vsprintf|strtok|atoi|gets)\s*\(")
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 FILE_LINES, FILE_LINES_MAX = 600, 800

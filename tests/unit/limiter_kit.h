@@ -167,6 +167,34 @@ __attribute__((unused)) static struct conf conf_of(char *url)
     return c;
 }
 
+/* What a reading of the configuration does for its limiters. */
+static struct redis_access *access_of(const struct conf *c)
+{
+    struct conf_faults faults;
+    conf_faults_init(&faults);
+    struct redis_access *a = redis_access_load(c, &faults);
+    CHECK(faults.count == 0);
+    conf_faults_free(&faults);
+    return a;
+}
+
+__attribute__((unused)) static void configure(struct limiter *l, const struct conf *c)
+{
+    struct redis_access *a = access_of(c);
+    limiter_configure(l, c, a);
+    redis_access_unref(a);
+}
+
+__attribute__((unused)) static struct limiter *make_limiter(struct loop *on, struct limiter_shared *shared,
+                                                            const struct conf *c, const char *instance,
+                                                            unsigned worker, unsigned workers)
+{
+    struct redis_access *a = access_of(c);
+    struct limiter *l = limiter_new(on, shared, c, a, instance, worker, workers);
+    redis_access_unref(a);
+    return l;
+}
+
 __attribute__((unused)) static void find_view(void *arg, const struct meter_view *v)
 {
     *(struct meter_view *)arg = *v;

@@ -81,9 +81,19 @@ MAYBE static void stop(size_t count)
 
 MAYBE static struct pool *take_pool(const char *role)
 {
-    struct pool *p = pool_take(pools, &(struct pool_key){"acme", "app", "app", role});
+    struct pool *p = pool_take(pools, &(struct pool_key){"acme", "app", "app", role,
+                                                         access_target(pools->access, TEXT("app"))});
     CHECK(p);
     return p;
+}
+
+/* A reload, as control does it. */
+MAYBE static void reconfigure(const char *cluster, const char *database)
+{
+    struct access *a = make_access(cluster, database);
+    access_follow(a, pools->access);
+    pools_configure(pools, a);
+    access_unref(a);
 }
 
 /* ---- borrowers ---- */

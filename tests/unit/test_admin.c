@@ -245,7 +245,7 @@ static void stage_begin(struct stage *g, unsigned worker, const struct conf_data
                                    .prefix = prefix, .fleet_size = 1}};
     if (!shared)
         shared = limiter_shared_new();
-    g->home.limiter = limiter_new(g->home.loop, shared, &empty, "here", worker, 2);
+    g->home.limiter = limiter_new(g->home.loop, shared, &empty, NULL, "here", worker, 2);
 }
 
 static void stage_end(struct stage *g)
@@ -407,7 +407,7 @@ static void test_reports(void)
     for (size_t i = 0; i < table_rows(t); i++)
         listen |= strcmp(table_named(t, i, "key"), "http_listen") == 0 &&
                   strcmp(table_named(t, i, "default"), "127.0.0.1:9187") == 0 &&
-                  strcmp(table_named(t, i, "changeable"), "no") == 0;
+                  strcmp(table_named(t, i, "changeable"), "yes") == 0;
     ok(listen, "a setting with its default, and whether it can be changed");
     table_free(t);
     conf_unref(conf);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/sink.h"
 #include "tests/unit/tap.h"
 
 enum { LINES = 16 };
@@ -29,6 +30,26 @@ static void read_lines(const char *path)
 static const char *text_at(size_t i, const char *name)
 {
     return json_string_value(json_object_get(lines[i], name));
+}
+
+/* A reload that is refused, and one that is taken. */
+static void test_two_steps(const char *path)
+{
+    struct audit *a = audit_new(NULL);
+    struct sink_file *file = audit_prepare(path);
+    ok(file && access(path, F_OK) == 0, "a file is prepared");
+    sink_abandon(&file);
+    audit_write(a, &(struct audit_event){.event = AUDIT_ADMIN, .command = "nobody hears"});
+    ok(access(path, F_OK) != 0, "and given up");
+    file = audit_prepare(path);
+    audit_commit(a, &file);
+    audit_write(a, &(struct audit_event){.event = AUDIT_ADMIN, .command = "heard"});
+    ok(audit_reopen(a), "opened by its name");
+    audit_free(a);
+    read_lines(path);
+    ok(line_count == 1 && !file, "only what comes after the commit is written");
+    json_decref(lines[0]);
+    unlink(path);
 }
 
 int main(void)
@@ -113,6 +134,8 @@ int main(void)
     is_text(text_at(4, "event"), "admin", "the longest line there can be");
     for (size_t i = 0; i < line_count; i++)
         json_decref(lines[i]);
+
+    test_two_steps(moved);
 
     /* Rotation: renamed away, opened again. */
     a = audit_new(NULL);

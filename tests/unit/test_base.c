@@ -448,6 +448,45 @@ static void test_sink(const char *dir)
     unlink(second);
 }
 
+static ino_t inode_of(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? st.st_ino : 0;
+}
+
+/* A reload that is refused has opened its file and gives it up again. */
+static void test_sink_in_two_steps(const char *dir)
+{
+    char first[128], second[128], moved[128];
+    snprintf(first, sizeof(first), "%s/first.log", dir);
+    snprintf(second, sizeof(second), "%s/second.log", dir);
+    snprintf(moved, sizeof(moved), "%s/moved.log", dir);
+    struct sink *s = sink_new("test-sink");
+    CHECK(sink_open(s, first));
+    struct sink_file *f = sink_prepare(second);
+    ok(f && sink_file_is_open(f) && inode_of(second), "sink: a file is prepared");
+    sink_abandon(&f);
+    ok(!f && !inode_of(second), "sink: and given up without a trace");
+    f = sink_prepare(second);
+    sink_commit(s, &f);
+    ok(!f && inode_of(second), "sink: or taken");
+    f = sink_prepare(first);
+    sink_abandon(&f);
+    ok(inode_of(first), "sink: so does what was there before");
+    ok(rename(second, moved) == 0 && sink_reopen(s) && inode_of(second) != inode_of(moved),
+       "sink: after a rotation the file is opened by its name");
+    f = sink_prepare("");
+    ok(f && !sink_file_is_open(f), "sink: nowhere");
+    sink_commit(s, &f);
+    ok(sink_reopen(s), "sink: and there is nothing to open anew");
+    sink_abandon(&f);
+    sink_commit(s, &f);
+    sink_free(s);
+    unlink(first);
+    unlink(second);
+    unlink(moved);
+}
+
 static atomic_int news[3], last_error;
 
 static void hear(enum sink_news what, int error, uint64_t lost)
@@ -583,6 +622,7 @@ int main(void)
     test_snapshot();
     test_tables();
     test_sink(dir);
+    test_sink_in_two_steps(dir);
     test_full_disk(dir);
     test_file(dir);
     rmdir(dir);

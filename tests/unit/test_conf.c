@@ -277,11 +277,12 @@ static void test_show(void)
     is_text(s.timeout, "cluster main 5s 5s", "show: a default");
     ok(s.count > 60 && s.differ == 5, "show: %u settings, %u differ", s.count, s.differ);
     buf_init(&out, 4096);
-    conf_restart_needed(old, fresh, &out);
+    conf_keep_restart(fresh, old, &out);
     ok(text_is(buf_text(&out), "[postern] workers: \"0\" becomes \"4\" only after a restart\n"),
        "restart: only what a reload cannot change");
+    ok(fresh->postern.workers == 0, "restart: and the present value stays in force");
     buf_free(&out);
-    conf_restart_needed(fresh, fresh, &out);
+    conf_keep_restart(fresh, old, &out);
     ok(buf_size(&out) == 0, "restart: nothing changed");
     buf_free(&out);
     conf_unref(old);

@@ -271,6 +271,46 @@ static void *client(void *arg)
     return NULL;
 }
 
+static bool answers(uint16_t port)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool good = connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+    close(fd);
+    return good;
+}
+
+/* A reload that has another address. */
+static void test_moves(struct bench *b)
+{
+    char error[200], taken[32];
+    struct http *h = http_new(b->loop, NULL, &ops, b, error, sizeof(error));
+    ok(h && http_port(h) == 0, "it may listen nowhere");
+    struct http_change *c = http_prepare(h, "127.0.0.1:0", error, sizeof(error));
+    uint16_t port = c ? http_change_port(c) : 0;
+    ok(port && http_port(h) == 0, "an address is prepared");
+    http_abandon(h, &c);
+    ok(!c && !answers(port), "and given up");
+    c = http_prepare(h, "127.0.0.1:0", error, sizeof(error));
+    http_commit(h, &c);
+    port = http_port(h);
+    ok(!c && port && answers(port), "another is taken");
+    c = http_prepare(h, "127.0.0.1:0", error, sizeof(error));
+    ok(c && http_change_port(c) == port, "the same once more is kept");
+    http_commit(h, &c);
+    is_int(http_port(h), port, "also where the system had chosen the port");
+    snprintf(taken, sizeof(taken), "127.0.0.1:%u", http_port(b->http));
+    ok(!http_prepare(h, taken, error, sizeof(error)) && strstr(error, taken), "a port that is taken: %s", error);
+    ok(answers(port), "leaves it where it was");
+    c = http_prepare(h, "", error, sizeof(error));
+    http_commit(h, &c);
+    ok(http_port(h) == 0 && !answers(port), "and nowhere again");
+    http_commit(h, &c);
+    http_abandon(h, &c);
+    http_free(h);
+}
+
 static void test_addresses(struct bench *b)
 {
     static const char *const bad[] = {"", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999",
@@ -302,6 +342,7 @@ int main(void)
     if (!ok(b.http && http_port(b.http), "it listens"))
         return tap_done();
     test_addresses(&b);
+    test_moves(&b);
     timer_init(&b.timer, b.loop, answer_later);
     timer_init(&b.watch, b.loop, look);
     timer_start(&b.watch, 1000);

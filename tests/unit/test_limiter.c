@@ -12,7 +12,7 @@ static void test_memory_queries(void)
 {
     struct conf c = conf_of(NULL);
     struct limiter_shared *shared = limiter_shared_new();
-    struct limiter *l = limiter_new(loop, shared, &c, "one", 0, 1);
+    struct limiter *l = make_limiter(loop, shared, &c, "one", 0, 1);
     struct meter *m = meter_take(l, TEXT("acme"), NULL);
     struct asker a, b, d;
     int passed = 0;
@@ -40,7 +40,7 @@ static void test_memory_queries(void)
     plans[QUERIES].queries_per_second = 50;
     plans[QUERIES].queries_burst = 1;
     plans[QUERIES].rate_wait = 10 * US_PER_S;
-    limiter_configure(l, &c);
+    configure(l, &c);
     uint64_t begun = clock_now();
     while (start(&a, m, false) == LIMIT_PASS)
         ;
@@ -55,18 +55,24 @@ static void test_memory_queries(void)
     start(&a, m, false);
     start(&b, m, false);
     plans[QUERIES].queries_per_second = 0;
-    limiter_configure(l, &c);
+    configure(l, &c);
     is_int(a.told + b.told, 0, "nobody is told inside limiter_configure()");
     ok(finish(&a) == LIMIT_PASS && finish(&b) == LIMIT_PASS, "a lifted limit frees who waits");
 
     plans[QUERIES].queries_per_second = 1;
     plans[QUERIES].rate_wait = 50 * US_PER_MS;
-    limiter_configure(l, &c);
+    configure(l, &c);
     while (start(&a, m, false) != LIMIT_RATE)
         finish(&a); /* what the old limit had left */
     is_int(a.verdict, LIMIT_RATE, "who cannot live to see the token is refused at once");
     ok(a.retry_after > 50 * US_PER_MS, "and told how long it takes");
+    struct meter *late = meter_take_late(l, TEXT("acme"), &plans[NONE]);
+    ok(late == m && view_of(l).queries_per_second == 1, "a login that a reload has overtaken brings no old limits back");
+    meter_drop(&late);
     meter_drop(&m);
+    late = meter_take_late(l, TEXT("first"), &plans[QUERIES]);
+    ok(late && view_of(l).queries_per_second == 1, "where nothing is known its limits count");
+    meter_drop(&late);
     limiter_free(l);
     limiter_shared_free(shared);
 }
@@ -93,7 +99,7 @@ static void *crowd_run(void *arg)
     c.redis.url = c.redis.password_file = c.redis.ca_file = empty;
     c.redis.prefix = prefix;
     c.redis.fleet_size = 1;
-    struct limiter *l = limiter_new(own, w->shared, &c, "one", w->worker, 4);
+    struct limiter *l = make_limiter(own, w->shared, &c, "one", w->worker, 4);
     struct meter *m = meter_take(l, TEXT("crowd"), &plans[BOTH]);
     struct limit_ask ask = {0};
     struct timer over = {0};
@@ -141,8 +147,8 @@ static void test_memory_connections(void)
 {
     struct conf c = conf_of(NULL);
     struct limiter_shared *shared = limiter_shared_new();
-    struct limiter *l = limiter_new(loop, shared, &c, "one", 0, 2);
-    struct limiter *k = limiter_new(loop, shared, &c, "one", 1, 2);
+    struct limiter *l = make_limiter(loop, shared, &c, "one", 0, 2);
+    struct limiter *k = make_limiter(loop, shared, &c, "one", 1, 2);
     plans[CONNS].max_connections = 2;
     struct meter *m = meter_take(l, TEXT("acme"), &plans[CONNS]);
     struct meter *n = meter_take(k, TEXT("acme"), &plans[CONNS]);
@@ -154,7 +160,7 @@ static void test_memory_connections(void)
     meter_disconnect(m);
     is_int(start(&a, n, true), LIMIT_PASS, "one leaves, one comes");
     plans[CONNS].max_connections = 3;
-    limiter_configure(k, &c);
+    configure(k, &c);
     is_int(start(&a, n, true), LIMIT_PASS, "a higher limit applies at once");
     for (int i = 0; i < 3; i++)
         meter_disconnect(n);
@@ -162,7 +168,7 @@ static void test_memory_connections(void)
     plans[CONNS].max_connections = 0;
     plans[CONNS].connections_per_second = 5;
     plans[CONNS].connections_burst = 2;
-    limiter_configure(k, &c);
+    configure(k, &c);
     is_int(start(&a, n, true), LIMIT_PASS, "connections a second: one");
     is_int(start(&a, n, true), LIMIT_PASS, "and the burst's other");
     is_int(start(&a, n, true), LIMIT_RATE, "too fast");
@@ -200,17 +206,17 @@ static void test_urls(void)
         {"", false},
     };
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
-        const char *why;
-        bool good = redis_url_check(rows[i].url, &why);
-        ok(good == rows[i].good && (why == NULL) == good, "url \"%s\"%s%s", rows[i].url,
-           why ? ": " : "", why ? why : "");
+        struct redis_url u;
+        const char *why = redis_url_parse(rows[i].url, &u);
+        ok((why == NULL) == rows[i].good, "url \"%s\"%s%s", rows[i].url, why ? ": " : "", why ? why : "");
     }
 #ifdef HAVE_HIREDIS_SSL
-    const char *why;
-    ok(redis_url_check("rediss://h", &why), "rediss:// with TLS in hiredis");
+    struct redis_url u;
+    ok(!redis_url_parse("rediss://h", &u), "rediss:// with TLS in hiredis");
 #else
-    const char *why;
-    ok(!redis_url_check("rediss://h", &why) && strstr(why, "hiredis"), "no rediss:// without TLS");
+    struct redis_url u;
+    const char *why = redis_url_parse("rediss://h", &u);
+    ok(why && strstr(why, "hiredis"), "no rediss:// without TLS");
 #endif
 }
 

@@ -189,8 +189,8 @@ static void test_fleet(struct server *s)
     plans[QUERIES].queries_per_second = 1000;
     plans[QUERIES].queries_burst = 300;
     plans[QUERIES].rate_wait = 100 * US_PER_MS;
-    struct limiter *l = limiter_new(loop, sa, &c, "a", 0, 1);
-    struct limiter *k = limiter_new(loop, sb, &c, "b", 0, 1);
+    struct limiter *l = make_limiter(loop, sa, &c, "a", 0, 1);
+    struct limiter *k = make_limiter(loop, sb, &c, "b", 0, 1);
     struct meter *m = meter_take(l, TEXT("fleet"), &plans[QUERIES]);
     struct meter *n = meter_take(k, TEXT("fleet"), &plans[QUERIES]);
     struct asker a;
@@ -217,7 +217,7 @@ static void test_fleet(struct server *s)
     plans[QUERIES].queries_per_second = 100;
     plans[QUERIES].queries_burst = 1;
     plans[QUERIES].rate_wait = 0;
-    limiter_configure(l, &c);
+    configure(l, &c);
     for (int i = 0; i < 20 && query(m) == LIMIT_PASS; i++)
         ;
     start(&a, m, false);
@@ -268,8 +268,8 @@ static void test_connections(struct server *s)
     struct conf c = conf_of(s->url);
     struct limiter_shared *sa = limiter_shared_new(), *sb = limiter_shared_new();
     plans[CONNS].max_connections = 3;
-    struct limiter *l = limiter_new(loop, sa, &c, "a", 0, 1);
-    struct limiter *k = limiter_new(loop, sb, &c, "b", 0, 1);
+    struct limiter *l = make_limiter(loop, sa, &c, "a", 0, 1);
+    struct limiter *k = make_limiter(loop, sb, &c, "b", 0, 1);
     struct meter *m = meter_take(l, TEXT("conns"), &plans[CONNS]);
     struct meter *n = meter_take(k, TEXT("conns"), &plans[CONNS]);
     struct asker a, b;
@@ -312,7 +312,7 @@ static void test_connections(struct server *s)
 
     plans[CONNS].connections_per_second = 4;
     plans[CONNS].connections_burst = 1;
-    limiter_configure(l, &c);
+    configure(l, &c);
     is_int(connect_to(m), LIMIT_PASS, "connections a second through Redis");
     start(&a, m, true);
     is_int(finish(&a), LIMIT_RATE, "too fast");
@@ -333,7 +333,7 @@ static void test_away(struct server *s)
     struct limiter_shared *shared = limiter_shared_new();
     plans[BOTH].max_connections = 10;
     plans[BOTH].queries_per_second = 100;
-    struct limiter *l = limiter_new(loop, shared, &c, "a", 0, 1);
+    struct limiter *l = make_limiter(loop, shared, &c, "a", 0, 1);
     struct meter *m = meter_take(l, TEXT("away"), &plans[BOTH]);
     struct asker a;
     int held = 3;
@@ -356,11 +356,11 @@ static void test_away(struct server *s)
     server_stop(s);
     ok(run_until(is_away, l, 5000), "a dead Redis is away");
     c.redis.away = CONF_AWAY_CLOSED;
-    limiter_configure(l, &c);
+    configure(l, &c);
     is_int(start(&a, m, false), LIMIT_AWAY, "closed: no query");
     is_int(start(&a, m, true), LIMIT_AWAY, "closed: no connection");
     c.redis.away = CONF_AWAY_OPEN;
-    limiter_configure(l, &c);
+    configure(l, &c);
     passed = 0;
     for (int i = 0; i < 500; i++)
         passed += start(&a, m, false) == LIMIT_PASS;
@@ -383,7 +383,7 @@ static void test_away(struct server *s)
     ok(run_until(is_ready, l, 15000), "until it is the master");
     c = conf_of(NULL);
     plans[BOTH].queries_per_second = 100;
-    limiter_configure(l, &c);
+    configure(l, &c);
     ok(limiter_is_ready(l), "a reload without Redis");
     is_text(view_of(l).source, "memory", "limits in memory");
     while (view_of(l).connections)
@@ -484,7 +484,7 @@ static void test_many(struct server *s)
     struct limiter_shared *shared = limiter_shared_new();
     plans[BOTH].max_connections = 1;
     plans[BOTH].queries_per_second = 100;
-    struct limiter *l = limiter_new(loop, shared, &c, "a", 0, 1);
+    struct limiter *l = make_limiter(loop, shared, &c, "a", 0, 1);
     static struct asker asker[1500];
     struct meter *m[750];
     char name[16];
@@ -511,7 +511,7 @@ static void test_many(struct server *s)
 static void write_password(const char *path, const char *password)
 {
     FILE *f = fopen(path, "w");
-    if (!f || fprintf(f, "%s\n", password) < 0 || fclose(f) != 0)
+    if (!f || fprintf(f, "%s\n", password) < 0 || fchmod(fileno(f), 0600) != 0 || fclose(f) != 0)
         abort();
 }
 
@@ -528,21 +528,21 @@ static void test_login(void)
     c.redis.away = CONF_AWAY_CLOSED;
     plans[QUERIES].queries_per_second = 100;
     struct limiter_shared *shared = limiter_shared_new();
-    struct limiter *l = limiter_new(loop, shared, &c, "a", 0, 1);
+    struct limiter *l = make_limiter(loop, shared, &c, "a", 0, 1);
     struct meter *m = meter_take(l, TEXT("login"), &plans[QUERIES]);
     is_int(query(m), LIMIT_AWAY, "the wrong password: away");
     write_password(path, "sesame");
-    limiter_configure(l, &c);
+    configure(l, &c);
     is_int(query(m), LIMIT_PASS, "a reload reads the right one");
     ok(limiter_is_ready(l), "ready");
-    limiter_configure(l, &c);
+    configure(l, &c);
     ok(limiter_is_ready(l), "a reload that changes nothing keeps the connection");
     char nowhere[] = "redis://no-such-host.invalid:6379";
     c.redis.url = nowhere;
-    limiter_configure(l, &c);
+    configure(l, &c);
     is_int(query(m), LIMIT_AWAY, "a name that does not resolve: away");
     c.redis.prefix = nowhere;
-    limiter_configure(l, &c);
+    configure(l, &c);
     run_one_turn(); /* and freed while the resolver is at work */
     meter_drop(&m);
     limiter_free(l);
@@ -578,15 +578,15 @@ static void test_tls(void)
     c.redis.timeout = US_PER_S;
     plans[QUERIES].queries_per_second = 100;
     struct limiter_shared *shared = limiter_shared_new();
-    struct limiter *l = limiter_new(loop, shared, &c, "a", 0, 1);
+    struct limiter *l = make_limiter(loop, shared, &c, "a", 0, 1);
     struct meter *m = meter_take(l, TEXT("tls"), &plans[QUERIES]);
     is_int(query(m), LIMIT_PASS, "an authority and a name that fit");
     c.redis.ca_file = wrong;
-    limiter_configure(l, &c);
+    configure(l, &c);
     is_int(query(m), LIMIT_AWAY, "another authority: away");
     c.redis.ca_file = ca;
     snprintf(s.url, sizeof(s.url), "rediss://127.0.0.1:%d", s.port);
-    limiter_configure(l, &c);
+    configure(l, &c);
     is_int(query(m), LIMIT_AWAY, "another name: away");
     meter_drop(&m);
     limiter_free(l);
@@ -679,7 +679,7 @@ static void test_hostile(void)
     for (size_t i = 0; i < COUNT_OF(answers); i++) {
         f.answer = answers[i];
         struct limiter_shared *shared = limiter_shared_new();
-        struct limiter *l = limiter_new(loop, shared, &c, "a", 0, 1);
+        struct limiter *l = make_limiter(loop, shared, &c, "a", 0, 1);
         struct meter *m = meter_take(l, TEXT("hostile"), &plans[QUERIES]);
         if (query(m) == LIMIT_AWAY)
             away++;
@@ -694,7 +694,7 @@ static void test_hostile(void)
 
     f.answer = "*2\r\n:9223372036854775807\r\n:9223372036854775807\r\n";
     struct limiter_shared *shared = limiter_shared_new();
-    struct limiter *l = limiter_new(loop, shared, &c, "a", 0, 1);
+    struct limiter *l = make_limiter(loop, shared, &c, "a", 0, 1);
     struct meter *m = meter_take(l, TEXT("hostile"), &plans[QUERIES]);
     is_int(query(m), LIMIT_PASS, "numbers beyond what was asked");
     ok(view_of(l).tokens <= 25, "give no more than what was asked");
@@ -705,7 +705,7 @@ static void test_hostile(void)
     /* An answer that nobody asked for, behind a good one. */
     f.answer = "*2\r\n:1\r\n:0\r\n:7\r\n";
     shared = limiter_shared_new();
-    l = limiter_new(loop, shared, &c, "a", 0, 1);
+    l = make_limiter(loop, shared, &c, "a", 0, 1);
     m = meter_take(l, TEXT("hostile"), &plans[QUERIES]);
     is_int(query(m), LIMIT_PASS, "a good answer");
     ok(run_until(is_away, l, 1000), "and another that nobody asked for: away");

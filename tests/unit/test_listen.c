@@ -83,6 +83,27 @@ static void test_tcp(void)
     listen_close(NULL);
 }
 
+static void test_two_steps(void)
+{
+    struct door d = {0};
+    char error[256];
+    struct listen_socket *l = listen_prepare(loop, "127.0.0.1", 0, 16, on_accepted, &d, error, sizeof(error));
+    CHECK(l);
+    uint16_t port = listen_port(l);
+    int fd = dial_v4(port);
+    run_turns(loop, 3);
+    ok(fd >= 0 && d.count == 0, "prepared: nobody is accepted yet");
+    listen_set_backlog(l, 32);
+    listen_commit(l);
+    ok(run_until(loop, has_come, &d), "committed: who has come is");
+    close(fd);
+    listen_close(l);
+    l = listen_prepare(loop, "127.0.0.1", port, 16, on_accepted, &d, error, sizeof(error));
+    ok(l && listen_port(l) == port, "prepared again");
+    listen_close(l);
+    is_int(dial_v4(port), -1, "given up, nobody answers");
+}
+
 static void test_v6(void)
 {
     struct door d = {.keeps = false};
@@ -128,6 +149,16 @@ static void test_unix(void)
     l = listen_open(loop, dir, 6432, 16, on_accepted, &d, error, sizeof(error));
     ok(l != NULL, "which is taken over");
     listen_close(l);
+
+    dead = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(bind(dead, (struct sockaddr *)&a, sizeof(a)) == 0 && stat(a.sun_path, &st) == 0);
+    close(dead);
+    ino_t leftover = st.st_ino;
+    l = listen_prepare(loop, dir, 6432, 16, on_accepted, &d, error, sizeof(error));
+    ok(l && stat(a.sun_path, &st) == 0 && st.st_ino != leftover, "its place is taken when a reload is prepared");
+    listen_close(l);
+    ok(stat(a.sun_path, &st) == 0 && st.st_ino == leftover, "and is back when that is given up");
+    unlink(a.sun_path);
 
     int file = open(a.sun_path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
     CHECK(file >= 0);
@@ -181,6 +212,7 @@ int main(void)
 {
     loop = loop_new();
     test_tcp();
+    test_two_steps();
     test_v6();
     test_unix();
     test_no_descriptors();

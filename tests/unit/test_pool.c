@@ -52,12 +52,12 @@ static void test_lending(void)
     is_int(nodes[0].last_query[0], 0, "a clean one is given on without a word to the server");
     is_int(p->lent, 5, "lendings are counted");
 
-    struct pool *other = pool_take(pools, &(struct pool_key){"globex", "app", "app", "joe"});
+    struct pool *other = pool_take(pools, &(struct pool_key){"globex", "app", "app", "joe", 0});
     ok(other != p && borrow_now(other, &late) && late.backend != first && late.backend != second,
        "another tenant has connections of its own");
     pool_return(other, &late.backend);
     pool_drop(&other);
-    ok(!pool_take(pools, &(struct pool_key){"acme", "elsewhere", "x", "joe"}), "a database that is not configured");
+    ok(!pool_take(pools, &(struct pool_key){"acme", "elsewhere", "x", "joe", 0}), "a database that is not configured");
     pool_drop(&p);
     stop(1);
     is_int(nodes[0].terminated, 3, "idle ones say goodbye in the end");
@@ -109,7 +109,7 @@ static void test_waiting(void)
 static void test_homes(void)
 {
     struct conf_database row = {.pool_size = 20};
-    struct pool_key key = {"acme", "app", "app", "joe"};
+    struct pool_key key = {"acme", "app", "app", "joe", 0};
     unsigned seen[8] = {0}, homes = 0;
     for (uint32_t ticket = 0; ticket < 100; ticket++)
         seen[pool_home(&row, &key, 8, ticket)]++;
@@ -125,7 +125,7 @@ static void test_homes(void)
         homes += seen[i] > 0;
     is_int(homes, 3, "at most one per worker");
     is_int(pool_home(&row, &key, 1, 77), 0, "with one worker there is one");
-    struct pool_key other = {"acm", "eapp", "app", "joe"};
+    struct pool_key other = {"acm", "eapp", "app", "joe", 0};
     ok(pool_key_hash(&key) != pool_key_hash(&other), "names do not run together");
 }
 
@@ -296,15 +296,11 @@ static void test_reload(void)
     struct pool *p = take_pool("joe");
     ok(borrow_now(p, &w), "lent");
     borrow(p, &waits);
-    struct access *a = make_access(PLAIN, "pool_size = 2\nwait_limit = 5s");
-    pools_configure(pools, a);
-    access_unref(a);
+    reconfigure(PLAIN, "pool_size = 2\nwait_limit = 5s");
     set_nodes("localhost", 1);
     ok(run_until(loop, is_told, &waits) && waits.backend, "a larger pool serves who waits");
     struct backend *old = w.backend;
-    a = make_access(PLAIN, "pool_size = 2\npool_mode = session");
-    pools_configure(pools, a);
-    access_unref(a);
+    reconfigure(PLAIN, "pool_size = 2\npool_mode = session");
     ok(old->doomed && w.backend == old, "another kind of database: what is lent stays lent");
     pool_return(p, &w.backend);
     pool_return(p, &waits.backend);
@@ -316,6 +312,61 @@ static void test_reload(void)
     ok(p && borrow_now(p, &w), "and are welcome");
     pool_return(p, &w.backend);
     pool_drop(&p);
+    stop(1);
+}
+
+static bool is_gone(void *arg)
+{
+    struct pool **p = arg;
+    size_t i = 0;
+    for (const struct pool *other; (other = map_each(&pools->pools, &i));)
+        if (other == *p)
+            return false;
+    return true;
+}
+
+/* A database that moves and comes back: at every moment its name leads where it led when the session
+ * logged in, or nowhere. */
+static void test_moved(void)
+{
+    static const char here[] = "pool_size = 2\nwait_limit = 5s", there[] = "pool_size = 2\nwait_limit = 5s\ndbname = other";
+    struct borrower busy, more, waits, late;
+    begin(here);
+    uint64_t first = access_target(pools->access, TEXT("app"));
+    struct pool *before = take_pool("joe"), *idle = take_pool("joe");
+    ok(before == idle && borrow_now(before, &busy) && borrow_now(before, &more), "two are lent");
+    pool_return(before, &more.backend);
+    is_int(before->idle.count, 1, "one comes back and is idle");
+    ok(borrow_now(before, &more), "and is lent");
+    borrow(before, &waits);
+    reconfigure(PLAIN, there);
+    ok(run_until(loop, is_told, &waits) && waits.why == REASON_CONFIG_CHANGED, "moved: who waits is told at once");
+    ok(!pool_take(pools, &(struct pool_key){"acme", "app", "app", "joe", first}),
+       "a login of before does not get in");
+    reconfigure(PLAIN, here);
+    uint64_t third = access_target(pools->access, TEXT("app"));
+    ok(third != first, "moved back: the name leads there under another number");
+    ok(!pool_take(pools, &(struct pool_key){"acme", "app", "app", "joe", first}), "a login of before still does not");
+    struct pool *after = take_pool("joe");
+    ok(after != before && !before->row && after->row, "who comes now gets a pool of its own");
+    pool_return(before, &more.backend);
+    is_int(before->idle.count, 0, "what was lent before is not kept");
+    borrow(before, &late);
+    ok(run_until(loop, is_told, &late) && late.why == REASON_CONFIG_CHANGED && !late.backend, "and not lent again");
+    ok(borrow_now(after, &late), "the new pool has its own");
+    reconfigure(PLAIN, here);
+    ok(access_target(pools->access, TEXT("app")) == third && after->row && !late.backend->doomed,
+       "a reload that changes nothing there leaves it alone");
+    pool_return(after, &late.backend);
+    is_int(after->idle.count, 1, "it comes back and is idle");
+    pool_return(before, &busy.backend);
+    pool_drop(&before);
+    struct pool *old = idle;
+    pool_drop(&idle);
+    ok(run_until(loop, is_gone, &old), "the old pool goes with the last of its sessions");
+    reconfigure(PLAIN, there);
+    ok(after->idle.count == 0 && !after->row, "what is idle when it moves is closed at once");
+    pool_drop(&after);
     stop(1);
 }
 
@@ -331,6 +382,7 @@ int main(void)
     test_hopeless();
     test_cancel();
     test_reload();
+    test_moved();
     kit_end();
     return tap_done();
 }

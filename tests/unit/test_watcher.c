@@ -317,6 +317,28 @@ static void test_plain(void)
     world_end(&w);
 }
 
+/* Whether a name stands for the same cluster after a reload. */
+static void test_identity(void)
+{
+    struct world w;
+    three_rows();
+    make_function(10);
+    world_start(&w, main_conf("127.0.0.1", relays[0].port));
+    uint64_t id = watcher_cluster_id(w.watcher, "main");
+    ok(id && !watcher_cluster_id(w.watcher, "other"), "each cluster has a number");
+    world_reload(&w, main_conf("127.0.0.1", relays[0].port));
+    ok(watcher_cluster_id(w.watcher, "main") == id, "a reload that changes nothing keeps it");
+    ok(counts(&w, RELAYS), "the others are listed");
+    world_reload(&w, main_conf("127.0.0.1", relays[1].port));
+    ok(watcher_cluster_id(w.watcher, "main") == id, "so does a start from a node that was listed");
+    world_reload(&w, main_conf("127.0.0.1", 1));
+    uint64_t elsewhere = watcher_cluster_id(w.watcher, "main");
+    ok(elsewhere != id, "without a node in common it is another cluster");
+    world_reload(&w, main_conf("127.0.0.1", relays[0].port));
+    ok(watcher_cluster_id(w.watcher, "main") > elsewhere, "and no number comes back");
+    world_end(&w);
+}
+
 static void test_columns(void)
 {
     for (size_t count = 8; count <= 10; count++) {
@@ -712,6 +734,7 @@ int main(void)
     for (size_t i = 0; i < RELAYS; i++)
         relay_start(&relays[i], pg.port);
     test_plain();
+    test_identity();
     test_columns();
     test_keys();
     test_hostile_rows();

@@ -28,6 +28,20 @@ from stand.stand import Stand  # noqa: E402
 for _number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
     signal.signal(_number, signal.default_int_handler)
 
+
+
+def _has_faults():
+    """Was the program built with --enable-faults?"""
+    build = os.environ.get("POSTERN_BUILD") or os.path.join(os.path.dirname(TESTS), "build")
+    try:
+        with open(os.path.join(build, "config.h"), encoding="ascii") as f:
+            return re.search(r"^#define ENABLE_FAULTS 1", f.read(), re.MULTILINE) is not None
+    except FileNotFoundError:
+        return False
+
+
+collect_ignore = [] if _has_faults() else ["test_reload_faults.py"]
+
 REPORTS = re.compile(r"ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|runtime error:|"
                      r"check failed", re.IGNORECASE)
 
@@ -265,6 +279,13 @@ def table(stand):
     stand.postgres.sql(f"CREATE TABLE {name} (id int PRIMARY KEY, words text)", "acme", "acme_rw")
     yield name
     stand.postgres.sql(f"DROP TABLE IF EXISTS {name}", "acme", "acme_rw")
+
+
+@pytest.fixture(scope="session")
+def elsewhere(stand):
+    """Another database that acme's roles may use, for those that move."""
+    stand.postgres.sql("CREATE DATABASE elsewhere")
+    return "elsewhere"
 
 
 @pytest.fixture
