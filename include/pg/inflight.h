@@ -69,6 +69,7 @@ struct inflight {
     struct owed *ring;
     uint32_t head, count, cap;
     char status;        /* of the last ReadyForQuery: I, T, E */
+    char within;        /* the same; behind a BEGIN or COMMIT answered since, in a batch, what it made of it */
     bool skipping;      /* an error was seen whose Sync has not been sent yet */
     bool batch_open;    /* extended messages were pushed since the last Sync */
     bool copy_in;       /* the server waits for CopyData */

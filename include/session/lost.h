@@ -26,6 +26,7 @@ enum lost_block {
 struct loss {
     struct server_error *untold; /* what the next request must be told, or NULL */
     uint8_t block;               /* enum lost_block */
+    uint16_t rest;               /* enum reason: why the rest of a batch is dropped, outside of a block; or REASON_OK */
 };
 
 /* The backend has died (its connection ended or it broke the protocol): answers all that was
@@ -49,6 +50,10 @@ bool lost_block_autosaves(struct session *s);
 /* AND CHAIN would go on with the characteristics of a transaction that nobody knows any more: true
  * when a text with these effects asks for that, and the session has ended (FATAL). */
 bool lost_block_chains(struct session *s, uint32_t effects);
+/* A Query, Parse or Bind, of whose body this is there: true when it would begin a block. Where it is
+ * refused or dropped outside of one, what comes behind it belongs to that block, and must not run by
+ * itself; and most programs would not end a block that they were told did not begin. */
+bool lost_would_begin(struct session *s, char type, struct text body);
 /* Its transaction is over. */
 void lost_block_over(struct session *s);
 void lost_reset(struct session *s);

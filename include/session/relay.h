@@ -32,10 +32,11 @@ void limit_hint(uint64_t retry_after_us, char *out, size_t size);
 
 /* ---- between the files of the relay ---- */
 
-/* A backend for a request that begins with a message of this type: true when it is there and
- * suits the session. False: the session waits (its state says for what), was refused (then the
- * message is to be dropped: see session.input), or has ended. */
-bool relay_need_backend(struct session *s, char type);
+/* A backend for a request that begins with a message of this type, of whose body this is there: true
+ * when it is there and suits the session. False: the session waits (its state says for what), was
+ * refused (then the message is to be dropped: see session.input), or has ended: a transaction block
+ * whose BEGIN is refused must not run in pieces. */
+bool relay_need_backend(struct session *s, char type, struct text body);
 /* Before a Query or Execute on a backend at hand: false when it has to wait. */
 bool relay_may_run(struct session *s);
 /* The client's bytes at[0..len): returns how many were handled; the rest waits in session.in. */

@@ -30,7 +30,12 @@ void walk_drop(struct request_walk *w);
 bool walk_is_whole(const struct request_walk *w);
 /* What is behind its header; it must be whole. */
 struct text walk_body(const struct request_walk *w);
-/* FATAL 08P01. */
+/* As much of it as is there. */
+struct text walk_there(const struct request_walk *w);
+/* Ends the session (FATAL) for the message at p, in its order: what was asked before it is sent, and
+ * answered first where its answer is certain to come. STEP_STOP; the session may have to wait. */
+enum step walk_fail(struct request_walk *w, enum reason why, const char *what);
+/* The same with 08P01. */
 enum step walk_violation(struct request_walk *w, const char *what);
 /* A backend, or the message was refused (dropped, on we go), or we wait. STEP_ON with *have
  * false: look at the input again. */

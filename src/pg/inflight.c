@@ -11,7 +11,7 @@ enum { RING_FIRST = 8 };
 
 void inflight_init(struct inflight *q)
 {
-    *q = (struct inflight){.status = 'I'};
+    *q = (struct inflight){.status = 'I', .within = 'I'};
 }
 
 static struct owed *at(const struct inflight *q, uint32_t i)
@@ -249,7 +249,7 @@ static enum reply_verdict on_ready(struct inflight *q, char status, inflight_set
         q->batch_open = false;
     }
     q->skipping = q->query_failed = false;
-    q->status = status;
+    q->status = q->within = status;
     end_copy(q);
     drop_copy_ends(q, settled, arg);
     return verdict;
@@ -303,6 +303,8 @@ enum reply_verdict inflight_reply(struct inflight *q, char type, char status,
         if (q->copy_in && kind == OWED_QUERY)
             take_copy_end(q, settled, arg);
         end_copy(q);
+        if (kind == OWED_EXECUTE && (o->flags & (OWED_OPENS | OWED_CLOSES)))
+            q->within = o->flags & OWED_OPENS ? 'T' : 'I';
         return finish(q, kind == OWED_EXECUTE, settled, arg);
     case 'I':
     case 's':

@@ -88,6 +88,8 @@ static enum step on_query(struct request_walk *w)
     enum step step = walk_need(w, 'Q', &have);
     if (step != STEP_ON || !have)
         return step;
+    if (s->loss.block != LOST_NO_BLOCK)
+        walk_put_run(w);
     if (lost_block_chains(s, scan.effects))
         return STEP_STOP;
     if (scans && !sequences_may_run(s, scan.effects))
@@ -250,6 +252,7 @@ static void skip_message(struct request_walk *w, char type)
     if (type != 'S')
         return;
     s->input.skipping = false;
+    s->loss.rest = REASON_OK;
     struct buf m;
     buf_init(&m, 16);
     CHECK(wire_ready(&m, lost_status(s)));
@@ -317,10 +320,20 @@ size_t forward(struct session *s, const char *at, size_t len)
         char type = w.at[w.p];
         w.size = wire_u32(w.at + w.p + 1);
         if (w.size < 4 || w.size > WIRE_LENGTH_MAX) {
-            session_fail(s, REASON_MESSAGE_LENGTH, NULL, NULL);
-            return len;
+            (void)walk_fail(&w, REASON_MESSAGE_LENGTH, NULL);
+            if (s->state == SESSION_CLOSED)
+                return len;
+            break;
         }
         if (s->input.skipping && type != 'X') {
+            if (s->loss.rest && (type == 'P' || type == 'B')) {
+                if (!walk_is_whole(&w) && w.len - w.p < REQUEST_WHOLE)
+                    break;
+                if (lost_would_begin(s, type, walk_there(&w))) {
+                    session_fail(s, (enum reason)s->loss.rest, NULL, NULL);
+                    return len;
+                }
+            }
             skip_message(&w, type);
             continue;
         }

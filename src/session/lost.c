@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "session/prepare.h"
+#include "session/walk.h"
 #include "session/variables.h"
 
 enum fate { FATE_NOTHING, FATE_ROLLED_BACK, FATE_UNREAD, FATE_UNKNOWN };
@@ -63,8 +64,8 @@ static enum fate fate_of(const struct session *s)
 {
     const struct inflight *q = &s->backend->owed;
     bool asked = q->count || q->batch_open;
-    struct reckoning r = {.status = q->status, .skipping = q->skipping,
-                          .fate = asked || q->status != 'I' ? FATE_ROLLED_BACK : FATE_NOTHING};
+    struct reckoning r = {.status = q->within, .skipping = q->skipping,
+                          .fate = asked || q->within != 'I' ? FATE_ROLLED_BACK : FATE_NOTHING};
     for (uint32_t i = 0; i < q->count; i++) {
         const struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
         bool part = i + 1 == q->count && s->input.left && s->input.mode != FRAME_DROP;
@@ -125,6 +126,7 @@ void lost_block_over(struct session *s)
 
 void lost_reset(struct session *s)
 {
+    s->loss.rest = REASON_OK;
     told(s);
     lost_block_over(s);
 }
@@ -209,12 +211,13 @@ struct answering {
     bool skipping;/* a batch has had its ERROR */
     bool closes;  /* all that the batch would have run is the end of a block */
     bool runs;    /* the batch runs something */
+    bool commits; /* the batch holds a COMMIT, which the server may have got to */
 };
 
 static void put_failure(struct session *s, struct answering *a)
 {
     const struct wire_fault aborted = {.severity = "ERROR", .why = REASON_TRANSACTION_ABORTED};
-    put_error(s, a->failed ? &aborted : a->loss);
+    put_error(s, a->failed && !a->commits ? &aborted : a->loss);
     a->told = true;
     a->failed = a->in_block;
 }
@@ -286,17 +289,31 @@ static bool half_opens(const struct session *s)
     return scan && (scan->effects & SQL_BEGIN);
 }
 
+/* The batch that goes on with the request i holds a COMMIT. */
+static bool batch_commits(const struct inflight *q, uint32_t i)
+{
+    for (; i < q->count; i++) {
+        const struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
+        if (o->kind == OWED_SYNC || o->kind == OWED_QUERY || o->kind == OWED_FUNCTION)
+            return false;
+        if (o->kind == OWED_EXECUTE && (o->flags & OWED_COMMITS))
+            return true;
+    }
+    return false;
+}
+
 /* Answers all that is owed. True when the client has been told of the loss. */
 static bool answer_owed(struct session *s, const struct wire_fault *f)
 {
     struct inflight *q = &s->backend->owed;
-    struct answering a = {.loss = f, .in_block = q->status != 'I', .skipping = q->skipping};
+    struct answering a = {.loss = f, .in_block = q->within != 'I', .skipping = q->skipping};
     for (uint32_t i = 0; i < q->count; i++) {
         const struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
         if (o->flags & OWED_HIDDEN)
             continue; /* our own: nobody waits for its answer, and what the client waits for is behind it */
         if (i + 1 == q->count && half_opens(s))
             a.in_block = true;
+        a.commits = !a.skipping && batch_commits(q, i);
         answer_one(s, &a, o, i == 0 && q->query_failed);
     }
     if (q->batch_open && !a.skipping) {
@@ -304,8 +321,53 @@ static bool answer_owed(struct session *s, const struct wire_fault *f)
         a.skipping = true;
     }
     s->input.skipping = a.skipping;
+    s->loss.rest = a.skipping && !a.in_block ? REASON_BACKEND_LOST : REASON_OK;
     s->loss.block = a.in_block ? LOST_BLOCK : LOST_NO_BLOCK;
     return a.told;
+}
+
+static bool begins(const struct named *n)
+{
+    return n && n->st && (n->st->text->effects & SQL_BEGIN);
+}
+
+/* The batch that the client has not ended was to begin a block, and has not been asked to yet. */
+static bool is_about_to_begin(const struct session *s)
+{
+    const struct inflight *q = &s->backend->owed;
+    if (!q->batch_open || q->skipping || q->within != 'I')
+        return false;
+    bool parsed = false;
+    for (uint32_t i = 0; i < q->count; i++) {
+        const struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
+        if (o->flags & OWED_OPENS)
+            return false; /* it has */
+        parsed = parsed || (o->kind == OWED_PARSE && !(o->flags & OWED_HIDDEN) && begins(o->what));
+    }
+    return parsed || (s->bound & OWED_OPENS);
+}
+
+/* The text opens a block and leaves it open. What is there may be but its beginning. */
+static bool text_begins(const struct session *s, struct text sql)
+{
+    struct sql_scan scan;
+    if (!sql_may_have_effects(sql.at, sql.len))
+        return false;
+    sql_scan_begin(&scan, walk_standard_strings(s));
+    sql_scan_feed(&scan, sql.at, sql.len);
+    sql_scan_end(&scan);
+    return (scan.effects & SQL_BEGIN) && !(scan.effects & SQL_END);
+}
+
+bool lost_would_begin(struct session *s, char type, struct text body)
+{
+    if (type == 'Q')
+        return text_begins(s, (struct text){body.at, strnlen(body.at, body.len)});
+    size_t first = strnlen(body.at, body.len);
+    if (first == body.len || (type != 'P' && type != 'B'))
+        return false;
+    struct text second = {body.at + first + 1, strnlen(body.at + first + 1, body.len - first - 1)};
+    return type == 'P' ? text_begins(s, second) : begins(names_get(&s->names, second));
 }
 
 /* All that is outstanding is what begins a block. Programs take it that a BEGIN that failed has begun
@@ -323,7 +385,7 @@ static bool is_beginning(const struct session *s)
         else
             others++;
     }
-    return q->status == 'I' && begins && !others && !q->skipping && !q->query_failed;
+    return q->within == 'I' && begins && !others && !q->skipping && !q->query_failed;
 }
 
 /* See lost_block_autosaves(). */
@@ -357,7 +419,7 @@ void relay_lost(struct session *s, enum reason why)
     struct wire_fault f = fault_of(s, why, fate_of(s));
     const struct server_error *said = s->loss.untold;
     /* A SET that was told to be done and not asked for yet went with the connection. */
-    if (cut || !s->is_transaction_mode || s->pins || s->settings_told || is_beginning(s) || is_autosaving(s)) {
+    if (cut || !s->is_transaction_mode || s->pins || s->settings_told || is_beginning(s) || is_about_to_begin(s) || is_autosaving(s)) {
         f.severity = "FATAL";
         if (said && (!s->is_transaction_mode || f.why != REASON_COMMIT_LOST))
             f.hint = said->hint[0] ? said->hint : NULL; /* to the letter what a client without a gateway reads */

@@ -31,6 +31,13 @@ void limit_hint(uint64_t retry_after, char *out, size_t size)
         snprintf(out, size, "Try again in %llu ms.", (unsigned long long)ms);
 }
 
+static struct wire_fault limit_fault(enum limit_verdict v, uint64_t retry_after, char *hint, size_t size)
+{
+    limit_hint(retry_after, hint, size);
+    return (struct wire_fault){.severity = "ERROR", .why = v == LIMIT_AWAY ? REASON_LIMITS_AWAY : REASON_RATE_LIMITED,
+                               .hint = hint[0] ? hint : NULL};
+}
+
 static enum conf_pool_mode mode_of(const struct session *s)
 {
     return s->is_transaction_mode ? CONF_POOL_TRANSACTION : CONF_POOL_SESSION;
@@ -58,14 +65,29 @@ void relay_refuse(struct session *s, char type, const struct wire_fault *fault)
     buf_free(&m);
 }
 
-static void refuse_limited(struct session *s, char type, enum limit_verdict v, uint64_t retry_after)
+/* A request that would begin a block and is refused ends the session: true. body: as much as there is. */
+static bool end_beginning(struct session *s, char type, struct text body, const struct wire_fault *fault)
 {
-    char hint[96];
-    limit_hint(retry_after, hint, sizeof(hint));
-    counter_add(s->home->counters, COUNTER_RATE_REFUSED, 1);
-    relay_refuse(s, type, &(struct wire_fault){.severity = "ERROR",
-                                               .why = v == LIMIT_AWAY ? REASON_LIMITS_AWAY : REASON_RATE_LIMITED,
-                                               .hint = hint[0] ? hint : NULL});
+    struct wire_fault fatal = *fault;
+    fatal.severity = "FATAL";
+    if (!lost_would_begin(s, type, body))
+        return false;
+    session_fail_fault(s, &fatal);
+    return true;
+}
+
+/* Refuses a request for what happens around it, not for what it is: the rest of its batch may have
+ * been to begin a block. */
+static void refuse_for_now(struct session *s, char type, const struct wire_fault *fault)
+{
+    relay_refuse(s, type, fault);
+    s->loss.rest = s->input.skipping && s->loss.block == LOST_NO_BLOCK ? (uint16_t)fault->why : REASON_OK;
+}
+
+/* Waits for its turn: inside of a transaction, its BEGIN included, traffic is slowed and never refused. */
+static void slow_down(struct session *s, uint64_t retry_after)
+{
+    timer_start(&s->timer, retry_after ? retry_after : 10 * US_PER_MS);
 }
 
 /* ---- getting one ---- */
@@ -116,11 +138,34 @@ void relay_tune(struct session *s, struct text sql)
     backend_run(s->backend, sql, &ops, s);
 }
 
+/* As much as there is of the body of the message that waits. */
+static struct text waiting_body(const struct session *s)
+{
+    size_t there = buf_size(&s->input.held);
+    if (there <= WIRE_HEADER)
+        return (struct text){"", 0};
+    const char *at = buf_front(&s->input.held);
+    size_t size = wire_u32(at + 1) - 4;
+    return (struct text){at + WIRE_HEADER, size < there - WIRE_HEADER ? size : there - WIRE_HEADER};
+}
+
+static char waiting_type(const struct session *s)
+{
+    return buf_size(&s->input.held) ? buf_front(&s->input.held)[0] : 'Q';
+}
+
+static bool waits_to_begin(struct session *s)
+{
+    return lost_would_begin(s, waiting_type(s), waiting_body(s));
+}
+
 /* Refuses the request whose first message waits in session.in. */
 static void refuse_waiting(struct session *s, const struct wire_fault *fault)
 {
-    char type = buf_size(&s->input.held) ? buf_front(&s->input.held)[0] : 'Q';
+    char type = waiting_type(s);
     session_become(s, s->backend ? SESSION_ACTIVE : SESSION_IDLE);
+    if (fault->why != REASON_CANCELED && end_beginning(s, type, waiting_body(s), fault))
+        return;
     if (type == 'Q' || type == 'F') {
         /* The message itself, whole or not, is dropped; its start is in the buffer. */
         CHECK(buf_size(&s->input.held) >= WIRE_HEADER);
@@ -128,7 +173,7 @@ static void refuse_waiting(struct session *s, const struct wire_fault *fault)
         buf_take(&s->input.held, WIRE_HEADER);
     }
     s->paid = false;
-    relay_refuse(s, type, fault);
+    refuse_for_now(s, type, fault);
     relay_resume(s);
 }
 
@@ -251,7 +296,7 @@ static bool must_end(struct session *s)
     return false;
 }
 
-bool relay_need_backend(struct session *s, char type)
+bool relay_need_backend(struct session *s, char type, struct text body)
 {
     uint64_t retry_after = 0;
     if (relay_is_under_way(s))
@@ -266,8 +311,17 @@ bool relay_need_backend(struct session *s, char type)
             session_become(s, SESSION_METERING);
             return false;
         }
+        if (v == LIMIT_RATE && lost_would_begin(s, type, body)) {
+            session_become(s, SESSION_METERING);
+            slow_down(s, retry_after);
+            return false;
+        }
         if (v != LIMIT_PASS) {
-            refuse_limited(s, type, v, retry_after);
+            char hint[96];
+            const struct wire_fault f = limit_fault(v, retry_after, hint, sizeof(hint));
+            counter_add(s->home->counters, COUNTER_RATE_REFUSED, 1);
+            if (!end_beginning(s, type, body, &f))
+                refuse_for_now(s, type, &f);
             return false;
         }
         s->paid = true;
@@ -291,16 +345,13 @@ static void on_decided(struct limit_ask *ask, enum limit_verdict v, uint64_t ret
             session_become(s, SESSION_ACTIVE);
         if (s->backend || borrow(s))
             relay_resume(s);
-    } else if (relay_is_under_way(s)) {
-        /* Inside a transaction traffic is slowed, never refused. */
-        timer_start(&s->timer, retry_after ? retry_after : 10 * US_PER_MS);
+    } else if (relay_is_under_way(s) || (v == LIMIT_RATE && waits_to_begin(s))) {
+        slow_down(s, retry_after);
     } else {
         char hint[96];
-        limit_hint(retry_after, hint, sizeof(hint));
+        const struct wire_fault f = limit_fault(v, retry_after, hint, sizeof(hint));
         counter_add(s->home->counters, COUNTER_RATE_REFUSED, 1);
-        refuse_waiting(s, &(struct wire_fault){.severity = "ERROR",
-                                               .why = v == LIMIT_AWAY ? REASON_LIMITS_AWAY : REASON_RATE_LIMITED,
-                                               .hint = hint[0] ? hint : NULL});
+        refuse_waiting(s, &f);
     }
 }
 
@@ -316,15 +367,15 @@ bool relay_may_run(struct session *s)
         return true;
     session_become(s, SESSION_METERING);
     if (v != LIMIT_WAIT)
-        timer_start(&s->timer, retry_after ? retry_after : 10 * US_PER_MS);
+        slow_down(s, retry_after);
     return false;
 }
 
 void relay_unthrottle(struct session *s)
 {
-    if (s->state != SESSION_METERING || !s->backend)
+    if (s->state != SESSION_METERING)
         return; /* nothing is slowed */
-    session_become(s, SESSION_ACTIVE);
+    session_become(s, s->backend ? SESSION_ACTIVE : SESSION_IDLE);
     relay_resume(s);
 }
 
@@ -614,6 +665,7 @@ bool relay_cancel(struct session *s, struct cancel_waiter *waiter)
         refuse_waiting(s, &canceled);
     } else if (s->state == SESSION_METERING && !relay_is_under_way(s)) {
         limit_ask_cancel(&s->limit);
+        timer_stop(&s->timer);
         refuse_waiting(s, &canceled);
     } else if (s->backend && s->state == SESSION_ACTIVE && s->backend->owed.count > 0) {
         return cancel_deliver(s->backend, waiter);

@@ -43,10 +43,27 @@ struct text walk_body(const struct request_walk *w)
     return (struct text){w->at + w->p + WIRE_HEADER, w->size - 4};
 }
 
+enum step walk_fail(struct request_walk *w, enum reason why, const char *what)
+{
+    struct session *s = w->s;
+    bool copies = s->backend && inflight_copy_is_open(&s->backend->owed); /* it waits for us */
+    if (!copies && !walk_outcome_is_known(s))
+        return STEP_STOP;
+    if (s->backend)
+        walk_put_run(w);
+    session_fail(s, why, what, NULL);
+    return STEP_STOP;
+}
+
 enum step walk_violation(struct request_walk *w, const char *what)
 {
-    session_fail(w->s, REASON_PROTOCOL, what, NULL);
-    return STEP_STOP;
+    return walk_fail(w, REASON_PROTOCOL, what);
+}
+
+struct text walk_there(const struct request_walk *w)
+{
+    size_t there = w->len - w->p - WIRE_HEADER;
+    return (struct text){w->at + w->p + WIRE_HEADER, there < w->size - 4 ? there : w->size - 4};
 }
 
 /* A Parse of a text that reads what this session's nextval() gave. */
@@ -74,7 +91,7 @@ enum step walk_need(struct request_walk *w, char type, bool *have)
         return STEP_WAIT;
     bool reads = type == 'P' && s->is_transaction_mode && (!s->backend || s->strange_numbers) && walk_is_whole(w) && reads_sequences(w);
     s->ask.wants_own = s->ask.wants_own || reads;
-    *have = relay_need_backend(s, type);
+    *have = relay_need_backend(s, type, walk_there(w));
     if (*have && reads && !sequences_may_run(s, SQL_SEQUENCE_READ))
         return STEP_STOP;
     if (*have)
@@ -140,6 +157,7 @@ bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void
 {
     if (inflight_push(&w->s->backend->owed, kind, flags, what, was))
         return true;
+    walk_put_run(w);
     session_fail(w->s, REASON_OUT_OF_MEMORY, NULL, NULL);
     return false;
 }

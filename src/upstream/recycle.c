@@ -12,14 +12,16 @@
 
 enum { PARAMETER_MAX = 8 * 1024 }; /* the longest ParameterStatus */
 
-/* A cancel ends one statement, and a pipeline may hold many: the next one is canceled when this
- * time has passed and it still runs. Most have ended by themselves until then. */
+/* What a client asked for before it left is run, as the server runs it; what still runs when this
+ * time has passed is canceled. A cancel ends one statement, and a pipeline may hold many: the next
+ * one has the same time. */
 #define CANCEL_PACE (100 * US_PER_MS)
 
 struct recycle {
     struct timer deadline, pace;
     struct backend *backend;
     bool ended;    /* CopyFail and Sync were sent where they were due */
+    bool paced;    /* what runs has had its time */
     bool unlocked; /* session-level advisory locks were released */
 };
 
@@ -141,8 +143,11 @@ static void drain(struct backend *b)
         }
     }
     if (b->owed.count > 0 && !timer_is_running(&r->pace)) {
-        (void)cancel_deliver(b, NULL);
-        timer_start(&r->pace, CANCEL_PACE);
+        uint64_t most = b->pool->row ? b->pool->row->cancel_timeout / 4 : 0;
+        if (r->paced)
+            (void)cancel_deliver(b, NULL);
+        r->paced = true;
+        timer_start(&r->pace, most < CANCEL_PACE ? most : CANCEL_PACE);
     }
 }
 

@@ -5,7 +5,7 @@ noinst_PROGRAMS += tests/tools/node
 tests_tools_node_SOURCES = tests/tools/node.c
 
 EXTRA_DIST += quickstart run-tests tests/tools/install.sh tests/tools/bare-root tests/tools/check-install.sh \
-	tests/stand tests/wire
+	tests/stand tests/wire tests/cuts
 
 dist_check_SCRIPTS += tests/tools/check-floors.py tests/tools/check-peers.py
 

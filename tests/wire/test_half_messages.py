@@ -97,3 +97,22 @@ def test_batch_that_commits_before_its_client_leaves_is_committed(gate, login, s
     c.close()
     is_over(stand, table)
     assert stand.postgres.sql(f"SELECT id FROM {table}", "acme") == [["1"]]
+
+
+VIOLATIONS = {"type": wire.message("y", b"what"), "length": b"Q\0\0\0\1", "Sync": wire.message("S", b"more")}
+
+
+@pytest.mark.parametrize("violation", VIOLATIONS)
+def test_violation_behind_requests_is_met_in_its_order(gate, login, stand, table, violation):
+    """What was asked before it runs and is answered, as on the server, and the server connection is
+    free at once: it was left with requests owed that had never been sent."""
+    c, other = login(gate, "acme_pool1"), login(gate, "acme_pool1")
+    for n in range(3):
+        c = login(gate, "acme_pool1")
+        c.send(wire.query(f"INSERT INTO {table} VALUES ({n})"), wire.one("SELECT 1"), wire.sync(), VIOLATIONS[violation])
+        messages = c.until("E")
+        assert wire.kinds(messages) == "CZ12DCZE"
+        assert [e["C"] for e in wire.errors(messages)] == ["08P01"] and c.is_closed()
+        assert other.query("SELECT 'free'") == [["free"]]
+    assert stand.postgres.sql(f"SELECT count(*) FROM {table}", "acme") == [["3"]]
+    assert "did not come to rest" not in gate.log()

@@ -204,3 +204,95 @@ def test_psql_script_without_on_error_stop(gate, psql, stand, table):
         """)
     assert "57P01" not in done.stdout
     assert stand.postgres.sql(f"SELECT id FROM {table}", "acme") == [["4"]], done.stderr
+
+
+# ---- a block that was to begin ----
+
+def test_batch_cut_before_its_begin_has_run(gate, login, stand, table):
+    """The rest of the batch is dropped, BEGIN with it: what comes behind must not run by itself."""
+    c = login(gate, "acme_pool1")
+    pid = c.query("SELECT pg_backend_pid()")[0][0]
+    c.send(wire.parse("SELECT 1"), wire.flush())
+    c.until("1")
+    stand.postgres.sql(f"SELECT pg_terminate_backend({pid}, 10000)")
+    assert codes(c.until("E")) == ["57P01"]
+    c.send(wire.bind(), wire.execute(), wire.parse("START TRANSACTION"), wire.bind(), wire.execute(), wire.sync(),
+           wire.query(f"INSERT INTO {table} VALUES (1)"))
+    assert c.refusal()["C"] == "08006"
+    assert stand.postgres.sql(f"SELECT count(*) FROM {table}", "acme") == [["0"]]
+
+
+@pytest.mark.parametrize("sent", [1, 2], ids=["Parse", "Parse and Bind"])
+@pytest.mark.parametrize("named", [False, True], ids=["unnamed", "named"])
+def test_batch_cut_within_its_begin(gate, login, stand, table, sent, named):
+    c = login(gate, "acme_pool1")
+    pid = c.query("SELECT pg_backend_pid()")[0][0]
+    name = "begin" if named else ""
+    parts = [wire.parse("BEGIN", name), wire.bind(name), wire.execute(), wire.sync()]
+    c.send(*parts[:sent], wire.flush())
+    c.until("12"[sent - 1])
+    stand.postgres.sql(f"SELECT pg_terminate_backend({pid}, 10000)")
+    messages = c.until("E")
+    try:
+        c.send(*parts[sent:], wire.query(f"INSERT INTO {table} VALUES (1)"), wire.query("COMMIT"))
+    except ConnectionError:
+        pass
+    assert codes(messages) == ["57P01"] and c.is_closed() or c.refusal()["C"] == "08006"
+    assert stand.postgres.sql(f"SELECT count(*) FROM {table}", "acme") == [["0"]]
+
+
+def test_begin_that_was_answered_in_a_batch_without_its_sync(gate, login, stand, table):
+    c = login(gate, "acme_pool1")
+    pid = c.query("SELECT pg_backend_pid()")[0][0]
+    c.send(wire.one("BEGIN"), wire.one(f"INSERT INTO {table} VALUES (1)"), wire.flush())
+    c.until("C")
+    c.until("C")
+    stand.postgres.sql(f"SELECT pg_terminate_backend({pid}, 10000)")
+    assert codes(c.until("E")) == ["57P01"]
+    c.ask(wire.sync())
+    assert c.status == "E"
+    assert codes(c.ask(wire.query(f"INSERT INTO {table} VALUES (2)"))) == [ABORTED]
+    assert tags(c.ask(wire.query("COMMIT"))) == ["ROLLBACK"]
+    assert stand.postgres.sql(f"SELECT count(*) FROM {table}", "acme") == [["0"]]
+
+
+def test_commit_in_a_lost_pipeline_is_told_as_unknown(make_gate, nodes, login):
+    """Whoever looks at the answer to COMMIT alone must not read that it was rolled back."""
+    gate = make_gate(own_cluster(nodes))
+    c = login(gate)
+    c.query("BEGIN")
+    node = node_of(c, nodes)
+    node.freeze()
+    c.send(wire.one("SELECT 1"), wire.sync(), wire.one("COMMIT"), wire.sync())
+    reached(node)
+    node.kill()
+    assert codes(c.until("Z")) == ["08007"] and c.status == "E"
+    assert codes(c.until("Z")) == ["08007"] and c.status == "I"
+
+
+@pytest.mark.parametrize("begin", [wire.query("BEGIN"), wire.one("BEGIN") + wire.sync(),
+                                   wire.one("SELECT 1") + wire.one("BEGIN") + wire.sync()],
+                         ids=["simple", "extended", "later in a batch"])
+def test_begin_that_is_refused_ends_the_session(make_gate, nodes, login, stand, table, begin):
+    """No node, no place in the pool: the rest of the script must not run in pieces once there is one."""
+    gate = make_gate({"database acme": {"pool_size": 1, "wait_limit": "1s", "shards": 1}})
+    holder, c = login(gate), login(gate)
+    holder.query("BEGIN")
+    c.send(begin, wire.query(f"INSERT INTO {table} VALUES (1)"), wire.query("COMMIT"))
+    messages = []
+    while not c.is_closed():
+        messages.append(c.receive())
+    assert codes(messages)[-1] == "53300"
+    holder.query("ROLLBACK")
+    assert stand.postgres.sql(f"SELECT count(*) FROM {table}", "acme") == [["0"]]
+
+
+def test_begin_is_slowed_and_not_refused_by_a_rate(make_gate, login, stand):
+    """Traffic in a transaction is never refused for its rate, and its BEGIN belongs to it."""
+    gate = make_gate({"plan metered": {"queries_per_second": 10, "queries_burst": 1}})
+    c = login(gate, "metered")
+    for _ in range(4):
+        assert codes(c.ask(wire.query("BEGIN"))) == [] and c.status == "T"
+        assert codes(c.ask(wire.query("SELECT 1"))) == []
+        assert codes(c.ask(wire.query("COMMIT"))) == [] and c.status == "I"
+        assert codes(c.ask(wire.one("BEGIN"), wire.one("SELECT 1"), wire.one("COMMIT"), wire.sync())) == []
