@@ -443,6 +443,7 @@ def procedures(c):
     c.q(f"DO $$ BEGIN {c.row(1)}; END $$").commits()
     c.q(f"DO $$ BEGIN {c.row(2)}; RAISE NOTICE 'so'; RAISE 'no'; END $$").commits()
     c.q("BEGIN").q(f"DO $$ BEGIN {c.row(3)}; END $$").q("COMMIT").commits()
+    c.pins = True # until the server has been asked what it set
 
 
 # ---- long messages ----
