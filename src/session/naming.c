@@ -221,10 +221,27 @@ bool naming_concerns(const struct session *s, uint32_t effects)
     return (effects & (NAMING | SQL_DO)) && (s->names.map.count || s->names_in_doubt || s->moves_names);
 }
 
+/* It is gone from under the client's own name, where it may be an empty one. */
+static void take_away(struct reading *r, struct named *n)
+{
+    if (!r->ok || !is_placed(r->w->s, n))
+        return;
+    r->ok = naming_remove(r->w, n);
+    r->placed = true;
+}
+
 static void on_execute(void *arg, uint32_t use, struct text name)
 {
     struct reading *r = arg;
-    r->executes = r->executes || (use == SQL_EXECUTE && (!name.at || names_get(&r->w->s->names, name)));
+    struct session *s = r->w->s;
+    struct named *n = name.at ? names_get(&s->names, name) : NULL;
+    if (use != SQL_EXECUTE || (name.at && !n))
+        return;
+    r->executes = true;
+    if (n)
+        take_away(r, n);
+    for (size_t i = 0; !name.at && (n = map_each(&s->names.map, &i));)
+        take_away(r, n);
 }
 
 static void scan(struct reading *r, struct text sql, void (*named)(void *, uint32_t, struct text))

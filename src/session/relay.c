@@ -81,7 +81,9 @@ static bool end_beginning(struct session *s, char type, struct text body, const 
 static void refuse_for_now(struct session *s, char type, const struct wire_fault *fault)
 {
     relay_refuse(s, type, fault);
-    s->loss.rest = s->input.skipping && s->loss.block == LOST_NO_BLOCK ? (uint16_t)fault->why : REASON_OK;
+    /* Who cancels knows what he does, and the server lets the rest run as well. */
+    bool ours = fault->why != REASON_CANCELED && s->input.skipping && s->loss.block == LOST_NO_BLOCK;
+    s->loss.rest = ours ? (uint16_t)fault->why : REASON_OK;
 }
 
 /* Waits for its turn: inside of a transaction, its BEGIN included, traffic is slowed and never refused. */

@@ -401,6 +401,9 @@ def compare(case, leaves):
     exact = case.event in ("none", "cancel", "close", "reset", "leave") or (case.event == "terminate" and case.mode == "session")
     if exact:
         told, ended, there = ref.outcome(case.event, case.k)
+        # It met a request that waited for the connection, which the server's own never do.
+        if case.event == "cancel" and case.mode == "transaction" and "E ERROR 57014" in peer.told and "E ERROR 57014" not in told:
+            return None
         if rows != there:
             return f"the table has {rows}, the server's {there}"
         if c.deaf and peer.told == told[:len(peer.told)] and peer.ended:

@@ -292,7 +292,7 @@ def test_what_may_have_run_is_never_run_again(make_gate, nodes, login, stand, ta
     c = login(gate)
     node = node_of(c, nodes)
     mark = f"mark_{os.urandom(4).hex()}"
-    c.send(wire.query(f"INSERT INTO {table} SELECT 1, '{mark}' FROM pg_sleep(0.5)"))
+    c.send(wire.query(f"INSERT INTO {table} SELECT 1, '{mark}' FROM pg_sleep(2)"))
     running(mark)
     node.freeze()
     proc.wait_for("the row", 10, lambda: stand.postgres.sql(f"SELECT 1 FROM {table}", "acme"))

@@ -133,11 +133,12 @@ def test_nonsense_from_the_server_reaches_nobody_else(faked, login, what):
 def test_late_cancel_does_not_hit_the_gates_own_question(faked, login, console):
     """Found by the torture test: a SET was lost when a cancel request that came too late for the
     client's query ended the one that asks what it has changed."""
-    canceled, release = threading.Event(), threading.Event()
+    runs, canceled, release = threading.Event(), threading.Event(), threading.Event()
     asked = []
 
     def answer(kind, body):
         if kind == "Q" and b"slow" in body:
+            runs.set()
             canceled.wait(20)
             return fake.done("SET") + fake.ready()
         if b"current_setting" in body and b"work_mem" in body:
@@ -152,6 +153,7 @@ def test_late_cancel_does_not_hit_the_gates_own_question(faked, login, console):
     c = login(gate)
     c.query("SELECT a")
     c.send(wire.query("SET work_mem = '17MB' /* slow */"))
+    assert runs.wait(20)
     with wire.Client(("127.0.0.1", gate.port()), "request") as other:
         other.send(wire.cancel_request(*c.key))
         assert wire.kinds(c.until("Z")) == "CZ"

@@ -102,7 +102,7 @@ def oauth_with_a_bad_token(k):
 
 
 def silent_after_startup(k):
-    assert k.started().refusal()["C"] == "08P01"
+    assert k.started().refusal()["C"] == "57014"
 
 
 def plaintext(k):
@@ -212,7 +212,7 @@ TRIED = {
     "backend_tls": ("other authority", lambda k: k.refused(), ""),
     "admin_only": ({}, console_for_anybody, "admin_users"),
     "shutdown": ({}, shutdown, ""),
-    "paused": (ONE, of_a_closed_pool, ""),
+    "config_changed": (ONE, of_a_closed_pool, ""),
 }
 
 
@@ -463,6 +463,11 @@ ELSEWHERE = {
     "syntax": "test_console.py::test_unknown_commands_are_syntax_errors",
     "memory": "test_unfinished.py::test_request_that_finds_no_memory_is_refused_in_step",
     "out_of_memory": "../tools/walk-faults.sh",
+    "node_slow": "test_login_waits.py::test_node_slow_to_log_in",
+    "backend_slow": "test_login_waits.py::test_server_slow_to_answer_while_learning",
+    "database_full": "test_login_waits.py::test_database_without_room",
+    "database_away": "../unit/test_login.c",
+    "not_resolved": "../unit/test_login.c",
 }
 
 
