@@ -31,6 +31,7 @@ void conf_faults_free(struct conf_faults *f)
     f->count = f->advice_count = 0;
 }
 
+PRINTF_LIKE(6, 0)
 static void put_line(struct buf *to, const char *file, unsigned line, const char *section,
                      const char *key, const char *fmt, va_list ap)
 {
@@ -74,6 +75,7 @@ static const struct conf_written *written_of(const struct conf *c, const struct 
 }
 
 /* Where a key of a section is set. */
+PRINTF_LIKE(5, 0)
 static void put_about(struct buf *to, const struct conf *c, const struct conf_section *at,
                       const char *key, const char *fmt, va_list ap)
 {

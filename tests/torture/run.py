@@ -50,7 +50,10 @@ def overrides(**more):
 
 
 def prepare(stand):
+    """Tables; and what other tests have left running at the end of a lost connection goes."""
     for tenant in TENANTS:
+        stand.postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state <> 'idle' "
+                           f"AND usename = '{tenant}_rw' AND backend_type = 'client backend'")
         stand.postgres.sql("DROP TABLE IF EXISTS torture_log;"
                            "CREATE UNLOGGED TABLE torture_log (client int, words text)",
                            tenant, f"{tenant}_rw")
