@@ -257,7 +257,7 @@ def test_loss_between_two_requests_is_told_with_the_next(make_gate, login, stand
 def test_backend_that_dies_as_it_would_be_lent_is_passed_over(make_gate, nodes, login):
     """The gate is shown the client's query first and the end of the idle connection second, in
     one turn of its loop."""
-    gate = make_gate({"postern": {"workers": 1}, "redis": None, **own_cluster(nodes)})
+    gate = make_gate({"postern": {"workers": 1}, "redis": None, "database acme": {"pool_size": 1}, **own_cluster(nodes)})
     c = login(gate)
     node = node_of(c, nodes)
     gate.process.signal(signal.SIGSTOP)
@@ -288,7 +288,7 @@ def test_backend_that_dies_while_it_is_brought_to_the_clients_variables_is_repla
 
 def test_what_may_have_run_is_never_run_again(make_gate, nodes, login, stand, table, running):
     """The statement commits while its answer is held back by a node that dies."""
-    gate = make_gate(own_cluster(nodes))
+    gate = make_gate({"database acme": {"pool_size": 1}, **own_cluster(nodes)})
     c = login(gate)
     node = node_of(c, nodes)
     mark = f"mark_{os.urandom(4).hex()}"

@@ -167,7 +167,7 @@ def test_rollback_in_flight_has_rolled_back(make_gate, nodes, login):
 
 def test_begin_with_more_behind_it_leaves_a_failed_block(make_gate, nodes, login):
     """As JDBC and Npgsql send it, together with the first statement."""
-    gate = make_gate(own_cluster(nodes))
+    gate = make_gate({"database acme": {"pool_size": 1}, **own_cluster(nodes)})
     c = login(gate)
     node = node_of(c, nodes)
     node.freeze()
