@@ -127,6 +127,7 @@ void lost_block_over(struct session *s)
 void lost_reset(struct session *s)
 {
     s->loss.rest = REASON_OK;
+    s->loss.had_failed = false;
     told(s);
     lost_block_over(s);
 }
@@ -169,8 +170,8 @@ bool lost_block_ends(struct session *s, uint32_t effects, uint32_t statements)
 {
     if (s->loss.block != LOST_BLOCK || statements != 1 || !(effects & SQL_END) || (effects & SQL_BEGIN))
         return false;
-    /* Whoever asks for a COMMIT must not read success where nothing was said of the loss. */
-    if (s->loss.untold && (effects & SQL_COMMITS)) {
+    /* Whoever asks for a COMMIT must not read success where nothing was said of a failure. */
+    if (s->loss.untold && !s->loss.had_failed && (effects & SQL_COMMITS)) {
         struct wire_fault f = fault_of(s, REASON_BACKEND_LOST, FATE_ROLLED_BACK);
         put_error(s, &f);
     } else {
@@ -427,8 +428,9 @@ void relay_lost(struct session *s, enum reason why)
         return;
     }
     variables_retell(s);
-    /* A block that has failed already has been told of: its end is all that is left of it. */
-    bool knows = answer_owed(s, &f) || s->loss.block == LOST_NO_BLOCK || b->owed.status == 'E';
+    bool was_lost = s->loss.block != LOST_NO_BLOCK; /* then it is a block of our own that has gone */
+    s->loss.had_failed = b->owed.status == 'E';
+    bool knows = answer_owed(s, &f) || s->loss.block == LOST_NO_BLOCK || was_lost;
     stream_flush(&s->client);
     if (knows) {
         told(s);

@@ -116,6 +116,37 @@ def test_end_that_is_the_first_to_hear_of_the_loss(gate, login, stand, end, told
     assert c.status == "I"
 
 
+@pytest.fixture
+def failed(gate, login, stand):
+    """A session whose block has a savepoint, has failed, and then lost its connection; nothing was told."""
+    c = login(gate)
+    c.query("BEGIN")
+    c.query("SAVEPOINT a")
+    pid = c.query("SELECT pg_backend_pid()")[0][0]
+    assert codes(c.ask(wire.query("SELECT 1/0"))) == ["22012"]
+    stand.postgres.terminate(pid)
+    gate.await_log("connection to the database was lost")
+    return c
+
+
+@pytest.mark.parametrize("request_", [wire.query("ROLLBACK TO a"), wire.one("ROLLBACK TO a") + wire.sync(),
+                                      wire.query("SELECT 1"), wire.query("RELEASE a; SELECT 1")])
+def test_block_that_had_failed_hears_of_the_loss(failed, request_):
+    """Its savepoints went with the connection: whoever would go on from one must know why he cannot."""
+    assert codes(failed.ask(request_)) == ["57P01"] and failed.status == "E"
+    assert codes(failed.ask(wire.query("ROLLBACK TO a"))) == ["3B001"] and failed.status == "E"
+    assert tags(failed.ask(wire.query("COMMIT"))) == ["ROLLBACK"] and failed.status == "I"
+    assert failed.query("SELECT 'goes on'") == [["goes on"]]
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_end_of_a_block_that_had_failed_is_as_on_the_server(failed, end):
+    """It was told of its failure: there is no success to be read."""
+    messages = failed.ask(wire.query(end))
+    assert (codes(messages), tags(messages), failed.status) == ([], ["ROLLBACK"], "I")
+    assert failed.query("SELECT 'goes on'") == [["goes on"]]
+
+
 def test_pipeline_of_a_block_that_is_lost(gate, login, stand, table, running):
     """Everything was sent before the loss: each request is answered, none is run by itself."""
     c = login(gate)
