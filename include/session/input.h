@@ -31,6 +31,7 @@ struct client_input {
     uint8_t mode;          /* enum frame_mode: what happens to them */
     bool skipping;         /* a batch was refused: messages up to its Sync are dropped */
     bool is_over;          /* there is no memory for the rest of the message that waits */
+    bool is_canceled;      /* a cancel came for the request that waits while the gateway was at something of its own */
 };
 
 /* held_max: the most that may wait, in bytes. */

@@ -16,7 +16,7 @@ void input_reset(struct client_input *in)
     (void)input_abandon(in);
     buf_wipe(&in->held);
     in->left = 0;
-    in->skipping = false;
+    in->skipping = in->is_canceled = false;
 }
 
 void input_begin(struct client_input *in, uint32_t left, enum frame_mode mode)

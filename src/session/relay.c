@@ -161,11 +161,11 @@ static bool waits_to_begin(struct session *s)
     return lost_would_begin(s, waiting_type(s), waiting_body(s));
 }
 
-/* Refuses the request whose first message waits in session.in. */
-static void refuse_waiting(struct session *s, const struct wire_fault *fault)
+/* Refuses the request whose first message waits in input.held. */
+static void refuse_held(struct session *s, const struct wire_fault *fault)
 {
     char type = waiting_type(s);
-    session_become(s, s->backend ? SESSION_ACTIVE : SESSION_IDLE);
+    s->input.is_canceled = false;
     if (fault->why != REASON_CANCELED && end_beginning(s, type, waiting_body(s), fault))
         return;
     if (type == 'Q' || type == 'F') {
@@ -179,13 +179,51 @@ static void refuse_waiting(struct session *s, const struct wire_fault *fault)
     relay_resume(s);
 }
 
+/* ... which waits for something of the gateway's. */
+static void refuse_waiting(struct session *s, const struct wire_fault *fault)
+{
+    session_become(s, s->backend ? SESSION_ACTIVE : SESSION_IDLE);
+    refuse_held(s, fault);
+}
+
+static const struct wire_fault canceled = {.severity = "ERROR", .why = REASON_CANCELED};
+
+/* Between transactions the server connection stays with the session. */
+static bool keeps_backend(const struct session *s)
+{
+    return mode_of(s) == CONF_POOL_SESSION || s->pins || s->keeps_numbers;
+}
+
+/* What waits is a request that a cancel can end. */
+static bool waits_for_answer(const struct session *s)
+{
+    return buf_size(&s->input.held) >= WIRE_HEADER && memchr("QFPBEDC", waiting_type(s), 7);
+}
+
+/* What the gateway itself had to ask the server is answered: it is the client's turn, unless it has
+ * canceled its request meanwhile. */
+static void go_on(struct session *s)
+{
+    bool ends = s->input.is_canceled && !relay_is_under_way(s) && waits_for_answer(s);
+    s->input.is_canceled = false;
+    if (!ends) {
+        relay_resume(s);
+        return;
+    }
+    if (s->backend && !keeps_backend(s)) {
+        session_become(s, SESSION_IDLE);
+        relay_give_back(s);
+    }
+    refuse_held(s, &canceled);
+}
+
 static void tuned(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     struct session *s = arg;
     if (!lost && s->loss.block == LOST_BLOCK_REPLACED && b->owed.status == 'E') {
         s->tunings = 0;
         session_become(s, SESSION_ACTIVE);
-        relay_resume(s);
+        go_on(s);
         return;
     }
     if (s->loss.block == LOST_BLOCK_REPLACED)
@@ -197,7 +235,7 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
         if (!block_suits(s))
             return;
         session_become(s, SESSION_ACTIVE);
-        relay_resume(s);
+        go_on(s);
         return;
     }
     if (s->pins) {
@@ -237,7 +275,7 @@ void relay_lent(struct session *s)
     if (!suits(s, true))
         return;
     session_become(s, SESSION_ACTIVE);
-    relay_resume(s);
+    go_on(s);
 }
 
 void relay_lend_again(struct session *s, bool lost)
@@ -403,7 +441,7 @@ static bool is_settling_due(const struct session *s)
 
 void relay_settle(struct session *s)
 {
-    bool keep = mode_of(s) == CONF_POOL_SESSION || s->pins || s->keeps_numbers;
+    bool keep = keeps_backend(s);
     if (s->state == SESSION_METERING) /* cannot be: METERING has a request under way */
         return;
     s->resets = s->resets_now = s->settles_first = s->reads_otherwise = s->failed = false;
@@ -426,7 +464,7 @@ void relay_settle(struct session *s)
         return;
     }
     if (buf_size(&s->input.held) || s->stalled) /* stalled: what waits may not have been read yet */
-        relay_resume(s);
+        go_on(s);
 }
 
 void relay_transaction_over(struct session *s)
@@ -661,7 +699,6 @@ void relay_init(struct session *s)
 
 bool relay_cancel(struct session *s, struct cancel_waiter *waiter)
 {
-    const struct wire_fault canceled = {.severity = "ERROR", .why = REASON_CANCELED};
     if (s->state == SESSION_QUEUED && !s->greeting) {
         pool_forget(&s->ask);
         refuse_waiting(s, &canceled);
@@ -669,6 +706,8 @@ bool relay_cancel(struct session *s, struct cancel_waiter *waiter)
         limit_ask_cancel(&s->limit);
         timer_stop(&s->timer);
         refuse_waiting(s, &canceled);
+    } else if (s->state == SESSION_TUNING || s->state == SESSION_ASKING) {
+        s->input.is_canceled = waits_for_answer(s);
     } else if (s->backend && s->state == SESSION_ACTIVE && s->backend->owed.count > 0) {
         return cancel_deliver(s->backend, waiter);
     }
@@ -754,7 +793,7 @@ static void console_input(struct session *s, const char *at, size_t len)
             session_close(s, REASON_OK);
             return;
         }
-        if (strchr("PBDECHS", type)) { /* drivers that insist on it learn so, in step */
+        if (memchr("PBDECHS", type, 7)) { /* drivers that insist on it learn so, in step */
             console_extended(s, type);
             continue;
         }

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from conftest import conninfo
+from conftest import conninfo, own_cluster
 from stand import proc, wire
 
 
@@ -164,6 +164,36 @@ def test_cancel_of_a_query_that_waits_for_a_server_connection(make_gate, login, 
     assert a.query("SELECT 1") == [["1"]]
     a.query("COMMIT")
     assert b.query("SELECT 'now'") == [["now"]]
+
+
+REQUESTS = {"simple": wire.query("SELECT 'never'"), "extended": wire.one("SELECT 'never'") + wire.sync(),
+            "block": wire.query("BEGIN")}
+
+
+@pytest.fixture
+def one_node(make_gate, nodes):
+    """A gate with one server connection, and the node that can be stopped under it."""
+    gate = make_gate({"database acme": {"pool_size": 1, "shards": 1}, **own_cluster(nodes[:1]),
+                      "postern": {"workers": 1}})
+    return gate, nodes[0]
+
+
+@pytest.mark.parametrize("form", REQUESTS)
+def test_cancel_while_the_connection_is_brought_to_the_variables(one_node, login, console, cancel, form):
+    gate, node = one_node
+    a, b = login(gate), login(gate)
+    a.query("SET work_mem = '1MB'")
+    b.query("SET work_mem = '2MB'")
+    b.query("SELECT 'what was set has been read back, and nothing is asked any more'")
+    node.freeze()
+    a.send(REQUESTS[form])
+    with console(gate) as admin:
+        proc.wait_for("the session to be tuning", 10, lambda: "tuning" in str(admin.query("SHOW CLIENTS")))
+    cancel(gate, a.key)
+    node.thaw()
+    canceled(a)
+    assert a.status == "I" and b.query("SHOW work_mem") == [["2MB"]]
+    assert a.query("SHOW work_mem") == [["1MB"]]
 
 
 def test_cancel_in_a_transaction_leaves_it_failed(gate, login, cancel, running, database):

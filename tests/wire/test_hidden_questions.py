@@ -2,6 +2,7 @@
 or nonsense: nothing that a session holds or has set is lost in silence."""
 # SPDX-License-Identifier: Apache-2.0
 import re
+import threading
 
 import pytest
 
@@ -243,6 +244,40 @@ def test_pin_that_cannot_be_asked_stays(faked, login, stand, how):
         assert pins_of(gate, login, stand) == []
         node.how = "held"
         c.close()
+
+
+class SlowNode(Node):
+    """Lets its answers to questions about pins wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.how = "gone"
+        self.is_asked, self.may_answer = threading.Event(), threading.Event()
+
+    def answer(self, text):
+        self.is_asked.set()
+        assert self.may_answer.wait(20)
+        return super().answer(text)
+
+
+@pytest.mark.parametrize("how", ["held", "gone"])
+@pytest.mark.parametrize("form", [wire.query("SELECT 'never'"), wire.one("SELECT 'never'") + wire.sync()],
+                         ids=["simple", "extended"])
+def test_cancel_of_a_request_behind_a_question(faked, stand, login, form, how):
+    """The client has its answer and has asked for more; that the gateway asks first is no matter of his."""
+    node = SlowNode()
+    gate = faked(node)
+    c = login(gate)
+    c.query("SELECT pg_advisory_lock(1)")
+    assert node.is_asked.wait(20)
+    node.how = how
+    c.send(form)
+    pins_of(gate, login, stand)  # the one worker has read it, then
+    wire.cancel(("127.0.0.1", gate.port()), c.key, ca=stand.authority.crt)
+    node.may_answer.set()
+    assert [f["C"] for f in wire.errors(c.until("Z"))] == ["57014"]
+    assert pins_of(gate, login, stand) == (["advisory_lock"] if how == "held" else [])
+    c.query("SELECT 1")
 
 
 @pytest.mark.parametrize("how", ERRORS + NONSENSE)
