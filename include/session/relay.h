@@ -61,6 +61,9 @@ void reply_input(struct backend_user *u, struct backend *b);
 /* A request or a transaction is under way on a backend. One that is kept (session mode, a pin) and
  * is at rest does not count: the next request begins as one without. */
 bool relay_is_under_way(const struct session *s);
+/* What the gateway itself had to ask the server is answered: it is the client's turn, whose request
+ * ends here when it was canceled meanwhile. */
+void relay_go_on(struct session *s);
 /* The only way in which a session lets go of its backend: the rest of a message that went there
  * is dropped, and the pool learns of it. */
 void relay_give_back(struct session *s);

@@ -452,5 +452,5 @@ void relay_lost(struct session *s, enum reason why)
     session_become(s, SESSION_IDLE);
     relay_fail_owed(s);
     relay_give_back(s);
-    relay_resume(s);
+    relay_go_on(s);
 }

@@ -417,7 +417,7 @@ static void on_names(void *arg, struct backend *b, const struct server_error *er
     if (s->unsettled && relay_is_at_rest(s))
         relay_transaction_over(s);
     else
-        relay_resume(s);
+        relay_go_on(s);
 }
 
 void naming_ask(struct session *s)

@@ -200,14 +200,14 @@ static bool waits_for_answer(const struct session *s)
     return buf_size(&s->input.held) >= WIRE_HEADER && memchr("QFPBEDC", waiting_type(s), 7);
 }
 
-/* What the gateway itself had to ask the server is answered: it is the client's turn, unless it has
- * canceled its request meanwhile. */
-static void go_on(struct session *s)
+void relay_go_on(struct session *s)
 {
-    bool ends = s->input.is_canceled && !relay_is_under_way(s) && waits_for_answer(s);
+    bool ends = s->input.is_canceled && waits_for_answer(s);
     s->input.is_canceled = false;
-    if (!ends) {
+    if (!ends || relay_is_under_way(s)) {
         relay_resume(s);
+        if (ends && s->state == SESSION_ACTIVE && s->backend->owed.count > 0) /* it is for the server to end it */
+            (void)cancel_deliver(s->backend, NULL);
         return;
     }
     if (s->backend && !keeps_backend(s)) {
@@ -223,7 +223,7 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     if (!lost && s->loss.block == LOST_BLOCK_REPLACED && b->owed.status == 'E') {
         s->tunings = 0;
         session_become(s, SESSION_ACTIVE);
-        go_on(s);
+        relay_go_on(s);
         return;
     }
     if (s->loss.block == LOST_BLOCK_REPLACED)
@@ -235,7 +235,7 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
         if (!block_suits(s))
             return;
         session_become(s, SESSION_ACTIVE);
-        go_on(s);
+        relay_go_on(s);
         return;
     }
     if (s->pins) {
@@ -250,7 +250,7 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     relay_give_back(s);
     if (again) { /* it may have been the last one's variables that could not be undone */
         if (borrow(s))
-            relay_resume(s);
+            relay_go_on(s);
         return;
     }
     refuse_waiting(s, &(struct wire_fault){.severity = "ERROR", .why = REASON_BACKEND_LOST,
@@ -275,7 +275,7 @@ void relay_lent(struct session *s)
     if (!suits(s, true))
         return;
     session_become(s, SESSION_ACTIVE);
-    go_on(s);
+    relay_go_on(s);
 }
 
 void relay_lend_again(struct session *s, bool lost)
@@ -285,7 +285,7 @@ void relay_lend_again(struct session *s, bool lost)
     if (lost && s->tunings++ >= TUNINGS_MAX)
         refuse_waiting(s, &(struct wire_fault){.severity = "ERROR", .why = REASON_BACKEND_LOST});
     else if (borrow(s))
-        relay_resume(s);
+        relay_go_on(s);
 }
 
 static void on_refused(struct pool_ask *ask, enum reason why, const struct server_error *error)
@@ -464,7 +464,7 @@ void relay_settle(struct session *s)
         return;
     }
     if (buf_size(&s->input.held) || s->stalled) /* stalled: what waits may not have been read yet */
-        go_on(s);
+        relay_go_on(s);
 }
 
 void relay_transaction_over(struct session *s)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import fake
-from stand import wire
+from stand import proc, wire
 
 # ---- a real server that refuses ----
 
@@ -215,7 +215,7 @@ def faked(make_gate):
     made = []
 
     def make(node):
-        server = fake.FakeServer(node)
+        node.server = server = fake.FakeServer(node)
         made.append(server)
         return make_gate({"cluster main": {
             "hosts": f"{server.host}:{server.port}", "discovery": "off", "tls": "disable", "tls_ca": None,
@@ -257,6 +257,8 @@ class SlowNode(Node):
     def answer(self, text):
         self.is_asked.set()
         assert self.may_answer.wait(20)
+        if b"SELECT name FROM" in text:
+            return fake.columns("name") + fake.done() + fake.ready()
         return super().answer(text)
 
 
@@ -278,6 +280,34 @@ def test_cancel_of_a_request_behind_a_question(faked, stand, login, form, how):
     assert [f["C"] for f in wire.errors(c.until("Z"))] == ["57014"]
     assert pins_of(gate, login, stand) == (["advisory_lock"] if how == "held" else [])
     c.query("SELECT 1")
+
+
+class SlowNodeInBlock(SlowNode):
+    """... in a transaction block, where it is asked which statements are left."""
+
+    def __call__(self, kind, body):
+        if kind in "PCD":
+            return {"P": wire.message("1", b""), "C": wire.message("3", b""),
+                    "D": wire.message("t", b"\0\0") + wire.message("n", b"")}[kind]
+        return (super().__call__(kind, body) or b"").replace(fake.ready(), fake.ready("T"))
+
+
+def test_cancel_of_a_request_behind_a_question_in_a_block(faked, stand, login):
+    """There it is for the server to end it."""
+    node = SlowNodeInBlock()
+    gate = faked(node)
+    c = login(gate)
+    c.query("BEGIN")
+    c.ask(wire.parse("SELECT 1", "mine"), wire.sync())
+    c.query("DO $$ BEGIN EXECUTE 'DEALLOCATE mine'; END $$")
+    assert node.is_asked.wait(20)
+    c.send(wire.query("SELECT 1"))
+    pins_of(gate, login, stand)  # the one worker has read it, then
+    wire.cancel(("127.0.0.1", gate.port()), c.key, ca=stand.authority.crt)
+    assert not node.server.cancels
+    node.may_answer.set()
+    c.until("Z")
+    proc.wait_for("the cancel to reach the node", 10, lambda: node.server.cancels)
 
 
 @pytest.mark.parametrize("how", ERRORS + NONSENSE)
