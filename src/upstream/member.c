@@ -126,6 +126,7 @@ void member_tell_health(struct member *m, const char *why)
     if (health == m->told_health)
         return;
     m->told_health = health;
+    m->watch->changed = m->watch->changed || health == NODE_UP; /* who waits for a node tries again now */
     char *tag = mem_format("node %s", m->label);
     if (health == NODE_UP)
         log_info(tag, "up (cluster %s)", m->watch->row->at.name);
@@ -325,8 +326,8 @@ static void on_done(void *arg, const struct probe_answer *answer)
     if (what == ASKED_NODES) {
         w->asked_nodes = NULL;
         watch_take_answer(w, answer); /* m may be gone */
-        watch_publish(w);
     }
+    watch_publish(w);
 }
 
 /* The kept connection broke: the node may have died, or somebody ended this one session. Only

@@ -180,6 +180,20 @@ def test_node_that_comes_back_is_used_again(make_gate, nodes, login):
     assert login(gate).query("SELECT 1") == [["1"]]
 
 
+def test_who_waits_for_a_node_gets_it_as_soon_as_it_is_up(make_gate, nodes, login):
+    """A pool that failed again and again tries seldom; that a node is up again ends its pause."""
+    gate = make_gate({**own_cluster(nodes[:1], connect_timeout="200ms"), "database acme": {"wait_limit": "1s"}})
+    c = login(gate)
+    c.query("SELECT 1")
+    nodes[0].kill()
+    proc.wait_for("the pause to be longer than wait_limit", 30, lambda: wire.errors(c.ask(wire.query("SELECT 1"))) and
+                  gate.log().count("no server connection") >= 6)
+    since = len(gate.log())
+    nodes[0].start()
+    gate.await_log("up .cluster main", since)
+    assert c.query("SELECT 'at once'") == [["at once"]]
+
+
 def test_no_node_at_all_is_said(make_gate, nodes, connect, token, login):
     gate = make_gate({**own_cluster(nodes, connect_timeout="500ms"),
                       "database acme": {"wait_limit": "3s"}})
