@@ -17,6 +17,7 @@ cancel, terminate (session mode), close, reset, and Terminate. For the others th
 what is documented of a loss (docs/clients.md), and of sessions that the gate ends, whose answers
 are those of the undisturbed conversation up to one FATAL."""
 import argparse
+import math
 import multiprocessing
 import os
 import re
@@ -60,6 +61,7 @@ class Lane:
         self.gate = None
         self.nodes = []
         self.references = {}
+        self.pace = 1  # seconds that the logins of many sessions took
         stand.postgres.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         stand.postgres.sql(f"CREATE DATABASE {name} OWNER acme_rw")
         stand.postgres.sql("CREATE TABLE t (id int PRIMARY KEY, words text); INSERT INTO t VALUES (1, 'there')", name, "acme_rw")
@@ -437,12 +439,15 @@ def await_end_of_last(lane, event, token):
 
 def run_together(lane, mode, event, name, ks, ref):
     """One event for many sessions at once, each cut elsewhere."""
-    token = lane.stand.token("acme", lifetime=-28) if event == "expire" else None # within the leeway of 30 s
+    # It lives within the leeway of 30 s for as long as the logins may need.
+    token = lane.stand.token("acme", lifetime=-28 + 3 * lane.pace) if event == "expire" else None
     if event == "idle":
         reload(lane, {"postern": {"idle_transaction_timeout": "300ms"}})
     cases = [Case(lane, mode, event, name, k, ref) for k in ks]
+    began = time.monotonic()
     for case in cases:
         case.begin(True, token)
+    lane.pace = math.ceil(time.monotonic() - began)
     lane.ping()
     if event == "reload":
         reload(lane, {f"database {lane.name}_many": {"prepared_statements": 40 + lane.number % 50}})
