@@ -398,6 +398,47 @@ def test_session_mode_resets_before_the_next_client(make_gate, login):
             b.query(sql)
 
 
+# What can be made in pg_temp; how it shows that it is there; how it goes.
+IN_PG_TEMP = {
+    "table": ("CREATE TABLE pg_temp.x (n int)", "SELECT count(*) FROM pg_temp.x", "DROP TABLE pg_temp.x"),
+    "view": ("CREATE VIEW pg_temp.x AS SELECT 1", "SELECT count(*) FROM pg_temp.x", "DROP VIEW pg_temp.x"),
+    "sequence": ("CREATE SEQUENCE pg_temp.x", "SELECT nextval('pg_temp.x')", "DROP SEQUENCE pg_temp.x"),
+    "function": ("CREATE FUNCTION pg_temp.x() RETURNS int LANGUAGE sql AS 'SELECT 1'", "SELECT pg_temp.x()", "DROP FUNCTION pg_temp.x"),
+    "procedure": ("CREATE PROCEDURE pg_temp.x() LANGUAGE sql AS 'SELECT 1'", "CALL pg_temp.x()", "DROP PROCEDURE pg_temp.x"),
+    "aggregate": ("CREATE AGGREGATE pg_temp.x (int) (SFUNC = int4pl, STYPE = int, INITCOND = 0)", "SELECT pg_temp.x(1)",
+                  "DROP AGGREGATE pg_temp.x (int)"),
+    "type": ("CREATE TYPE pg_temp.x AS (n int)", "SELECT '(1)'::pg_temp.x", "DROP TYPE pg_temp.x"),
+    "enum": ("CREATE TYPE pg_temp.x AS ENUM ('a')", "SELECT 'a'::pg_temp.x", "DROP TYPE pg_temp.x"),
+    "domain": ("CREATE DOMAIN pg_temp.x AS int", "SELECT 1::pg_temp.x", "DROP DOMAIN pg_temp.x"),
+    "operator": ("CREATE OPERATOR pg_temp.### (LEFTARG = int, RIGHTARG = int, FUNCTION = int4pl)", "SELECT 1 OPERATOR(pg_temp.###) 1",
+                 "DROP OPERATOR pg_temp.### (int, int)"),
+    "collation": ("CREATE COLLATION pg_temp.x FROM \"C\"", "SELECT 'a' COLLATE pg_temp.x", "DROP COLLATION pg_temp.x"),
+    "dictionary": ("CREATE TEXT SEARCH DICTIONARY pg_temp.x (TEMPLATE = simple)", "SELECT ts_lexize('pg_temp.x', 'a')",
+                   "DROP TEXT SEARCH DICTIONARY pg_temp.x"),
+    "statistics": ("CREATE STATISTICS pg_temp.x ON (n % 2), (n % 3) FROM {table}",
+                   "SELECT 1 / count(*) FROM pg_statistic_ext WHERE stxnamespace = pg_my_temp_schema()", "DROP STATISTICS pg_temp.x"),
+}
+
+
+@pytest.mark.parametrize("what", IN_PG_TEMP)
+def test_whatever_is_in_pg_temp_stays(one, login, console, table, what):
+    create, use, drop = IN_PG_TEMP[what]
+    a = login(one)
+    a.query(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS n int")
+
+    def pins():
+        with console(one) as c:
+            return [p for row in c.query("SHOW CLIENTS") for p in row if p == "temporary"]
+    a.query(create.format(table=table))
+    for _ in range(2):
+        a.query(use)
+        a.query("DROP TABLE IF EXISTS there_is_no_such_table")  # after which it is asked what is left
+        assert pins() == ["temporary"]
+    a.query(drop)
+    a.query("SELECT 1")
+    assert pins() == []
+
+
 def leave_traces(gate, login):
     """What a client leaves behind that DISCARD ALL does not undo; its server process."""
     a = login(gate, "acme_session")
