@@ -108,6 +108,8 @@ void variables_touch(struct session *s, struct text name)
         t->all = t->unknown = true;
     else
         memcpy(t->names[t->count++], lower, sizeof(lower));
+    if (strcmp(lower, "session_authorization") == 0) /* which goes back to no role */
+        variables_touch(s, TEXT("role"));
 }
 
 static void pin(struct session *s, enum pin why)

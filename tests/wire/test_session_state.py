@@ -183,6 +183,19 @@ def test_session_characteristics(one, login):
     assert show(a, "transaction_read_only") == "on"
 
 
+@pytest.mark.parametrize("statement", ["RESET SESSION AUTHORIZATION", "SET SESSION AUTHORIZATION acme_rw",
+                                       "SET SESSION AUTHORIZATION DEFAULT", "SET session_authorization = acme_rw"])
+def test_session_authorization_ends_the_role(one, login, team, statement):
+    """It sets two variables, and only one of them is named."""
+    a, b = login(one), login(one)
+    a.query("SET ROLE acme_team")
+    assert a.query("SELECT current_user") == [["acme_team"]]
+    a.query(statement)
+    for _ in range(2):
+        assert a.query("SELECT session_user, current_user, current_setting('role')") == [["acme_rw", "acme_rw", "none"]]
+        b.query("SELECT 1")
+
+
 def test_temporary_table_stays_and_is_gone_for_the_next(two, login):
     a, b = login(two), login(two)
     a.query("CREATE TEMP TABLE mine (n int)")
