@@ -1,0 +1,103 @@
+"""Random histories of what sets and resets variables: through a pool of one that another session stirs,
+each variable has the value that it has on the server itself."""
+# SPDX-License-Identifier: Apache-2.0
+import random
+
+import pytest
+
+from stand import wire
+
+HISTORIES = 30
+LENGTH = 24
+NAMES = ["work_mem", "search_path", "timezone", "datestyle", "intervalstyle", "extra_float_digits", "application_name",
+         "standard_conforming_strings", "client_min_messages", "bytea_output", "default_transaction_isolation",
+         "default_transaction_read_only", "transaction_read_only", "role", "session_authorization", "my.own", "my.other"]
+VALUES = {"work_mem": ["'1MB'", "'2MB'", "64"], "search_path": ["pg_catalog", "public, pg_catalog", "''"],
+          "timezone": ["'UTC'", "'Asia/Tokyo'", "-3"], "datestyle": ["'ISO'", "'SQL, DMY'", "'German'"],
+          "intervalstyle": ["'iso_8601'", "'postgres'"], "extra_float_digits": ["0", "3", "-2"],
+          "application_name": ["'one'", "'two words'"], "standard_conforming_strings": ["on"],
+          "client_min_messages": ["warning", "'error'"], "bytea_output": ["escape", "hex"],
+          "default_transaction_isolation": ["serializable", "'repeatable read'"],
+          "default_transaction_read_only": ["on", "off"], "role": ["acme_team", "acme_rw", "none"],
+          "session_authorization": ["acme_rw", "DEFAULT"], "my.own": ["'x'", "''"], "my.other": ["'y z'"]}
+
+
+def one_statement(r, open_):
+    """One random statement; open_: is there a transaction?"""
+    name = r.choice(list(VALUES))
+    value = r.choice(VALUES[name])
+    how = r.random()
+    if how < 0.35:
+        return f"SET {r.choice(['', '', 'SESSION ', 'LOCAL '])}{name} {r.choice(['=', 'TO'])} {r.choice([value, value, 'DEFAULT'])}"
+    if how < 0.42:
+        local, text = r.choice(["true", "false"]), value.strip("'")
+        return f"SELECT set_config('{name}', '{text}', {local})"
+    if how < 0.52:
+        return f"RESET {name}"
+    if how < 0.62:
+        return r.choice(["SET ROLE acme_team", "SET ROLE NONE", "RESET ROLE", "SET SESSION AUTHORIZATION acme_rw",
+                         "RESET SESSION AUTHORIZATION", "SET SESSION AUTHORIZATION DEFAULT", "SET LOCAL ROLE acme_team",
+                         "SET TIME ZONE 'Europe/Rome'", "SET TIME ZONE LOCAL", "SET NAMES 'UTF8'", "SET SCHEMA 'pg_catalog'",
+                         "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", "SET TRANSACTION READ ONLY"])
+    if how < 0.66:
+        return r.choice(["RESET ALL", "DISCARD ALL", "DISCARD TEMP", "DISCARD PLANS"])
+    if how < 0.72:
+        return f"DO $$ BEGIN PERFORM set_config('{name}', '{value.strip(chr(39))}', false); END $$"
+    if how < 0.76:
+        return f"SELECT 1; SET {name} = {value}; SELECT 2"
+    if how < 0.80:
+        return "SELECT 1/0"
+    if open_:
+        return r.choice(["SAVEPOINT s", "ROLLBACK TO s", "RELEASE s", "COMMIT", "ROLLBACK", "COMMIT AND CHAIN", "ROLLBACK AND CHAIN"])
+    return r.choice(["BEGIN", "BEGIN READ ONLY", "BEGIN ISOLATION LEVEL SERIALIZABLE", "START TRANSACTION"])
+
+
+def answer(c, sql):
+    """What the client is told, as far as it may be compared."""
+    messages = c.ask(wire.query(sql))
+    kinds = "".join(kind for kind, _ in messages if kind not in "NST")
+    return kinds, [f["C"] for f in wire.errors(messages)], [b.rstrip(b"\0").decode() for k, b in messages if k == "C"], c.status
+
+
+def values(c):
+    """A custom variable that the pool has seen is an empty text instead of NULL (docs/clients.md)."""
+    columns = ", ".join(f"coalesce(current_setting('{n}', true), '')" for n in NAMES)
+    row = c.query(f"SELECT {columns}, session_user, current_user")[0]
+    return dict(zip([*NAMES, "session_user", "current_user"], row))
+
+
+@pytest.fixture(scope="module")
+def one(module_gate):
+    return module_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}})
+
+
+@pytest.fixture
+def directly(stand):
+    clients = []
+
+    def get():
+        c = wire.Client(("127.0.0.1", stand.postgres.port), "request", ca=stand.authority.crt)
+        clients.append(c)
+        return c.login("acme_rw", "acme", stand.postgres.passwords["acme_rw"])
+    yield get
+    for c in clients:
+        c.close()
+
+
+@pytest.mark.parametrize("seed", range(HISTORIES))
+def test_variables_are_as_on_the_server(one, login, directly, stand, seed):
+    stand.postgres.sql("DO $$ BEGIN CREATE ROLE acme_team; EXCEPTION WHEN duplicate_object THEN END $$; GRANT acme_team TO acme_rw")
+    r = random.Random(seed)
+    gate, server, other = login(one), directly(), login(one)
+    told = []
+    for _ in range(LENGTH):
+        sql = one_statement(r, server.status != "I")
+        told.append(sql)
+        assert answer(gate, sql) == answer(server, sql), told
+        if server.status == "I" and r.random() < 0.7:
+            other.query(f"SET {r.choice(list(VALUES)[:7])} TO DEFAULT")
+            other.query("SET work_mem = '77MB'; SET my.own = 'of another'; SET timezone = 'America/Lima'; SET datestyle = 'SQL, MDY'")
+            other.query("SET ROLE acme_team")
+            other.query("SELECT 1")
+        if server.status != "E":
+            assert values(gate) == values(server), told
