@@ -86,6 +86,7 @@ struct backend {
                                   to who asked for the same; NULL: none */
     struct varset *vars;       /* what we have set, beyond its own defaults */
     struct era *era;           /* the settings of its role that it was logged in with; NULL: not known */
+    uint64_t catalog_answers;  /* of its pool, when it was dialled */
     uint64_t era_digest;       /* of its era, while it moves to another worker; 0: not known */
     struct defaults_question *question; /* while it is asked about those */
     struct buf in;             /* the start of a message that is not complete yet */

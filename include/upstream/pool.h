@@ -119,6 +119,10 @@ struct pool {
     struct buf defaults;   /* ParameterStatus messages of a connection with nothing set, or empty */
     struct era *era;       /* settings of the role, as its newest connections have them; NULL: not known yet */
     uint64_t era_seen;     /* monotonic us: the catalog was asked then, and was of this era */
+    /* What the catalog's answers said, of whatever connection: how many came, and the last one's digest
+     * with the number of the first in an unbroken row that had it. */
+    uint64_t catalog_answers, catalog_digest, catalog_since;
+    unsigned unproven;     /* connections in a row whose era could not be told for sure */
     struct list checks;    /* who waits for the answer of the catalog */
     struct list next_checks; /* ... for one that has not been asked yet */
     struct backend *checked; /* the connection that it is asked on */
@@ -186,6 +190,11 @@ struct pool_check {
 void pool_check(struct pool *p, struct pool_check *c);
 /* Waits no more, and lets go of the answer. */
 void pool_check_forget(struct pool_check *c);
+/* An answer of the catalog's has come, on whatever connection. */
+void pool_catalog_said(struct pool *p, uint64_t digest);
+/* A connection that has just logged in, whose catalog says so: was it the same when it logged in? Its
+ * settings are those of that moment, and an ALTER ROLE may have come between. */
+bool pool_is_proven(const struct backend *b, uint64_t digest);
 /* The catalog is not of the pool's era any more: its connections make way for new ones. */
 void pool_is_stale(struct pool *p);
 /* A connection of another era has come: those of the one before make way. */

@@ -67,6 +67,8 @@ static void on_asked(void *arg, struct backend *b, uint64_t digest, bool lost)
         relay_lend_again(s, true);
         return;
     }
+    if (digest)
+        pool_catalog_said(s->pool, digest);
     if (digest && digest != b->era->digest) {
         pool_is_stale(s->pool);
         relay_lend_again(s, false);
@@ -95,7 +97,7 @@ bool defaults_suit(struct session *s)
         s->check.era = NULL;
         era_drop(&s->told_era);
     }
-    if (!s->era && now == s->pool->era && s->pool->era_seen >= s->born)
+    if (!s->era && now == s->pool->era && s->pool->era_seen > s->born)
         enter_era(s, now);
     if (s->era) {
         if (s->era != now && !change_era(s, now))

@@ -208,6 +208,16 @@ static void on_catalog(void *arg, struct backend *b, const struct server_error *
     struct era *known = b->pool->era;
     if (!lost && !digest)
         log_unknown(b, error);
+    if (digest) {
+        bool is_proven = pool_is_proven(b, digest);
+        pool_catalog_said(b->pool, digest);
+        b->pool->unproven = is_proven ? 0 : b->pool->unproven + 1;
+        if (!is_proven) { /* the next one is: it is logged in behind this answer */
+            b->doomed = true;
+            learnt(b, q, lost);
+            return;
+        }
+    }
     if (digest && known && known->digest == digest)
         b->era = era_ref(known);
     struct varset *named = digest && !b->era ? set_of(&b->pool->home->varsets, &q->pairs) : NULL;

@@ -15,6 +15,23 @@ static void doom(struct pool *p, const struct era *kept)
             pool_discard(b);
 }
 
+void pool_catalog_said(struct pool *p, uint64_t digest)
+{
+    p->catalog_answers++;
+    if (digest != p->catalog_digest)
+        p->catalog_since = p->catalog_answers;
+    p->catalog_digest = digest;
+}
+
+bool pool_is_proven(const struct backend *b, uint64_t digest)
+{
+    enum { UNPROVEN_MAX = 3 };
+    const struct pool *p = b->pool;
+    bool is_first = !p->era || (p->catalog_since == 1 && digest == p->catalog_digest);
+    bool was_seen = digest == p->catalog_digest && p->catalog_since <= b->catalog_answers;
+    return is_first || was_seen || p->unproven >= UNPROVEN_MAX;
+}
+
 void pool_is_stale(struct pool *p)
 {
     doom(p, NULL);
@@ -47,6 +64,8 @@ static void on_checked(void *arg, struct backend *b, uint64_t digest, bool lost)
     struct pool *p = arg;
     bool is_same = digest && p->era && digest == p->era->digest;
     p->checked = NULL;
+    if (digest)
+        pool_catalog_said(p, digest);
     if (is_same)
         p->era_seen = p->asked_at;
     while (!list_is_empty(&p->checks)) {

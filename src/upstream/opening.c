@@ -38,6 +38,7 @@ static bool dial_next(struct backend *b)
         return false;
     o->tried[o->count++] = node_ref(n);
     o->dialled = loop_now(p->home->loop);
+    b->catalog_answers = p->catalog_answers;
     b->node = node_ref(n);
     atomic_fetch_add(&n->in_use, 1);
     const struct access *a = p->home->access;

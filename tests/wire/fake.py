@@ -45,6 +45,12 @@ def settings(question, value="x"):
     return columns("n", "v") + b"".join(row(n.decode(), value) for n in names) + done() + ready()
 
 
+def cluster(server):
+    """The settings of a cluster that is this server alone."""
+    return {"hosts": f"{server.host}:{server.port}", "discovery": "off", "tls": "disable", "tls_ca": None, "tls_cert": None,
+            "tls_key": None, "monitor_user": None, "probe_interval": "60s", "connect_timeout": "2s"}
+
+
 class FakeServer:
     """answer(type, body) gives the bytes to send for each message, or None to hang up. Without
     TLS, and without a password. It serves the gate's probes too: `probe` tells them apart."""
@@ -54,6 +60,8 @@ class FakeServer:
         self.canceled = lambda body: None  # the request is over when it returns
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self.host, self.port = self.listener.getsockname()
+        self.role_settings = lambda number: done() + ready() # what the catalog says to connection `number`
+        self.heard = []  # (number of the connection, type, body)
         self.cancels = []
         self.startups = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -85,6 +93,7 @@ class FakeServer:
             c.sendall(wire.message("R", struct.pack("!i", 0)) + parameter("server_version", "15.0")
                       + parameter("client_encoding", "UTF8") + parameter("standard_conforming_strings", "on")
                       + wire.message("K", struct.pack("!ii", 1, 2)) + ready())
+            number = len(self.startups)
             probe = self.startups[-1].get("user", "").startswith("postern")
             while True:
                 kind = self._read(f, 1).decode()
@@ -92,8 +101,13 @@ class FakeServer:
                 if kind == "X":
                     return
                 # What the gateway asks each new connection of a pool about its role's settings.
-                silent = probe or b"pg_db_role_setting" in body or b"WHERE context = 'user'" in body
-                out = (done() + ready()) if silent else self.answer(kind, body)
+                if b"pg_db_role_setting" in body:
+                    out = self.role_settings(number)
+                elif probe or b"WHERE context = 'user'" in body:
+                    out = done() + ready()
+                else:
+                    self.heard.append((number, kind, body))
+                    out = self.answer(kind, body)
                 if out is None:
                     return
                 c.sendall(out)

@@ -217,10 +217,8 @@ def faked(make_gate):
     def make(node):
         node.server = server = fake.FakeServer(node)
         made.append(server)
-        return make_gate({"cluster main": {
-            "hosts": f"{server.host}:{server.port}", "discovery": "off", "tls": "disable", "tls_ca": None,
-            "tls_cert": None, "tls_key": None, "monitor_user": None, "probe_interval": "60s", "connect_timeout": "2s"},
-            "postern": {"workers": 1}, "database acme": {"pool_size": 1, "cancel_timeout": "2s"}})
+        return make_gate({"cluster main": fake.cluster(server), "postern": {"workers": 1},
+                          "database acme": {"pool_size": 1, "cancel_timeout": "2s"}})
     yield make
     for server in made:
         server.close()

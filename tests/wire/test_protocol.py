@@ -20,9 +20,8 @@ def faked(make_gate):
     def make(answer, **database):
         server = fake.FakeServer(answer)
         made.append(server)
-        gate = make_gate({"cluster main": {
-            "hosts": f"{server.host}:{server.port}", "discovery": "off", "tls": "disable", "tls_ca": None,
-            "tls_cert": None, "tls_key": None, "monitor_user": None, "probe_interval": "60s", "connect_timeout": "2s"},
+        gate = make_gate({
+            "cluster main": fake.cluster(server),
             "database acme": {"pool_size": 1, "cancel_timeout": "2s", **database},
             "database acme_session": {"pool_size": 2, "cancel_timeout": "2s", **database}})
         return gate, server

@@ -4,6 +4,7 @@ before or after, serves either."""
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
+import fake
 from stand import wire
 
 # A setting, three values of it as SHOW has them.
@@ -96,6 +97,32 @@ def test_new_session_is_told_what_is_in_force_now(two, login, alter):
     assert show(own, "timezone") == "Asia/Kabul" and own.parameters["TimeZone"] == "Asia/Kabul"
     assert show(before, "timezone") == "UTC" and before.parameters["TimeZone"] == "UTC"
     assert login(two).parameters["TimeZone"] == "Asia/Tokyo"
+
+
+def settings(value):
+    """The catalog's answer: the role has this work_mem."""
+    return fake.columns("setdatabase", "setrole", "c", "name", "value") + fake.row("0", "1", f"work_mem={value}", "work_mem", value) + \
+        fake.done() + fake.ready()
+
+
+def test_connection_that_logged_in_before_a_change_that_it_tells_of_is_not_used(make_gate, login):
+    """ALTER ROLE between a connection's login and the question what its role's settings are: they are not
+    those that it has."""
+    server = fake.FakeServer(lambda kind, body: fake.done() + fake.ready())
+    server.role_settings = lambda number: settings("1MB" if number == 1 else "2MB")
+    try:
+        gate = make_gate({"cluster main": fake.cluster(server), "postern": {"workers": 1},
+                          "database acme": {"pool_size": 2, "shards": 1}})
+        first, second = login(gate), login(gate)
+        first.query("BEGIN /* it stays on the first */")
+        server.answer = lambda kind, body: fake.done() + fake.ready("T")
+        first.query("SELECT 1")
+        server.answer = lambda kind, body: fake.done() + fake.ready()
+        second.query("SELECT 'of the second'")
+        heard = [number for number, _, body in server.heard if b"of the second" in body]
+        assert heard == [len(server.startups)] and heard[0] > 2, "the first connection that said 2MB logged in before that was known"
+    finally:
+        server.close()
 
 
 def test_transaction_and_pin_go_on_where_they_are(two, login, alter):
