@@ -36,6 +36,8 @@ void variables_tell_changes(struct session *s, struct text before, struct text n
 void variables_retell(struct session *s);
 /* Does the server have to be asked before the backend goes back? */
 bool variables_must_ask(const struct session *s);
+/* May the transaction have made the next ones deferrable (backend.defers)? */
+bool variables_may_defer(const struct session *s);
 /* Asks (session state ASKING), then relay_settle(). The backend is quiet. */
 void variables_ask(struct session *s);
 /* Ends an asking that will not be answered; safe when there is none. */

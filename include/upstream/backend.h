@@ -101,6 +101,7 @@ struct backend {
     bool reported; /* a parameter has changed since the pool was last told */
     bool dirty;   /* must be reset before another session may have it */
     bool doomed;  /* not to be lent again */
+    bool defers;  /* its transactions may be serializable, read only and deferrable unless they say otherwise */
     bool body_hidden;   /* what is left of the body is not for the client */
     bool sent_part;     /* the borrower has sent a part of a message */
     uint32_t body_left; /* bytes of the message under way that were not read yet */
@@ -134,6 +135,9 @@ void server_error_from(struct text body, struct server_error *out);
 
 /* ---- queries of our own ---- */
 
+/* In front of a statement in the same Query. */
+#define BACKEND_READ_COMMITTED "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"
+
 struct task_ops {
     /* A row: columns as text, at NULL is SQL NULL. */
     void (*row)(void *arg, struct backend *b, const struct text *columns, unsigned count);
@@ -143,7 +147,8 @@ struct task_ops {
 };
 /* Sends one simple Query (several where NULs separate them) on a quiet backend and reads the
  * answer; input goes to the task until done(), whose error is the first. ops->row may be NULL.
- * ParameterStatus and notices on the way are not shown to the borrower. */
+ * ParameterStatus and notices on the way are not shown to the borrower. Outside of a transaction it runs as
+ * READ COMMITTED where the session's own default could make it wait for a safe snapshot. */
 void backend_run(struct backend *b, struct text sql, const struct task_ops *ops, void *arg);
 /* done() will not be called any more; the backend must be closed. */
 void backend_forget_task(struct backend *b);

@@ -20,6 +20,7 @@ struct era {
     struct varset *named; /* what the rows name, as a connection has it */
     struct varset *all;   /* all that a user may set, as a connection has it */
     struct buf parameters; /* ParameterStatus messages of its first connection */
+    bool defers;          /* see backend.defers */
 };
 
 struct era *era_ref(struct era *e);

@@ -136,7 +136,9 @@ static bool suits(struct session *s, bool lent)
 void relay_tune(struct session *s, struct text sql)
 {
     static const struct task_ops ops = {NULL, tuned};
+    struct text deferrable;
     session_become(s, SESSION_TUNING);
+    s->backend->defers = s->backend->defers || varset_get(s->vars, TEXT("default_transaction_deferrable"), &deferrable);
     backend_run(s->backend, sql, &ops, s);
 }
 
@@ -470,6 +472,7 @@ void relay_settle(struct session *s)
 void relay_transaction_over(struct session *s)
 {
     bool asks = s->is_transaction_mode && variables_must_ask(s);
+    s->backend->defers = s->backend->defers || variables_may_defer(s);
     if ((asks || s->asks_names) && s->backend->cancels)
         return; /* it must not hit our question: on_cancel_over() comes back here */
     if (naming_must_ask(s)) {

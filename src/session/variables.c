@@ -410,6 +410,15 @@ bool variables_must_ask(const struct session *s)
     return asks_variables(s) || asks_pins(s);
 }
 
+bool variables_may_defer(const struct session *s)
+{
+    const struct touched *t = s->touched;
+    for (unsigned i = 0; t && i < t->count; i++)
+        if (strcmp(t->names[i], "default_transaction_deferrable") == 0)
+            return true;
+    return t && t->all;
+}
+
 /* ---- asking ---- */
 
 /* Answers are gathered until the end, then become the session's set in one step. Values come as rows of

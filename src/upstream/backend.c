@@ -179,11 +179,24 @@ struct task {
     bool failed;
 };
 
+/* A transaction that is serializable, read only and deferrable waits with its first snapshot for the end of
+ * all others, which may be for ever. */
+static bool may_wait_for_snapshot(const struct backend *b, struct text sql)
+{
+    bool defers = b->defers || (b->era && b->era->defers);
+    return defers && b->owed.status == 'I' && (text_starts(sql, "SELECT ") || text_starts(sql, "RESET "));
+}
+
 static void put_query(struct backend *b, struct text sql)
 {
+    const struct text first = may_wait_for_snapshot(b, sql) ? TEXT(BACKEND_READ_COMMITTED) : TEXT("");
     struct buf message;
-    buf_init(&message, sql.len + 16);
-    CHECK(wire_query(&message, sql) && inflight_push(&b->owed, OWED_QUERY, OWED_HIDDEN, NULL, NULL));
+    buf_init(&message, first.len + sql.len + 16);
+    struct wire w = wire_begin(&message, 'Q');
+    wire_put(&w, first.at, first.len);
+    wire_put(&w, sql.at, sql.len);
+    wire_put_u8(&w, 0);
+    CHECK(wire_end(&w) && inflight_push(&b->owed, OWED_QUERY, OWED_HIDDEN, NULL, NULL));
     stream_put(&b->stream, message.at, message.len);
     mem_wipe(message.at, message.len);
     buf_free(&message);

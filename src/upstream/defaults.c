@@ -9,13 +9,14 @@
 #include "base/mem.h"
 #include "upstream/pool.h"
 
-static const char catalog_question[] =
+/* Whether a connection's transactions are deferrable is not known before. */
+static const char catalog_question[] = BACKEND_READ_COMMITTED
     "SELECT setdatabase, setrole, c, pg_catalog.lower(pg_catalog.split_part(c, '=', 1)), "
     "pg_catalog.current_setting(pg_catalog.split_part(c, '=', 1), true) "
     "FROM pg_catalog.pg_db_role_setting, pg_catalog.unnest(setconfig) AS c "
     "WHERE setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())) "
     "AND setrole IN (0, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = session_user)) ORDER BY 1, 2, 3";
-static const char values_question[] =
+static const char values_question[] = BACKEND_READ_COMMITTED
     "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name, true) FROM pg_catalog.pg_settings WHERE context = 'user'";
 
 enum { CATALOG_COLUMNS = 5, VALUES_COLUMNS = 2, ANSWER_MAX = 256 * 1024 };
@@ -189,7 +190,9 @@ static void on_values(void *arg, struct backend *b, const struct server_error *e
     struct varset *all = lost || error || q->bad ? NULL : set_of(&b->pool->home->varsets, &q->pairs);
     if (!all && !lost)
         log_unknown(b, error);
+    struct text value;
     e->all = all;
+    e->defers = varset_get(all, TEXT("default_transaction_deferrable"), &value) && text_is(value, "on");
     /* Another connection may have been faster. */
     struct era *known = b->pool->era && b->pool->era->digest == e->digest ? b->pool->era : NULL;
     if (!lost) {

@@ -151,6 +151,63 @@ def test_set_that_cannot_be_read_at_all_keeps_its_connection(make_gate, login, s
         stand.postgres.sql(f"GRANT {right} TO PUBLIC", "acme")
 
 
+# ---- transactions that wait for a safe snapshot ----
+
+DEFERRABLE = ["SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE",
+              "SET default_transaction_isolation = serializable; SET default_transaction_read_only = on; "
+              "SET default_transaction_deferrable = on",
+              "DO $$ BEGIN SET default_transaction_isolation = serializable; SET default_transaction_read_only = on; "
+              "SET default_transaction_deferrable = on; END $$"]
+
+
+@pytest.fixture
+def no_safe_snapshot(stand):
+    """While it is there, a serializable transaction that reads only and is deferrable does not begin."""
+    with wire.Client(("127.0.0.1", stand.postgres.port), "request", ca=stand.authority.crt) as c:
+        c.login("acme_rw", "acme", stand.postgres.passwords["acme_rw"])
+        c.query("BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE")
+        c.query("SELECT txid_current()")
+        yield
+
+
+@pytest.mark.parametrize("how", DEFERRABLE, ids=["characteristics", "variables", "block"])
+def test_questions_do_not_wait_for_a_safe_snapshot(make_gate, login, no_safe_snapshot, how):
+    gate = make_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}})
+    a, b = login(gate), login(gate)
+    a.query(how)
+    for _ in range(2):
+        assert b.query("SELECT 'at once'") == [["at once"]]
+        assert b.query("SHOW default_transaction_deferrable") == [["off"]]
+        assert a.query("SHOW default_transaction_deferrable") == [["on"]]
+        a.query("SET work_mem = '3MB'")
+        a.query("BEGIN ISOLATION LEVEL READ COMMITTED")
+        assert a.query("SELECT current_setting('work_mem')") == [["3MB"]]
+        a.query("COMMIT")
+        a.query("SET work_mem = '4MB'")
+    a.query("RESET ALL")
+    assert a.query("SELECT 1") == [["1"]]
+
+
+def test_role_whose_transactions_are_deferrable(make_gate, login, stand, no_safe_snapshot):
+    names = {"default_transaction_isolation": "serializable", "default_transaction_read_only": "on", "default_transaction_deferrable": "on"}
+    for name, value in names.items():
+        stand.postgres.sql(f"ALTER ROLE acme_rw SET {name} = '{value}'")
+    try:
+        gate = make_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}})
+        a, b = login(gate), login(gate)
+        for c in (a, b, a, b):
+            c.query(f"SET application_name = 'x{id(c)}'")
+            assert c.query("SHOW default_transaction_deferrable") == [["on"]]
+            c.query("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+            assert c.query("SELECT current_setting('application_name')") == [[f"x{id(c)}"]]
+            c.query("CREATE TEMP TABLE IF NOT EXISTS t (i int)")
+            c.query("DROP TABLE t")
+            c.query("COMMIT")
+    finally:
+        for name in names:
+            stand.postgres.sql(f"ALTER ROLE acme_rw RESET {name}")
+
+
 # ---- a node that answers as the test wants ----
 
 ERRORS = ["42501", "42883", "57014", "40001", "XX000"]
