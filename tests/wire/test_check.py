@@ -16,6 +16,15 @@ from wire.conftest import end_well
 ELSEWHERE = "192.0.2.77"  # documentation's own: no machine has it
 
 
+def open_to_all(folder):
+    """Everybody may enter it."""
+    folder.chmod(0o755)
+    for parent in folder.parents:
+        parent.chmod(0o755)
+        if parent.name.startswith("pytest-of-"):
+            return
+
+
 def pair(stand, name, starts, ends):
     """A certificate with these dates, in days from now: (certificate, key)."""
     folder = stand.path("tls", f"{name}-{os.urandom(4).hex()}")
@@ -224,8 +233,7 @@ def test_audit_file_that_this_user_may_not_write(make_gate, tmp_path, exists):
     if exists:
         trail.write_text("")
         trail.chmod(0o600)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     gate = make_gate({"postern": {"audit_file": trail}}, start=False)
     gate.write()
     argv = [gate.binary, "--check", "--config", gate.config]
@@ -292,8 +300,7 @@ def test_advice_is_given_by_check_start_and_reload(make_gate, stand, console, ad
 def plain_gate(stand, tmp_path):
     """One that names no file of the stand's, in a folder that everybody may enter."""
     from stand.gate import Gate
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     home = tmp_path / "gate"
     home.mkdir()
     home.chmod(0o777)
