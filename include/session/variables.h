@@ -49,6 +49,8 @@ void variables_ask(struct session *s);
 void answer_free(struct session *s);
 /* A RESET has run; the server reports no change where the value was its own default already. */
 void variables_were_reset(struct session *s);
+/* None is left of the statements that SQL has prepared. */
+void variables_forget_prepared(struct session *s);
 /* DISCARD ALL has run on the session's backend. */
 void variables_discarded(struct session *s);
 /* "listen,temporary" for SHOW CLIENTS; out holds at least 128 bytes. */

@@ -156,6 +156,7 @@ void variables_discarded(struct session *s)
     variables_tell_own(s);
     s->pins = 0;
     s->pin_effects = 0;
+    variables_forget_prepared(s);
     touched_free(&s->touched);
     if (s->resets)
         (s->touched = NEW(struct touched))->resets_all = true; /* the server will report its own defaults now */

@@ -178,6 +178,45 @@ static void suspect(struct session *s, struct text sql)
         sql_set_names(sql, touch_named, s);
 }
 
+static void remember_name(void *arg, struct text name)
+{
+    struct session *s = arg;
+    struct var v = {name, TEXT("")};
+    struct varset *more = varset_make(&s->home->pools->varsets, s->prepared_names, &v, 1);
+    if (!more) {
+        s->prepared |= SQL_SET_CONFIG;
+        return;
+    }
+    varset_drop(&s->prepared_names);
+    s->prepared_names = more;
+}
+
+/* What a statement does that SQL has prepared, it does with each EXECUTE: until none of them is left, that is
+ * taken to run. effects: without a set_config() whose names are known. */
+static uint32_t prepared_effects(struct session *s, uint32_t scanned, uint32_t effects, struct text sql)
+{
+    const uint32_t calls = SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE | SQL_SEQUENCE_READ;
+    struct var v;
+    bool runs = scanned & (SQL_EXECUTE | SQL_DO);
+    if (scanned & SQL_PREPARE) {
+        s->prepared |= effects & calls;
+        if ((scanned & SQL_SET_CONFIG) && !(effects & SQL_SET_CONFIG))
+            (void)sql_set_config_names(sql, remember_name, s);
+    }
+    for (size_t pos = 0; runs && varset_each(s->prepared_names, &pos, &v);)
+        variables_touch(s, v.name);
+    uint32_t also = runs && (s->pins & PIN_PREPARE) ? s->prepared : 0;
+    if (scanned & SQL_DO) /* it may prepare some itself */
+        s->prepared |= SQL_SET_CONFIG | SQL_ADVISORY_LOCK;
+    return also;
+}
+
+void variables_forget_prepared(struct session *s)
+{
+    varset_drop(&s->prepared_names);
+    s->prepared = 0;
+}
+
 /* Nothing but a call of pg_advisory_unlock_all()? */
 static bool is_unlock_all(struct text sql)
 {
@@ -204,6 +243,7 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     /* set_config() with its name written out is as good as SET. */
     if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s))
         effects &= ~(uint32_t)SQL_SET_CONFIG;
+    effects |= prepared_effects(s, scan->effects, effects, sql);
     for (unsigned i = 0; i < scan->name_count; i++) {
         variables_touch(s, text_of(scan->names[i]));
         effects |= strcmp(scan->names[i], "seed") == 0 ? SQL_SEED : 0; /* it cannot be read back */
@@ -580,6 +620,8 @@ static void on_pin_row(void *arg, struct backend *b, const struct text *columns,
         if (!(s->asked & why) || !text_is(columns[0], pin_rows[i].name))
             continue;
         s->asked &= (uint16_t)~why;
+        if (!held && why == PIN_PREPARE)
+            variables_forget_prepared(s);
         if (!held)
             s->pins &= (uint16_t)~why;
         else if (s->suspects & why)
