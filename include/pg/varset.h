@@ -50,23 +50,30 @@ struct varset *varset_reading(struct varset *v);
 bool var_decides_reading(struct text name);
 
 /* SQL that brings a connection from one set to another: RESETs and set_config() calls, in an
- * order that privileges allow (back from roles first, into roles last). Nothing is put when the
- * sets are equal. Either may be NULL (empty). A NUL separates texts that must be sent one by one.
- * False when the buffer is full. */
+ * order that privileges allow (back from roles first, into roles last). One text, in ASCII whatever
+ * the values are: no encoding can read it otherwise. Nothing is put when the sets are equal. Either
+ * may be NULL (empty). False when the buffer is full. */
 bool varset_replay(const struct varset *from, const struct varset *to, struct buf *sql);
+/* One statement that sets this one by itself, and gives a row with its number when that is done. */
+bool varset_put_one(struct var v, unsigned number, struct buf *sql);
 /* SQL that asks for the values of the given names: rows (name, value). */
 bool varset_ask(const struct var *names, size_t count, struct buf *sql);
 /* SQL that asks where they come from: rows (name, NULL, pg_settings.source); none for what is in no list. */
 bool varset_ask_source(const struct var *names, size_t count, struct buf *sql);
+/* SQL that asks for what the session has set and may not set as who it logged in: rows (name). */
+bool varset_ask_rights(struct buf *sql);
 /* SQL that asks for everything the session has set, and the given names too, with the source. */
 bool varset_ask_all(const struct varset *known, struct buf *sql);
 
+/* Does it decide who the session is, or what its bytes mean? Then nothing may run without it. */
+bool var_must_hold(struct text name);
 bool varset_is_ascii(const struct varset *v);
 /* Can a client set it at all (server_version, is_superuser and the like cannot)? */
 bool var_is_settable(struct text name);
 /* Does the server take it in the startup packet only (backend and superuser-backend variables)? */
 bool var_is_startup_only(struct text name);
-/* Quotes a literal: doubles quotes, E'' with doubled backslashes when there are any. */
+/* An expression of that value: a literal with doubled quotes, E'' with doubled backslashes when there are
+ * any; what is not ASCII by its bytes, in the client encoding that is in force when it runs. */
 bool sql_put_literal(struct buf *sql, struct text value);
 
 #endif

@@ -77,6 +77,8 @@ struct wire_fault {
     const char *message, *detail, *hint;
 };
 bool wire_error(struct buf *to, const struct wire_fault *f);
+/* A NoticeResponse, severity "WARNING" or the like. */
+bool wire_notice(struct buf *to, const struct wire_fault *f);
 
 /* ---- reading: a cursor over hostile bytes; a fault shows once in `bad` ---- */
 

@@ -52,6 +52,10 @@ void relay_settle(struct session *s);
 /* A query of our own on the session's backend, at rest, before the session's next request
  * (session state TUNING). */
 void relay_tune(struct session *s, struct text sql);
+/* Such a query is over: on with what waits, on another backend where this one is not fit for it, or not at all. */
+void relay_tuned(struct session *s, struct backend *b, const struct server_error *error, bool lost);
+/* The first message of a request, which may not run on what was lent for it: that goes back, and it is refused. */
+void relay_refuse_lent(struct session *s, char type, struct text body, const struct wire_fault *fault);
 /* The lent backend is of the session's era: on with its request. */
 void relay_lent(struct session *s);
 /* It is not, or was lost meanwhile: another one. */

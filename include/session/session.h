@@ -138,6 +138,9 @@ struct session {
     struct learning *learning; /* what the server tells about a statement, so far */
     struct touched *touched; /* variables that the present transaction may have changed */
     struct answer *answer;   /* while ASKING for variables */
+    struct varset *prepared_names; /* variables that statements of SQL's PREPARE may set */
+    struct replay *replay;   /* while its variables are set one by one */
+    struct lack *lack;       /* what its backend could not be given of who it is, or NULL: replay.h */
     struct client_input input;
     struct loss loss;
     struct cancel_key key;
@@ -150,6 +153,7 @@ struct session {
     uint32_t placing;         /* number of the last text that names statements */
     uint32_t placed;          /* statements that stand on the backend under this client's own names */
     size_t charged;           /* bytes of its tenant's memory: memory.c */
+    uint32_t prepared;        /* enum sql_effect: what else they may do */
     uint16_t pins;
     uint16_t pin_effects;     /* pins that are in doubt since the last look */
     uint16_t asked;           /* pins that the server is asked about and has not answered yet */
@@ -179,6 +183,7 @@ struct session {
     bool unsettled;           /* a ReadyForQuery went by and was not acted on yet */
     uint8_t pin_tries;        /* of asking about pins */
     bool told_pins;           /* the log has a line about pins that cannot be asked */
+    bool told_lack;           /* ... about a role that cannot be set any more */
     bool unlocks_all;         /* pg_advisory_unlock_all() was sent, and no other lock since */
     bool failed;              /* an error went by in the present transaction */
     uint16_t bound;           /* what the portals bound last do to their transaction (enum owed flags) */

@@ -1,5 +1,5 @@
 /* What a transaction may have changed in the session, and how it is found out: the server is
- * asked, its rules are not imitated.
+ * asked, its rules are not imitated (variables.c). What the client is told of it (told.c).
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef POSTERN_SESSION_VARIABLES_H
 #define POSTERN_SESSION_VARIABLES_H
@@ -23,6 +23,8 @@ struct touched {
 };
 
 void touched_free(struct touched **t);
+/* Has the variable gone back to its default, as far as was seen? t may be NULL. */
+bool touched_was_reset(const struct touched *t, struct text name);
 /* A variable may change: by what the client sends, or as the server reports. */
 void variables_touch(struct session *s, struct text name);
 /* Effects of a statement that is about to run; sql is its text, at NULL when it is not at hand
@@ -30,10 +32,15 @@ void variables_touch(struct session *s, struct text name);
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql);
 /* A ParameterStatus from the server: true when the client was told another value in its place. */
 bool variables_report(struct session *s, struct text name, struct text value);
+/* What it was told in the place of one was a guess: told once more where that was wrong. */
+void variables_correct(struct session *s, struct text name, bool is_reset, bool was_guessed, struct text wanted);
 /* The server's defaults are others than the welcome has told: ParameterStatus messages, before and now. */
 void variables_tell_changes(struct session *s, struct text before, struct text now);
 /* The backend is lost with what its transaction has set: tells the client what is so again. */
 void variables_retell(struct session *s);
+/* It cannot be set any more: the session goes on without it, and its client is told the server's default where
+ * that is reported. False: there is no memory. */
+bool variables_drop(struct session *s, struct text name);
 /* Does the server have to be asked before the backend goes back? */
 bool variables_must_ask(const struct session *s);
 /* May the transaction have made the next ones deferrable (backend.defers)? */
@@ -44,6 +51,8 @@ void variables_ask(struct session *s);
 void answer_free(struct session *s);
 /* A RESET has run; the server reports no change where the value was its own default already. */
 void variables_were_reset(struct session *s);
+/* None is left of the statements that SQL has prepared. */
+void variables_forget_prepared(struct session *s);
 /* DISCARD ALL has run on the session's backend. */
 void variables_discarded(struct session *s);
 /* "listen,temporary" for SHOW CLIENTS; out holds at least 128 bytes. */

@@ -3,6 +3,7 @@
 #include "config.h"
 #include "pg/varset.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -153,8 +154,31 @@ struct varset *varset_reading(struct varset *v)
     return v->reads_itself ? v : v->reading;
 }
 
+static bool is_ascii(struct text t)
+{
+    for (size_t i = 0; i < t.len; i++)
+        if ((unsigned char)t.at[i] > 127)
+            return false;
+    return true;
+}
+
+/* In an encoding of clients only (SJIS, BIG5, GBK...) a byte that looks like a backslash may be the second
+ * of a character: such a text is told as what its bytes are, so that no reading of it can end it early. */
+static bool put_bytes(struct buf *sql, struct text value)
+{
+    static const char hex[] = "0123456789abcdef";
+    bool ok = buf_put_text(sql, "pg_catalog.convert_from(pg_catalog.decode('");
+    for (size_t i = 0; ok && i < value.len; i++) {
+        unsigned char c = (unsigned char)value.at[i];
+        ok = buf_put(sql, &hex[c >> 4], 1) && buf_put(sql, &hex[c & 15], 1);
+    }
+    return ok && buf_put_text(sql, "','hex'),pg_catalog.current_setting('client_encoding'))");
+}
+
 bool sql_put_literal(struct buf *sql, struct text value)
 {
+    if (!is_ascii(value))
+        return put_bytes(sql, value);
     bool escapes = value.len && memchr(value.at, '\\', value.len);
     bool ok = buf_put_text(sql, escapes ? " E'" : "'");
     for (size_t i = 0; ok && i < value.len; i++) {
@@ -186,41 +210,39 @@ static bool is_identity(struct text name)
     return text_is(name, "role") || text_is(name, "session_authorization");
 }
 
+bool var_must_hold(struct text name)
+{
+    return is_identity(name) || text_is(name, "client_encoding");
+}
+
 static bool put_reset(struct buf *sql, struct text name)
 {
-    return buf_put_text(sql, "RESET ") && put_name(sql, name) && buf_put_text(sql, ";");
+    if (is_ascii(name))
+        return buf_put_text(sql, "RESET ") && put_name(sql, name) && buf_put_text(sql, ";");
+    return buf_put_text(sql, "SELECT pg_catalog.set_config(") && sql_put_literal(sql, name) && buf_put_text(sql, ",NULL,false);");
+}
+
+static bool put_call(struct buf *sql, struct var v)
+{
+    return buf_put_text(sql, "pg_catalog.set_config(") && sql_put_literal(sql, v.name) && buf_put_text(sql, ",") &&
+           sql_put_literal(sql, v.value) && buf_put_text(sql, ",false)");
 }
 
 static bool put_set(struct buf *sql, struct var v)
 {
-    return buf_put_text(sql, "SELECT pg_catalog.set_config(") && sql_put_literal(sql, v.name) &&
-           buf_put_text(sql, ",") && sql_put_literal(sql, v.value) && buf_put_text(sql, ",false);");
+    return buf_put_text(sql, "SELECT ") && put_call(sql, v) && buf_put_text(sql, ";");
 }
 
-static bool is_ascii(struct text t)
+bool varset_put_one(struct var v, unsigned number, struct buf *sql)
 {
-    for (size_t i = 0; i < t.len; i++)
-        if ((unsigned char)t.at[i] > 127)
-            return false;
-    return true;
+    char head[48];
+    snprintf(head, sizeof(head), "SELECT %u WHERE ", number);
+    return buf_put_text(sql, head) && put_call(sql, v) && buf_put_text(sql, " IS NOT NULL");
 }
 
 bool varset_is_ascii(const struct varset *v)
 {
     return !v || is_ascii((struct text){v->pairs, v->len});
-}
-
-/* The server reads a text as its connection's encoding says: values are in the session's, so
- * that must be there before a text with them comes. */
-static bool put_encoding_first(const struct varset *from, const struct varset *to, struct buf *sql)
-{
-    const struct text name = TEXT("client_encoding");
-    struct text has = {NULL, 0}, wants = {NULL, 0};
-    bool had = varset_get(from, name, &has), wanted = varset_get(to, name, &wants);
-    if (varset_is_ascii(to) || (had == wanted && text_eq(has, wants)))
-        return true;
-    bool ok = wanted ? put_set(sql, (struct var){name, wants}) : put_reset(sql, name);
-    return ok && buf_put(sql, "", 1);
 }
 
 /* "ISO" as a DateStyle leaves the order of day and month as it is. */
@@ -231,24 +253,28 @@ static bool adds_to_present(struct text name)
 
 bool varset_replay(const struct varset *from, const struct varset *to, struct buf *sql)
 {
+    const struct text encoding = TEXT("client_encoding");
     struct var each;
-    struct text value;
+    struct text value, has = {NULL, 0}, wants = {NULL, 0};
     bool ok = true;
     if (from == to)
         return true;
-    if (!put_encoding_first(from, to, sql))
-        return false;
     /* Out of a changed identity first: everything else is then done as the pool's own role. */
     for (size_t pos = 0; ok && varset_each(from, &pos, &each);)
         if (is_identity(each.name))
             ok = put_reset(sql, each.name);
     for (size_t pos = 0; ok && varset_each(from, &pos, &each);)
-        if (!is_identity(each.name) && (!varset_get(to, each.name, &value) ||
-                                        (adds_to_present(each.name) && !text_eq(value, each.value))))
+        if (!var_must_hold(each.name) && (!varset_get(to, each.name, &value) ||
+                                          (adds_to_present(each.name) && !text_eq(value, each.value))))
             ok = put_reset(sql, each.name);
+    /* Each value, and each name that is reset, is in its own set's encoding. */
+    bool had = varset_get(from, encoding, &has), wanted = varset_get(to, encoding, &wants);
+    if (ok && had && !wanted)
+        ok = put_reset(sql, encoding);
+    if (ok && wanted && !(had && text_eq(has, wants)))
+        ok = put_set(sql, (struct var){encoding, wants});
     for (size_t pos = 0; ok && varset_each(to, &pos, &each);)
-        if (!is_identity(each.name) &&
-            !(varset_get(from, each.name, &value) && text_eq(value, each.value)))
+        if (!var_must_hold(each.name) && !(varset_get(from, each.name, &value) && text_eq(value, each.value)))
             ok = put_set(sql, each);
     static const char *const identities[] = {"session_authorization", "role"};
     for (size_t i = 0; ok && i < COUNT_OF(identities); i++)
@@ -275,6 +301,12 @@ bool varset_ask_source(const struct var *names, size_t count, struct buf *sql)
 {
     return buf_put_text(sql, "SELECT n, NULL, source FROM (VALUES ") && put_names(sql, names, count) &&
            buf_put_text(sql, ") AS v(n), pg_catalog.pg_settings WHERE pg_catalog.lower(name) = n");
+}
+
+bool varset_ask_rights(struct buf *sql)
+{
+    return buf_put_text(sql, "SELECT name FROM pg_catalog.pg_settings WHERE source = 'session' AND context IN ('superuser', "
+                             "'superuser-backend') AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user)");
 }
 
 bool varset_ask_all(const struct varset *known, struct buf *sql)

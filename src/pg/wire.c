@@ -100,10 +100,10 @@ static void put_field(struct wire *w, char field, const char *value)
     wire_put_z(w, value);
 }
 
-bool wire_error(struct buf *to, const struct wire_fault *f)
+static bool put_fault(struct buf *to, char type, const struct wire_fault *f)
 {
     const struct reason_row *row = reason_row(f->why);
-    struct wire w = wire_begin(to, 'E');
+    struct wire w = wire_begin(to, type);
     put_field(&w, 'S', f->severity);
     put_field(&w, 'V', f->severity);
     put_field(&w, 'C', f->sqlstate ? f->sqlstate : row->sqlstate);
@@ -112,6 +112,16 @@ bool wire_error(struct buf *to, const struct wire_fault *f)
     put_field(&w, 'H', f->hint ? f->hint : row->hint);
     wire_put_u8(&w, 0);
     return wire_end(&w);
+}
+
+bool wire_error(struct buf *to, const struct wire_fault *f)
+{
+    return put_fault(to, 'E', f);
+}
+
+bool wire_notice(struct buf *to, const struct wire_fault *f)
+{
+    return put_fault(to, 'N', f);
 }
 
 struct text wire_get(struct wire_reader *r, size_t len)

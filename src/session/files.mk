@@ -18,6 +18,8 @@ libsession_a_SOURCES = \
 	src/session/reply.c \
 	src/session/statements.c include/session/statements.h \
 	src/session/walk.c include/session/walk.h \
+	src/session/replay.c include/session/replay.h \
 	src/session/sequences.c include/session/sequences.h \
 	src/session/session.c include/session/session.h \
+	src/session/told.c \
 	src/session/variables.c include/session/variables.h

@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "session/lost.h"
 #include "session/naming.h"
+#include "session/replay.h"
 #include "session/sequences.h"
 #include "session/variables.h"
 
@@ -108,7 +109,7 @@ static enum step on_query(struct request_walk *w)
     unsigned fate = query_fate(w, scans ? &scan : NULL, whole) | (autosaves ? OWED_AUTOSAVE : 0);
     if (names && !naming_place(w, sql, scan.effects, &flags))
         return STEP_STOP;
-    s->settles_first = s->settles_first || s->asks_names;
+    s->settles_first = s->settles_first || s->asks_names || replay_must_settle(s);
     if (!walk_push(w, OWED_QUERY, fate | flags, NULL, NULL))
         return STEP_STOP;
     walk_count_query(s);
@@ -177,7 +178,7 @@ static enum step on_sync(struct request_walk *w)
     }
     if (!walk_push(w, OWED_SYNC, 0, NULL, NULL))
         return STEP_STOP;
-    s->settles_first = s->resets_now || s->asks_names;
+    s->settles_first = s->resets_now || s->asks_names || replay_must_settle(s);
     s->resets_now = false;
     s->names_in_doubt = s->names_in_doubt || s->moves_names;
     s->names_in_doubt = s->names_in_doubt || s->forgets_now;

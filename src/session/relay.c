@@ -15,6 +15,7 @@
 #include "session/memory.h"
 #include "session/naming.h"
 #include "session/prepare.h"
+#include "session/replay.h"
 #include "session/sequences.h"
 #include "session/variables.h"
 #include "upstream/cancel.h"
@@ -94,7 +95,6 @@ static void slow_down(struct session *s, uint64_t retry_after)
 
 /* ---- getting one ---- */
 
-static void tuned(void *arg, struct backend *b, const struct server_error *error, bool lost);
 static bool borrow(struct session *s);
 
 /* The block that was lost is failed on this backend as well. True when there is none. */
@@ -110,27 +110,16 @@ static bool block_suits(struct session *s)
 /* The lent backend is brought to the session's variables. True when it suits already. */
 static bool suits(struct session *s, bool lent)
 {
-    struct backend *b = s->backend;
     if (!s->is_transaction_mode)
         return true;
     bool forgets = lent && sequences_lent(s);
     s->ask.wants_own = false;
-    if (b->vars == s->vars && !forgets)
-        return block_suits(s);
-    struct buf sql;
-    buf_init(&sql, 8 * VARSET_MAX_BYTES);
-    bool ok = varset_replay(b->vars, s->vars, &sql) && (!forgets || buf_put_text(&sql, "DISCARD SEQUENCES"));
-    if (ok && sql.len == 0) {
-        varset_drop(&b->vars);
-        b->vars = varset_ref(s->vars);
-        buf_free(&sql);
-        return block_suits(s);
-    }
-    CHECK(ok);
-    counter_add(s->home->counters, COUNTER_VARIABLE_REPLAYS, 1);
-    relay_tune(s, buf_text(&sql));
-    buf_free(&sql);
-    return false;
+    return replay_suits(s, forgets) && block_suits(s);
+}
+
+static void tuned(void *arg, struct backend *b, const struct server_error *error, bool lost)
+{
+    relay_tuned(arg, b, error, lost);
 }
 
 void relay_tune(struct session *s, struct text sql)
@@ -219,9 +208,8 @@ void relay_go_on(struct session *s)
     refuse_held(s, &canceled);
 }
 
-static void tuned(void *arg, struct backend *b, const struct server_error *error, bool lost)
+void relay_tuned(struct session *s, struct backend *b, const struct server_error *error, bool lost)
 {
-    struct session *s = arg;
     if (!lost && s->loss.block == LOST_BLOCK_REPLACED && b->owed.status == 'E') {
         s->tunings = 0;
         session_become(s, SESSION_ACTIVE);
@@ -231,8 +219,6 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     if (s->loss.block == LOST_BLOCK_REPLACED)
         s->loss.block = LOST_BLOCK;
     else if (!lost && !error) {
-        varset_drop(&b->vars);
-        b->vars = varset_ref(s->vars);
         s->tunings = 0;
         if (!block_suits(s))
             return;
@@ -258,6 +244,17 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     refuse_waiting(s, &(struct wire_fault){.severity = "ERROR", .why = REASON_BACKEND_LOST,
                                            .sqlstate = error ? copy.sqlstate : NULL,
                                            .message = error ? copy.message : NULL});
+}
+
+void relay_refuse_lent(struct session *s, char type, struct text body, const struct wire_fault *fault)
+{
+    if (!keeps_backend(s)) {
+        session_become(s, SESSION_IDLE);
+        relay_give_back(s);
+    }
+    s->paid = false;
+    if (!end_beginning(s, type, body, fault))
+        refuse_for_now(s, type, fault);
 }
 
 static void on_lent(struct pool_ask *ask, struct backend *b)
@@ -426,6 +423,7 @@ void relay_unthrottle(struct session *s)
 void relay_give_back(struct session *s)
 {
     naming_release(s);
+    replay_forget(s);
     s->backend->sent_part = input_abandon(&s->input) || s->backend->sent_part;
     pool_return(s->pool, &s->backend);
 }
@@ -451,6 +449,8 @@ void relay_settle(struct session *s)
     s->settings_told = false;
     s->bound = 0;
     touched_free(&s->touched);
+    if (s->lack && s->lack->is_over)
+        replay_forget(s);
     if (keep) {
         if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s, false))
             return; /* it went back to the server's defaults and is brought to the client's own */

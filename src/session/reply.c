@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "session/naming.h"
 #include "session/prepare.h"
+#include "session/replay.h"
 #include "session/variables.h"
 
 /* How much of a message is looked at where its body matters. */
@@ -258,7 +259,10 @@ static bool tell_refused(struct walk *w)
 {
     struct buf m;
     buf_init(&m, 4096);
-    bool ok = wire_error(&m, &(struct wire_fault){.severity = "ERROR", .why = (enum reason)w->s->refusal});
+    struct wire_fault fault = {.severity = "ERROR", .why = (enum reason)w->s->refusal};
+    if (fault.why == REASON_IDENTITY_LOST && w->s->lack)
+        fault = replay_fault(w->s->lack);
+    bool ok = wire_error(&m, &fault);
     if (ok)
         stream_put(&w->s->client, m.at, m.len);
     buf_free(&m);
@@ -281,6 +285,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     }
     bool ours = whole && w->s->is_transaction_mode;
     w->s->failed = true;
+    replay_heard(w->s, (struct text){NULL, 0});
     if (w->s->touched)
         w->s->touched->failed = true;
     const struct owed *head = inflight_head(&w->b->owed);
@@ -307,6 +312,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
 static void look_at_tag(struct walk *w, struct text body)
 {
     struct session *s = w->s;
+    replay_heard(s, body);
     if (s->is_transaction_mode && s->resets && text_starts(body, "RESET")) {
         put_run(w);
         variables_were_reset(s);

@@ -36,6 +36,8 @@ void sequences_prepared(struct session *s, uint32_t effects)
 
 void sequences_transaction_over(struct session *s)
 {
-    s->keeps_numbers = s->pool->reads_sequences && (s->draws_numbers || s->reads_numbers);
+    /* DEALLOCATE of the statement that has drawn them does not end it. */
+    bool goes_on = s->keeps_numbers && (s->pin_effects & PIN_PREPARE);
+    s->keeps_numbers = s->pool->reads_sequences && (s->draws_numbers || s->reads_numbers || goes_on);
     s->draws_numbers = s->reads_numbers = false;
 }

@@ -247,6 +247,7 @@ static void end_session(struct session *s, enum reason why, struct leftover left
     names_free(&s->names);
     named_drop(&s->deallocator);
     varset_drop(&s->vars);
+    varset_drop(&s->prepared_names);
     varset_drop(&s->startup_vars);
     varset_drop(&s->ask.startup);
     touched_free(&s->touched);

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "pg/setconfig.h"
 #include "session/relay.h"
+#include "session/replay.h"
 #include "session/sequences.h"
 
 static const struct {
@@ -150,7 +151,7 @@ static void note_resets(struct session *s, const struct sql_scan *scan)
                 t->resets[i] = scan->reset_names & (1u << k);
 }
 
-static bool was_reset(const struct touched *t, struct text name)
+bool touched_was_reset(const struct touched *t, struct text name)
 {
     if (!t || t->resets_all)
         return t;
@@ -175,6 +176,45 @@ static void suspect(struct session *s, struct text sql)
         pin(s, PIN_SET_CONFIG);
     if (sql.at)
         sql_set_names(sql, touch_named, s);
+}
+
+static void remember_name(void *arg, struct text name)
+{
+    struct session *s = arg;
+    struct var v = {name, TEXT("")};
+    struct varset *more = varset_make(&s->home->pools->varsets, s->prepared_names, &v, 1);
+    if (!more) {
+        s->prepared |= SQL_SET_CONFIG;
+        return;
+    }
+    varset_drop(&s->prepared_names);
+    s->prepared_names = more;
+}
+
+/* What a statement does that SQL has prepared, it does with each EXECUTE: until none of them is left, that is
+ * taken to run. effects: without a set_config() whose names are known. */
+static uint32_t prepared_effects(struct session *s, uint32_t scanned, uint32_t effects, struct text sql)
+{
+    const uint32_t calls = SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE | SQL_SEQUENCE_READ;
+    struct var v;
+    bool runs = scanned & (SQL_EXECUTE | SQL_DO);
+    if (scanned & SQL_PREPARE) {
+        s->prepared |= effects & calls;
+        if ((scanned & SQL_SET_CONFIG) && !(effects & SQL_SET_CONFIG))
+            (void)sql_set_config_names(sql, remember_name, s);
+    }
+    for (size_t pos = 0; runs && varset_each(s->prepared_names, &pos, &v);)
+        variables_touch(s, v.name);
+    uint32_t also = runs && (s->pins & PIN_PREPARE) ? s->prepared : 0;
+    if (scanned & SQL_DO) /* it may prepare some itself */
+        s->prepared |= SQL_SET_CONFIG | SQL_ADVISORY_LOCK;
+    return also;
+}
+
+void variables_forget_prepared(struct session *s)
+{
+    varset_drop(&s->prepared_names);
+    s->prepared = 0;
 }
 
 /* Nothing but a call of pg_advisory_unlock_all()? */
@@ -203,6 +243,7 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     /* set_config() with its name written out is as good as SET. */
     if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s))
         effects &= ~(uint32_t)SQL_SET_CONFIG;
+    effects |= prepared_effects(s, scan->effects, effects, sql);
     for (unsigned i = 0; i < scan->name_count; i++) {
         variables_touch(s, text_of(scan->names[i]));
         effects |= strcmp(scan->names[i], "seed") == 0 ? SQL_SEED : 0; /* it cannot be read back */
@@ -232,152 +273,6 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
         s->unlocks_all = true;
     if ((effects & (SQL_DISCARD | SQL_TEMPORARY)) && s->backend)
         s->backend->dirty = true;
-}
-
-/* ---- what the client is told ---- */
-
-/* The server's own default of a variable that it reports, and how it writes the name. */
-static bool reported_default(const struct session *s, struct text name, struct text *written, struct text *value)
-{
-    struct text all = buf_text(&s->pool->defaults);
-    while (all.len > WIRE_HEADER) {
-        size_t size = (size_t)wire_u32(all.at + 1) + 1;
-        if (size > all.len)
-            return false;
-        struct wire_reader r = wire_read((struct text){all.at + WIRE_HEADER, size - WIRE_HEADER});
-        *written = wire_get_z(&r);
-        *value = wire_get_z(&r);
-        if (!r.bad && written->len == name.len && strncasecmp(written->at, name.at, name.len) == 0)
-            return true;
-        all.at += size;
-        all.len -= size;
-    }
-    return false;
-}
-
-static void tell(struct session *s, struct text name, struct text value)
-{
-    struct buf m;
-    buf_init(&m, 64 * 1024);
-    if (wire_parameter(&m, name, value))
-        stream_put(&s->client, m.at, m.len);
-    buf_free(&m);
-}
-
-static bool own_default(const struct session *s, struct text name, struct text *value)
-{
-    char lower[SQL_NAME_BYTES];
-    if (!s->startup_vars || !text_to_array(name, lower, sizeof(lower)))
-        return false;
-    for (char *c = lower; *c; c++)
-        *c = (char)tolower((unsigned char)*c);
-    return varset_get(s->startup_vars, text_of(lower), value);
-}
-
-/* A RESET or DISCARD ALL brings a connection back to the server's defaults; those of a client
- * are what its startup packet said, and it is to hear of no others. */
-bool variables_report(struct session *s, struct text name, struct text value)
-{
-    struct text own, written, server;
-    unsigned seen = s->touched ? s->touched->count : 0;
-    variables_touch(s, name);
-    if (s->touched && s->touched->count > seen)
-        s->touched->reported = true;
-    if (!s->resets || !was_reset(s->touched, name) || !own_default(s, name, &own) || !reported_default(s, name, &written, &server) ||
-        !text_eq(value, server) || text_eq(value, own))
-        return false;
-    tell(s, written, own);
-    return true;
-}
-
-/* DISCARD ALL: back to what the startup packet said, where the client was told otherwise. */
-static void variables_tell_own(struct session *s)
-{
-    struct var own;
-    struct text written, server, present;
-    for (size_t pos = 0; varset_each(s->startup_vars, &pos, &own);)
-        if (reported_default(s, own.name, &written, &server) &&
-            !(varset_get(s->vars, own.name, &present) && text_eq(present, own.value)))
-            tell(s, written, own.value);
-}
-
-void variables_were_reset(struct session *s)
-{
-    struct text written, server, present, own;
-    for (unsigned i = 0; s->touched && s->backend->owed.status == 'I' && i < s->touched->count; i++) {
-        struct text name = text_of(s->touched->names[i]);
-        if (was_reset(s->touched, name) && own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
-            varset_get(s->vars, name, &present) && text_eq(present, server) && !text_eq(own, server))
-            tell(s, written, own);
-    }
-}
-
-void variables_tell_changes(struct session *s, struct text before, struct text now)
-{
-    struct text name, value, old, own, message;
-    while (wire_each_parameter(&now, &message, &name, &value))
-        for (struct text rest = before, was; wire_each_parameter(&rest, &message, &was, &old);)
-            if (text_eq(name, was) && !text_eq(value, old) && !own_default(s, name, &own))
-                tell(s, name, value);
-}
-
-void variables_retell(struct session *s)
-{
-    struct text written, value;
-    for (unsigned i = 0; s->touched && i < s->touched->count; i++) {
-        struct text name = text_of(s->touched->names[i]), set;
-        if (!reported_default(s, name, &written, &value))
-            continue;
-        tell(s, written, varset_get(s->vars, name, &set) ? set : value);
-    }
-}
-
-/* What was said in variables_report() was a guess: a value set to the server's default on
- * purpose, or by SET ... TO DEFAULT, is told once more. */
-static void correct(struct session *s, struct text name, bool is_reset, bool was_guessed, struct text wanted)
-{
-    struct text written, server, own;
-    if (!own_default(s, name, &own) || !reported_default(s, name, &written, &server))
-        return;
-    if (is_reset == was_guessed)
-        return;
-    if (is_reset || text_eq(wanted, server))
-        tell(s, written, wanted);
-}
-
-/* Until 12 the server's DISCARD ALL left no role set, not even that of the startup packet. */
-static void discard_role(struct session *s)
-{
-    struct text written, version, number;
-    struct var none = {TEXT("role"), {NULL, 0}};
-    uint64_t major;
-    if (!reported_default(s, TEXT("server_version"), &written, &version) || !text_split(&version, '.', &number) ||
-        !text_to_u64(number, 1, UINT16_MAX, &major) || major >= 12)
-        return;
-    struct varset *fresh = varset_make(&s->home->pools->varsets, s->vars, &none, 1);
-    if (!fresh)
-        return;
-    varset_drop(&s->vars);
-    s->vars = fresh;
-}
-
-void variables_discarded(struct session *s)
-{
-    variables_tell_own(s);
-    s->pins = 0;
-    s->pin_effects = 0;
-    touched_free(&s->touched);
-    if (s->resets)
-        touched_of(s)->resets_all = true; /* the server will report its own defaults now */
-    names_clear(&s->names);
-    s->placed = 0;
-    varset_drop(&s->vars);
-    s->vars = varset_ref(s->startup_vars);
-    discard_role(s);
-    if (s->backend) {
-        prepared_clear(&s->backend->prepared);
-        varset_drop(&s->backend->vars);
-    }
 }
 
 /* Another encoding: what else is set must be known in it. */
@@ -432,6 +327,7 @@ struct answer {
     struct buf text; /* row_kind, name NUL value NUL */
     bool whole;      /* all variables were asked for: what is not in the answer is not set */
     bool with_source, has_source; /* sources were asked for; some have come */
+    bool is_anothers;             /* something is set that the pool's own role may not set */
 };
 
 /* Of the text at *pos, which goes on; false at the end. */
@@ -467,6 +363,8 @@ static void on_source(struct answer *a, struct text name, struct text source)
 static void on_variable(void *arg, struct backend *b, const struct text *columns, unsigned count)
 {
     struct answer *a = arg;
+    if (count == 1)
+        a->is_anothers = true;
     if (count < 2 || count > 3 || !columns[0].at)
         return;
     if (!a->whole && count == 3) {
@@ -480,7 +378,7 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
         is_reset = a->session->resets;
     /* Nor is the role. */
     if ((a->whole || a->with_source) && text_is(columns[0], "role") && columns[1].at && text_is(columns[1], "none"))
-        is_reset = was_reset(a->touched, columns[0]);
+        is_reset = touched_was_reset(a->touched, columns[0]);
     char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
     (void)(buf_put(&a->text, &kind, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
            buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));
@@ -504,7 +402,7 @@ static void find_custom_resets(struct answer *a)
     struct text name, value, own;
     size_t kind;
     for (size_t pos = 0; era && each_row(a, &pos, &kind, &name, &value);)
-        if (a->text.at[kind] == ROW_SET && memchr(name.at, '.', name.len) && was_reset(a->touched, name) &&
+        if (a->text.at[kind] == ROW_SET && memchr(name.at, '.', name.len) && touched_was_reset(a->touched, name) &&
             varset_get(era->named, name, &own) && text_eq(own, value))
             a->text.at[kind] = ROW_RESET;
 }
@@ -517,7 +415,7 @@ static void guess_sources(struct answer *a)
     struct text name, value, before;
     size_t kind;
     for (size_t pos = 0; each_row(a, &pos, &kind, &name, &value);)
-        if (a->text.at[kind] == ROW_SET && was_reset(a->touched, name) &&
+        if (a->text.at[kind] == ROW_SET && touched_was_reset(a->touched, name) &&
             !(varset_get(s->vars, name, &before) && text_eq(before, value)))
             a->text.at[kind] = ROW_RESET;
 }
@@ -553,10 +451,16 @@ static bool adopt(struct answer *a)
         if (kind != ROW_SET)
             value = (struct text){NULL, 0};
         actual[n] = wanted[n] = (struct var){name, value};
+        if (replay_lacks(s, name)) { /* it is the connection's, whatever was tried */
+            actual[n].value = (struct text){NULL, 0};
+            wanted[n].value = varset_get(s->vars, name, &own) ? own : actual[n].value;
+            n++;
+            continue;
+        }
         if (kind == ROW_RESET && varset_get(s->startup_vars, name, &own))
             wanted[n].value = own;
         if (kind != ROW_ABSENT)
-            correct(s, name, kind == ROW_RESET, was_reset(a->touched, name), wanted[n].value);
+            variables_correct(s, name, kind == ROW_RESET, touched_was_reset(a->touched, name), wanted[n].value);
         n++;
     }
     struct varset *has = varset_make(home, a->whole ? NULL : s->backend->vars, actual, n);
@@ -614,6 +518,8 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
         find_custom_resets(a);
     bool ok = complete && adopt(a) && !(a->touched->by_name && a->touched->unknown);
     struct touched *again = a->touched;
+    if (ok && a->is_anothers) /* no other connection could be given it */
+        pin(s, PIN_SETTINGS);
     a->touched = NULL;
     answer_free(s);
     if (lost) {
@@ -641,6 +547,21 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
         ask_pins(s);
     else
         relay_settle(s);
+}
+
+/* Something is set, and while the session was, or is, another role than its pool's own. */
+static bool sets_as_another(const struct session *s)
+{
+    const struct touched *t = s->touched;
+    struct text role;
+    bool as_another = (varset_get(s->vars, TEXT("role"), &role) && !text_is(role, "none")) ||
+                      varset_get(s->vars, TEXT("session_authorization"), &role), sets = t->all;
+    for (unsigned i = 0; i < t->count; i++) {
+        bool is_role = strcmp(t->names[i], "role") == 0 || strcmp(t->names[i], "session_authorization") == 0;
+        as_another = as_another || is_role;
+        sets = sets || !is_role;
+    }
+    return as_another && sets;
 }
 
 static void ask_variables(struct session *s)
@@ -687,6 +608,8 @@ static void ask_variables(struct session *s)
         a->with_source = own_default;
         ok = varset_ask(names, t->count, &sql) && (!own_default || (buf_put(&sql, "", 1) && varset_ask_source(names, t->count, &sql)));
     }
+    if (!t->by_name && sets_as_another(s))
+        ok = ok && buf_put(&sql, "", 1) && varset_ask_rights(&sql);
     a->touched = t;
     s->touched = NULL;
     CHECK(ok);
@@ -706,6 +629,8 @@ static void on_pin_row(void *arg, struct backend *b, const struct text *columns,
         if (!(s->asked & why) || !text_is(columns[0], pin_rows[i].name))
             continue;
         s->asked &= (uint16_t)~why;
+        if (!held && why == PIN_PREPARE)
+            variables_forget_prepared(s);
         if (!held)
             s->pins &= (uint16_t)~why;
         else if (s->suspects & why)

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "session/replay.h"
 #include "session/sequences.h"
 
 struct stream *walk_backend(struct request_walk *w)
@@ -81,6 +82,20 @@ static bool reads_sequences(const struct request_walk *w)
     return scan.effects & SQL_SEQUENCE_READ;
 }
 
+/* The session is not who it is to be: see replay.h. */
+static bool is_forbidden(struct request_walk *w, char type)
+{
+    return w->s->lack && replay_forbids(w->s, type, walk_there(w), walk_is_whole(w));
+}
+
+static void refuse_forbidden(struct request_walk *w, char type)
+{
+    struct lack lack = *w->s->lack;
+    struct wire_fault fault = replay_fault(&lack);
+    walk_put_run(w);
+    relay_refuse_lent(w->s, type, walk_there(w), &fault);
+}
+
 /* A backend, or the message was refused (dropped, on we go), or we wait. STEP_ON with *have
  * false: look at the input again. */
 enum step walk_need(struct request_walk *w, char type, bool *have)
@@ -92,6 +107,12 @@ enum step walk_need(struct request_walk *w, char type, bool *have)
     bool reads = type == 'P' && s->is_transaction_mode && (!s->backend || s->strange_numbers) && walk_is_whole(w) && reads_sequences(w);
     s->ask.wants_own = s->ask.wants_own || reads;
     *have = relay_need_backend(s, type, walk_there(w));
+    if (*have && is_forbidden(w, type)) {
+        *have = false;
+        if (relay_is_under_way(s))
+            return walk_refuse(w, type, REASON_IDENTITY_LOST);
+        refuse_forbidden(w, type);
+    }
     if (*have && reads && !sequences_may_run(s, SQL_SEQUENCE_READ))
         return STEP_STOP;
     if (*have)

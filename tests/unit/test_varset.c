@@ -107,6 +107,7 @@ static void replays(struct varset *from, struct varset *to, const char *want, co
     varset_drop(&to);
 }
 
+#define BYTES(hex) "pg_catalog.convert_from(pg_catalog.decode('" hex "','hex'),pg_catalog.current_setting('client_encoding'))"
 #define SET(name, value) "SELECT pg_catalog.set_config('" name "'," value ",false);"
 
 static void test_replay(void)
@@ -128,12 +129,15 @@ static void test_replay(void)
             "RESET \"role\";RESET \"session_authorization\";" SET("a", "'2'"), "out of roles first");
     replays(make(NULL, "role=r a=1"), make(NULL, "role=r a=2"), "RESET \"role\";" SET("a", "'2'") SET("role", "'r'"),
             "a kept role is left and taken again");
-    replays(NULL, make(NULL, "a=\xe9 client_encoding=L"),
-            SET("client_encoding", "'L'") "|" SET("a", "'\xe9'") SET("client_encoding", "'L'"),
-            "the encoding of a text before the text");
+    replays(NULL, make(NULL, "a=\xe9 client_encoding=L"), SET("client_encoding", "'L'") SET("a", BYTES("e9")),
+            "the encoding of a value before the value, which is told in ASCII");
     replays(make(NULL, "client_encoding=L"), make(NULL, "a=\xc3\xa9"),
-            "RESET \"client_encoding\";|RESET \"client_encoding\";" SET("a", "'\xc3\xa9'"), "also out of one");
-    replays(make(NULL, "client_encoding=L"), make(NULL, "a=\xe9 client_encoding=L"), SET("a", "'\xe9'"), "not when it is there");
+            "RESET \"client_encoding\";" SET("a", BYTES("c3a9")), "also out of one");
+    replays(make(NULL, "client_encoding=L"), make(NULL, "a=\xe9 client_encoding=L"), SET("a", BYTES("e9")), "not when it is there");
+    replays(NULL, make(NULL, "a=\x95\\');evil client_encoding=SJIS"), SET("client_encoding", "'SJIS'") SET("a", BYTES("955c27293b6576696c")),
+            "no second byte of a character is taken for a backslash");
+    replays(make(NULL, "a.\x95\\=1 client_encoding=SJIS"), NULL, "SELECT pg_catalog.set_config(" BYTES("612e955c")
+            ",NULL,false);RESET \"client_encoding\";", "nor in a name, which is reset while its own encoding is there");
     replays(make(NULL, "datestyle=German"), make(NULL, "datestyle=ISO"),
             "RESET \"datestyle\";" SET("datestyle", "'ISO'"), "one that adds to what it finds");
     replays(make(NULL, "datestyle=ISO"), make(NULL, "a=1 datestyle=ISO"), SET("a", "'1'"), "not when it is there");
@@ -143,6 +147,18 @@ static void test_replay(void)
     ok(!varset_replay(NULL, to, &sql), "a full buffer is told");
     buf_free(&sql);
     varset_drop(&to);
+}
+
+static void test_one(void)
+{
+    struct buf sql;
+    buf_init(&sql, 4096);
+    ok(varset_put_one((struct var){TEXT("a"), TEXT("b'")}, 7, &sql), "one by itself");
+    char *got = mem_dup_n(buf_text(&sql).at, buf_size(&sql));
+    is_text(got, "SELECT 7 WHERE pg_catalog.set_config('a','b''',false) IS NOT NULL", "with a row that says so");
+    mem_free(got);
+    buf_free(&sql);
+    ok(var_must_hold(TEXT("role")) && var_must_hold(TEXT("client_encoding")) && !var_must_hold(TEXT("search_path")), "what must hold");
 }
 
 static void asks(bool good, struct buf *sql, const char *want, const char *what)
@@ -181,6 +197,7 @@ int main(void)
     test_sets();
     test_limits();
     test_replay();
+    test_one();
     test_asking();
     varsets_free(&all);
     return tap_done();

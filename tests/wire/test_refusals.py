@@ -459,6 +459,8 @@ ELSEWHERE = {
     "commit_lost": "test_loss.py::test_loss_in_commit_says_that_the_outcome_is_unknown",
     "transaction_aborted": "test_lost_block.py::test_nothing_runs_by_itself_behind_the_loss",
     "chain_lost": "test_lost_block.py::test_chain_is_not_guessed",
+    "setting_lost": "test_replay.py::test_what_is_gone_is_dropped_with_a_warning",
+    "identity_lost": "test_replay.py::test_nothing_runs_without_its_role",
     "canceled": "test_cancel.py::test_cancel_of_a_query_that_waits_for_a_server_connection",
     "syntax": "test_console.py::test_unknown_commands_are_syntax_errors",
     "memory": "test_unfinished.py::test_request_that_finds_no_memory_is_refused_in_step",

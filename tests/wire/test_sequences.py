@@ -97,3 +97,17 @@ def test_prepared_statement_that_asks(small, login, serial):
     mine = insert(WAYS["extended"], a, "a")
     messages = a.ask(wire.bind("last"), wire.execute(), wire.sync())
     assert wire.rows(messages) == [mine]
+
+
+@pytest.mark.parametrize("run", ["EXECUTE n", "EXPLAIN ANALYZE EXECUTE n"])
+def test_number_drawn_by_an_execute_outlives_its_statement(small, login, serial, ask, run):
+    """DEALLOCATE lets go of the connection: not of one that the session may ask for its number."""
+    a, b = login(small), login(small)
+    with pytest.raises(wire.ServerError):
+        ask(a, "SELECT lastval()")
+    ask(a, "PREPARE n AS SELECT nextval('drawn')")
+    ask(a, run)
+    ask(a, "DEALLOCATE n")
+    ask(b, "SELECT nextval('drawn')")
+    assert ask(a, "SELECT currval('drawn')") == [["1000"]]
+    assert ask(b, "SELECT 1") == [["1"]]

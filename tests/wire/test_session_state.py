@@ -647,3 +647,59 @@ def test_do_block_that_leaves_nothing_keeps_no_connection(make_gate, login):
     a, b = login(gate), login(gate)
     a.query("DO $$ BEGIN PERFORM 1; END $$")
     assert b.query("SELECT 1") == [["1"]]
+
+
+LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77"
+PREPARED = {
+    "query": ["PREPARE p AS SELECT {}", "EXECUTE p", "DEALLOCATE p"],
+    "one text": ["PREPARE p AS SELECT {}; EXECUTE p; DEALLOCATE p"],
+    "two texts": ["PREPARE p AS SELECT {}", "EXECUTE p; DEALLOCATE p"],
+    "explain": ["PREPARE p AS SELECT {}", "EXPLAIN ANALYZE EXECUTE p", "DEALLOCATE p"],
+    "explain with options": ["PREPARE p AS SELECT {}", "EXPLAIN (ANALYZE, COSTS off) EXECUTE p", "DEALLOCATE p"],
+    "all": ["PREPARE p AS SELECT {}", "EXECUTE p", "DEALLOCATE ALL"],
+    "block": ["PREPARE p AS SELECT {}", "BEGIN; EXECUTE p; DEALLOCATE p; COMMIT"],
+    "do": ["PREPARE p AS SELECT {}", "DO $$ BEGIN EXECUTE 'EXECUTE p'; END $$", "DEALLOCATE p"],
+    "in do": ["DO $$ BEGIN EXECUTE 'PREPARE p AS SELECT {}'; END $$", "EXECUTE p", "DEALLOCATE p"],
+    "create": ["PREPARE p AS SELECT 1 FROM (SELECT {}) AS s", "DROP TABLE IF EXISTS made", "CREATE TABLE made AS EXECUTE p", "DROP TABLE made", "DEALLOCATE p"],
+}
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+@pytest.mark.parametrize("how", PREPARED)
+@pytest.mark.parametrize("what", ["pg_advisory_lock(77)", "set_config('app.of_p', 'set', false)", "set_config('work_mem', '3MB', false)",
+                                  "set_config(concat('app.of', '_p'), 'set', false)"])
+def test_what_an_execute_has_done_outlives_its_statement(two, login, how, what, extended):
+    a, b = login(two), login(two)
+    for sql in PREPARED[how]:
+        call = what.replace("'", "''") if "EXECUTE 'PREPARE" in sql else what
+        sql = sql.format(call)
+        a.extended(sql) if extended and "; " not in sql.split("$$")[0] else a.query(sql)
+    for _ in range(3):
+        if "lock" in what:
+            assert b.query("SELECT pg_try_advisory_lock(77)") == [["f"]]
+        else:
+            name, value = ("work_mem", "3MB") if "work_mem" in what else ("app.of_p", "set")
+            assert a.query(f"SELECT current_setting('{name}', true)") == [[value]]
+            assert b.query(f"SELECT current_setting('{name}', true) IS DISTINCT FROM '{value}'") == [["t"]]
+    if "lock" in what:
+        a.query("SELECT pg_advisory_unlock(77)")
+        assert b.query("SELECT pg_try_advisory_lock(77), pg_advisory_unlock(77)") == [["t", "t"]]
+
+
+def test_unlock_by_execute_ends_the_pin(one, login):
+    a, b = login(one), login(one)
+    a.query("PREPARE u AS SELECT pg_advisory_unlock(77)")
+    a.query("SELECT pg_advisory_lock(77)")
+    a.query("EXECUTE u")
+    a.query("DEALLOCATE u")
+    assert b.query("SELECT pg_try_advisory_lock(77), pg_advisory_unlock(77)") == [["t", "t"]]
+
+
+def test_set_config_by_execute_does_not_pin(one, login):
+    """Its name is known: what it set follows the session over its connections."""
+    a, b = login(one), login(one)
+    for sql in ("PREPARE s AS SELECT set_config('work_mem', '3MB', false)", "EXECUTE s", "DEALLOCATE s"):
+        a.query(sql)
+    for _ in range(2):
+        assert show(b, "work_mem") == "4MB"
+        assert show(a, "work_mem") == "3MB"
