@@ -23,6 +23,8 @@ void relay_client_readable(struct session *s);
 void relay_client_drained(struct session *s);
 /* Handles what is in session.in, then reads on. */
 void relay_resume(struct session *s);
+/* What cannot be handled yet waits in session.input. */
+void relay_keep_input(struct session *s, const char *at, size_t len);
 /* The throttle's time is over. */
 void relay_unthrottle(struct session *s);
 /* A cancel request for this session. True when it is on its way and the waiter will be told. */

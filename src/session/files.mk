@@ -1,6 +1,7 @@
 noinst_LIBRARIES += libsession.a
 libsession_a_SOURCES = \
 	src/session/admit.c \
+	src/session/console.c include/session/console.h \
 	src/session/defaults.c include/session/defaults.h \
 	src/session/forward.c \
 	src/session/generation.c include/session/generation.h \
@@ -15,11 +16,11 @@ libsession_a_SOURCES = \
 	src/session/prove.c \
 	src/session/registry.c include/session/registry.h \
 	src/session/relay.c include/session/relay.h \
-	src/session/reply.c \
-	src/session/statements.c include/session/statements.h \
-	src/session/walk.c include/session/walk.h \
 	src/session/replay.c include/session/replay.h \
+	src/session/reply.c \
 	src/session/sequences.c include/session/sequences.h \
 	src/session/session.c include/session/session.h \
+	src/session/statements.c include/session/statements.h \
 	src/session/told.c \
-	src/session/variables.c include/session/variables.h
+	src/session/variables.c include/session/variables.h \
+	src/session/walk.c include/session/walk.h
