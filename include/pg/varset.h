@@ -54,13 +54,17 @@ bool var_decides_reading(struct text name);
  * sets are equal. Either may be NULL (empty). A NUL separates texts that must be sent one by one.
  * False when the buffer is full. */
 bool varset_replay(const struct varset *from, const struct varset *to, struct buf *sql);
+/* The same from what is not known: all goes back to its default first. */
+bool varset_replay_anew(const struct varset *to, struct buf *sql);
 /* SQL that asks for the values of the given names: rows (name, value). */
 bool varset_ask(const struct var *names, size_t count, struct buf *sql);
 /* SQL that asks where they come from: rows (name, NULL, pg_settings.source); none for what is in no list. */
 bool varset_ask_source(const struct var *names, size_t count, struct buf *sql);
-/* SQL that asks for everything the session has set, and the given names too, with the source. */
-bool varset_ask_all(const struct varset *known, struct buf *sql);
+/* SQL that asks for everything that a list tells the session has set, and for the given names, with the source. */
+bool varset_ask_all(const struct var *names, size_t count, struct buf *sql);
 
+/* The role and the session's user, which are set last and reset first. */
+bool var_is_identity(struct text name);
 bool varset_is_ascii(const struct varset *v);
 /* Can a client set it at all (server_version, is_superuser and the like cannot)? */
 bool var_is_settable(struct text name);

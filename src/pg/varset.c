@@ -9,6 +9,8 @@
 #include "base/check.h"
 #include "base/mem.h"
 
+enum { NAMEDATALEN_MAX = 63 };
+
 void varsets_free(struct varsets *s)
 {
     CHECK(s->by_content.count == 0);
@@ -166,29 +168,20 @@ bool sql_put_literal(struct buf *sql, struct text value)
     return ok && buf_put_text(sql, "'");
 }
 
-/* "a.b" becomes "a"."b", as RESET wants it. */
-static bool put_name(struct buf *sql, struct text name)
-{
-    bool ok = buf_put_text(sql, "\"");
-    for (size_t i = 0; ok && i < name.len; i++) {
-        if (name.at[i] == '.')
-            ok = buf_put_text(sql, "\".\"");
-        else if (name.at[i] == '"')
-            ok = buf_put_text(sql, "\"\"");
-        else
-            ok = buf_put(sql, name.at + i, 1);
-    }
-    return ok && buf_put_text(sql, "\"");
-}
-
-static bool is_identity(struct text name)
+bool var_is_identity(struct text name)
 {
     return text_is(name, "role") || text_is(name, "session_authorization");
 }
 
+/* RESET takes a name apart at its dots and cuts long parts, so that it would be another variable's. */
 static bool put_reset(struct buf *sql, struct text name)
 {
-    return buf_put_text(sql, "RESET ") && put_name(sql, name) && buf_put_text(sql, ";");
+    if (memchr(name.at, '.', name.len) || name.len > NAMEDATALEN_MAX)
+        return buf_put_text(sql, "SELECT pg_catalog.set_config(") && sql_put_literal(sql, name) && buf_put_text(sql, ",NULL,false);");
+    bool ok = buf_put_text(sql, "RESET \"");
+    for (size_t i = 0; ok && i < name.len; i++)
+        ok = buf_put(sql, name.at + i, 1) && (name.at[i] != '"' || buf_put(sql, "\"", 1));
+    return ok && buf_put_text(sql, "\";");
 }
 
 static bool put_set(struct buf *sql, struct var v)
@@ -240,14 +233,14 @@ bool varset_replay(const struct varset *from, const struct varset *to, struct bu
         return false;
     /* Out of a changed identity first: everything else is then done as the pool's own role. */
     for (size_t pos = 0; ok && varset_each(from, &pos, &each);)
-        if (is_identity(each.name))
+        if (var_is_identity(each.name))
             ok = put_reset(sql, each.name);
     for (size_t pos = 0; ok && varset_each(from, &pos, &each);)
-        if (!is_identity(each.name) && (!varset_get(to, each.name, &value) ||
+        if (!var_is_identity(each.name) && (!varset_get(to, each.name, &value) ||
                                         (adds_to_present(each.name) && !text_eq(value, each.value))))
             ok = put_reset(sql, each.name);
     for (size_t pos = 0; ok && varset_each(to, &pos, &each);)
-        if (!is_identity(each.name) &&
+        if (!var_is_identity(each.name) &&
             !(varset_get(from, each.name, &value) && text_eq(value, each.value)))
             ok = put_set(sql, each);
     static const char *const identities[] = {"session_authorization", "role"};
@@ -255,6 +248,12 @@ bool varset_replay(const struct varset *from, const struct varset *to, struct bu
         if (varset_get(to, text_of(identities[i]), &value))
             ok = put_set(sql, (struct var){text_of(identities[i]), value});
     return ok;
+}
+
+bool varset_replay_anew(const struct varset *to, struct buf *sql)
+{
+    bool ok = buf_put_text(sql, "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;");
+    return ok && (!to || !to->count || (buf_put(sql, "", 1) && varset_replay(NULL, to, sql)));
 }
 
 static bool put_names(struct buf *sql, const struct var *names, size_t count)
@@ -277,17 +276,12 @@ bool varset_ask_source(const struct var *names, size_t count, struct buf *sql)
            buf_put_text(sql, ") AS v(n), pg_catalog.pg_settings WHERE pg_catalog.lower(name) = n");
 }
 
-bool varset_ask_all(const struct varset *known, struct buf *sql)
+bool varset_ask_all(const struct var *names, size_t count, struct buf *sql)
 {
-    bool ok = buf_put_text(sql, "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name, true), source FROM "
-                                "pg_catalog.pg_settings WHERE source = 'session'");
-    struct var each;
-    for (size_t pos = 0; ok && varset_each(known, &pos, &each);)
-        ok = buf_put_text(sql, " UNION SELECT ") && sql_put_literal(sql, each.name) &&
-             buf_put_text(sql, ", pg_catalog.current_setting(") && sql_put_literal(sql, each.name) &&
-             buf_put_text(sql, ", true), (SELECT source FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) = ") &&
-             sql_put_literal(sql, each.name) && buf_put_text(sql, ")");
-    return ok;
+    return buf_put_text(sql, "SELECT coalesce(n, pg_catalog.lower(name)), pg_catalog.current_setting(coalesce(n, name), true), source "
+                             "FROM (VALUES ") && put_names(sql, names, count) &&
+           buf_put_text(sql, ") AS v(n) FULL JOIN pg_catalog.pg_settings ON pg_catalog.lower(name) = n "
+                             "WHERE n IS NOT NULL OR source = 'session'");
 }
 
 bool var_is_settable(struct text name)

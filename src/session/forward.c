@@ -116,6 +116,8 @@ static enum step on_query(struct request_walk *w)
     if (s->is_transaction_mode && !whole) {
         s->input.scan = NEW(struct sql_scan);
         sql_scan_begin(s->input.scan, walk_standard_strings(s));
+        s->input.scan->touches = variables_touches;
+        s->input.scan->touches_arg = s;
         s->input.mode = FRAME_SCAN;
     }
     return STEP_ON;

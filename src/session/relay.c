@@ -115,11 +115,12 @@ static bool suits(struct session *s, bool lent)
         return true;
     bool forgets = lent && sequences_lent(s);
     s->ask.wants_own = false;
-    if (b->vars == s->vars && !forgets)
+    bool anew = b->strange_to && b->strange_to != s->id;
+    if (b->vars == s->vars && !forgets && !anew)
         return block_suits(s);
     struct buf sql;
     buf_init(&sql, 8 * VARSET_MAX_BYTES);
-    bool ok = varset_replay(b->vars, s->vars, &sql) && (!forgets || buf_put_text(&sql, "DISCARD SEQUENCES"));
+    bool ok = (anew ? varset_replay_anew(s->vars, &sql) : varset_replay(b->vars, s->vars, &sql)) && (!forgets || buf_put_text(&sql, "DISCARD SEQUENCES"));
     if (ok && sql.len == 0) {
         varset_drop(&b->vars);
         b->vars = varset_ref(s->vars);
@@ -231,6 +232,7 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     else if (!lost && !error) {
         varset_drop(&b->vars);
         b->vars = varset_ref(s->vars);
+        b->strange_to = b->strange_to == s->id ? s->id : 0;
         s->tunings = 0;
         if (!block_suits(s))
             return;
@@ -244,7 +246,7 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     }
     /* Nothing of the client's was sent; its variables cannot be had here. */
     struct server_error copy = error ? *error : (struct server_error){0};
-    bool was_used = b->vars && b->vars->count;
+    bool was_used = (b->vars && b->vars->count) || b->strange_to;
     bool again = was_used || (lost && s->tunings++ < TUNINGS_MAX);
     b->doomed = true;
     relay_give_back(s);
