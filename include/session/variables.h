@@ -6,43 +6,8 @@
 
 #include "pg/lexer.h"
 #include "session/session.h"
+#include "session/touched.h"
 
-/* As many as a session may have at all. */
-enum { TOUCHED_MAX = VARSET_MAX_COUNT, PROCEDURES_MAX = 128 };
-
-struct touched_name {
-    uint8_t len;
-    bool is_reset; /* by RESET */
-    char name[SQL_NAME_BYTES]; /* in lower case */
-};
-
-/* One that was called. Its text says which variables it may have set: there is no list of those of no module. */
-struct procedure {
-    bool is_known; /* the server has told its text */
-    char name[SQL_WORD_BYTES + 1];
-};
-
-struct touched {
-    unsigned count, room;
-    unsigned procedure_count, asked_count; /* asked for: that many, from the first on */
-    struct touched_name *names;
-    struct procedure *procedures;
-    uint8_t tries; /* of asking: the client's own statement_timeout may end a question */
-    bool failed; /* an error went by: a SET may not have taken effect */
-    bool reported; /* by the server, of a variable that nobody was seen to set: a function, or its configuration */
-    bool all; /* what is set is asked for as well, not only what is in names */
-    bool unknown; /* ... and not just because what was set is reset */
-    bool by_name; /* pg_settings may not be read: what is known by its name is asked for */
-    bool resets_all; /* RESET ALL, DISCARD ALL, or names that cannot be known */
-};
-
-void touched_free(struct touched **t);
-/* A variable may change: by what the client sends, or as the server reports. */
-void variables_touch(struct session *s, struct text name);
-/* A variable may be set whose name is not known: the session keeps its server connection. */
-void variables_lose_track(struct session *s);
-/* For sql_scan.touches of a text that is scanned as it goes by. */
-void variables_touches(void *session, uint32_t use, struct text name);
 /* Effects of a statement that is about to run; sql is its text, at NULL when it is not at hand
  * any more. */
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql);

@@ -20,4 +20,5 @@ libsession_a_SOURCES = \
 	src/session/walk.c include/session/walk.h \
 	src/session/sequences.c include/session/sequences.h \
 	src/session/session.c include/session/session.h \
+	src/session/touched.c include/session/touched.h \
 	src/session/variables.c include/session/variables.h

@@ -14,6 +14,7 @@
 #include "pg/setconfig.h"
 #include "session/relay.h"
 #include "session/sequences.h"
+#include "session/touched.h"
 #include "session/walk.h"
 
 static const struct {
@@ -77,158 +78,9 @@ void pins_text(unsigned pins, char *out, size_t size)
             n += (size_t)snprintf(out + n, size - n, "%s%s", n ? "," : "", pin_rows[i].name);
 }
 
-void touched_free(struct touched **t)
-{
-    if (*t) {
-        mem_free((*t)->names);
-        mem_free((*t)->procedures);
-    }
-    mem_free(*t);
-    *t = NULL;
-}
-
-static struct touched *touched_of(struct session *s)
-{
-    if (!s->touched)
-        s->touched = NEW(struct touched);
-    return s->touched;
-}
-
-static void pin(struct session *s, enum pin why)
-{
-    if (s->pins & why)
-        return;
-    if (!s->pins)
-        counter_add(s->home->counters, COUNTER_PINS, 1);
-    s->pins |= (uint16_t)why;
-    if (s->backend)
-        s->backend->dirty = true;
-    if (log_is_on(LOG_DEBUG)) {
-        char tag[40], text[128];
-        session_tag(s, tag, sizeof(tag));
-        pins_text(s->pins, text, sizeof(text));
-        log_debug(tag, "pinned to its server connection: %s", text);
-    }
-}
-
-void variables_lose_track(struct session *s)
-{
-    touched_of(s)->all = touched_of(s)->unknown = true;
-    pin(s, PIN_SET_CONFIG);
-}
-
-static struct touched_name *find_touched(const struct touched *t, struct text name)
-{
-    for (unsigned i = 0; t && i < t->count; i++)
-        if (t->names[i].len == name.len && strncasecmp(t->names[i].name, name.at, name.len) == 0)
-            return &t->names[i];
-    return NULL;
-}
-
-static struct text touched_text(const struct touched_name *n)
-{
-    return (struct text){n->name, n->len};
-}
-
-/* Room for one more; false: there are too many. */
-static bool touched_grow(struct touched *t)
-{
-    if (t->count == TOUCHED_MAX)
-        return false;
-    if (t->count < t->room)
-        return true;
-    t->room = t->room ? 2 * t->room : 8;
-    struct touched_name *more = mem_new(t->room, sizeof(*more));
-    if (t->count)
-        memcpy(more, t->names, t->count * sizeof(*more));
-    mem_free(t->names);
-    t->names = more;
-    return true;
-}
-
-void variables_touch(struct session *s, struct text name)
-{
-    if (!s->is_transaction_mode || !var_is_settable(name))
-        return;
-    struct touched *t = touched_of(s);
-    if (find_touched(t, name))
-        return;
-    if (name.len >= SQL_NAME_BYTES || !touched_grow(t)) {
-        s->reads_otherwise = true;
-        variables_lose_track(s);
-        return;
-    }
-    struct touched_name *n = &t->names[t->count++];
-    *n = (struct touched_name){.len = (uint8_t)name.len};
-    for (size_t i = 0; i < name.len; i++)
-        n->name[i] = (char)tolower((unsigned char)name.at[i]);
-    s->reads_otherwise = s->reads_otherwise || var_decides_reading(touched_text(n));
-    if (text_is(touched_text(n), "session_authorization")) /* which goes back to no role */
-        variables_touch(s, TEXT("role"));
-}
-
 static void touch_named(void *arg, struct text name)
 {
     variables_touch(arg, name);
-}
-
-/* Procedures may set what no name tells: before another session has the connection, all goes back to its default. */
-static void note_procedure(struct session *s, struct text name)
-{
-    struct touched *t = touched_of(s);
-    t->all = t->unknown = true;
-    if (s->backend)
-        s->backend->strange_to = s->id;
-    if (!name.at || !name.len || name.len > SQL_WORD_BYTES) {
-        variables_lose_track(s);
-        return;
-    }
-    for (unsigned i = 0; i < t->procedure_count; i++)
-        if (text_is(name, t->procedures[i].name))
-            return;
-    if (t->procedure_count == PROCEDURES_MAX) {
-        variables_lose_track(s);
-        return;
-    }
-    if (!t->procedures)
-        t->procedures = mem_new(PROCEDURES_MAX, sizeof(*t->procedures));
-    struct procedure *p = &t->procedures[t->procedure_count++];
-    *p = (struct procedure){.is_known = false};
-    memcpy(p->name, name.at, name.len);
-}
-
-/* What goes back to its default matters where the session has one of its own. */
-static void note_reset(struct session *s)
-{
-    if (s->startup_vars)
-        s->resets = s->resets_now = true;
-}
-
-void variables_touches(void *arg, uint32_t use, struct text name)
-{
-    struct session *s = arg;
-    if (use == SQL_DO) {
-        note_procedure(s, name);
-        return;
-    }
-    variables_touch(s, name);
-    struct touched_name *n = find_touched(s->touched, name);
-    if (n)
-        n->is_reset = use == SQL_RESETS && s->startup_vars;
-    if (use == SQL_RESETS)
-        note_reset(s);
-    if (text_is(name, "seed")) { /* it cannot be read back */
-        pin(s, PIN_SEED);
-        s->pin_effects |= PIN_SEED;
-    }
-}
-
-static bool was_reset(const struct touched *t, struct text name)
-{
-    if (!t || t->resets_all)
-        return t;
-    const struct touched_name *n = find_touched(t, name);
-    return n && n->is_reset;
 }
 
 /* A DO block or a procedure does what a program may do: all that can be asked is asked for behind it. The
@@ -265,17 +117,6 @@ static bool is_unlock_all(struct text sql)
     return sql.len == 0;
 }
 
-/* The text once more, now that it is about to run: what it sets and calls. */
-static void touch_all(struct session *s, struct text sql)
-{
-    struct sql_scan scan;
-    sql_scan_begin(&scan, walk_standard_strings(s));
-    scan.touches = variables_touches;
-    scan.touches_arg = s;
-    sql_scan_feed(&scan, sql.at, sql.len);
-    sql_scan_end(&scan);
-}
-
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql)
 {
     uint32_t effects = scan->effects;
@@ -285,7 +126,7 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s) && !(effects & SQL_PREPARE))
         effects &= ~(uint32_t)SQL_SET_CONFIG;
     if ((effects & (SQL_SETS | SQL_DO)) && sql.at)
-        touch_all(s, sql);
+        variables_touch_all(s, sql);
     if (effects & SQL_SETS_UNKNOWN)
         variables_lose_track(s);
     if (scan->resets_all)
@@ -300,10 +141,10 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     if (resets_all && s->startup_vars)
         touched_of(s)->resets_all = true;
     if (resets_all || (effects & SQL_RESETS))
-        note_reset(s);
+        variables_note_reset(s);
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
         if (effects & pin_rows[i].effect) {
-            pin(s, pin_rows[i].pin);
+            variables_pin(s, pin_rows[i].pin);
             s->pin_effects |= (uint16_t)pin_rows[i].pin;
         }
     for (size_t i = 0; i < COUNT_OF(undo_rows); i++)
@@ -366,7 +207,7 @@ bool variables_report(struct session *s, struct text name, struct text value)
     variables_touch(s, name);
     if (s->touched && s->touched->count > seen)
         s->touched->reported = true;
-    if (!s->resets || !was_reset(s->touched, name) || !own_default(s, name, &own) || !reported_default(s, name, &written, &server) ||
+    if (!s->resets || !touched_was_reset(s->touched, name) || !own_default(s, name, &own) || !reported_default(s, name, &written, &server) ||
         !text_eq(value, server) || text_eq(value, own))
         return false;
     tell(s, written, own);
@@ -389,7 +230,7 @@ void variables_were_reset(struct session *s)
     struct text written, server, present, own;
     for (unsigned i = 0; s->touched && s->backend->owed.status == 'I' && i < s->touched->count; i++) {
         struct text name = touched_text(&s->touched->names[i]);
-        if (was_reset(s->touched, name) && own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
+        if (touched_was_reset(s->touched, name) && own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
             varset_get(s->vars, name, &present) && text_eq(present, server) && !text_eq(own, server))
             tell(s, written, own);
     }
@@ -546,7 +387,7 @@ static bool is_own_identity(const struct answer *a, struct text name, struct tex
     const struct era *era = s->backend->era;
     struct text set, own;
     bool is_role = text_is(name, "role");
-    if ((!is_role && !text_is(name, "session_authorization")) || find_touched(a->touched, name) || varset_get(s->vars, name, &set))
+    if ((!is_role && !text_is(name, "session_authorization")) || touched_find(a->touched, name) || varset_get(s->vars, name, &set))
         return false;
     if (era && varset_get(era->named, name, &own))
         return text_eq(value, own);
@@ -571,7 +412,7 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
         is_reset = a->session->resets;
     /* Nor is the role. */
     if ((a->whole || a->with_source) && text_is(columns[0], "role") && columns[1].at && text_is(columns[1], "none"))
-        is_reset = was_reset(a->touched, columns[0]);
+        is_reset = touched_was_reset(a->touched, columns[0]);
     char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
     (void)(buf_put(&a->text, &kind, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
            buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));
@@ -595,7 +436,7 @@ static void find_custom_resets(struct answer *a)
     struct text name, value, own;
     size_t kind;
     for (size_t pos = 0; era && each_row(a, &pos, &kind, &name, &value);)
-        if (a->text.at[kind] == ROW_SET && memchr(name.at, '.', name.len) && was_reset(a->touched, name) &&
+        if (a->text.at[kind] == ROW_SET && memchr(name.at, '.', name.len) && touched_was_reset(a->touched, name) &&
             varset_get(era->named, name, &own) && text_eq(own, value))
             a->text.at[kind] = ROW_RESET;
 }
@@ -608,7 +449,7 @@ static void guess_sources(struct answer *a)
     struct text name, value, before;
     size_t kind;
     for (size_t pos = 0; each_row(a, &pos, &kind, &name, &value);)
-        if (a->text.at[kind] == ROW_SET && was_reset(a->touched, name) &&
+        if (a->text.at[kind] == ROW_SET && touched_was_reset(a->touched, name) &&
             !(varset_get(s->vars, name, &before) && text_eq(before, value)))
             a->text.at[kind] = ROW_RESET;
 }
@@ -647,7 +488,7 @@ static bool adopt(struct answer *a)
         if (kind == ROW_RESET && varset_get(s->startup_vars, name, &own))
             wanted[n].value = own;
         if (kind != ROW_ABSENT)
-            correct(s, name, kind == ROW_RESET, was_reset(a->touched, name), wanted[n].value);
+            correct(s, name, kind == ROW_RESET, touched_was_reset(a->touched, name), wanted[n].value);
         n++;
     }
     struct varset *has = varset_make(home, a->whole ? NULL : s->backend->vars, actual, n);
@@ -724,7 +565,7 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
     touched_free(&again);
     if (!ok) {
         /* The client was told that it is set, and it is: on this connection. */
-        pin(s, PIN_SETTINGS);
+        variables_pin(s, PIN_SETTINGS);
         s->backend->dirty = true;
         log_refused(s, "the session's variables", complete ? NULL : error);
     }
@@ -749,7 +590,7 @@ static void ask_variables(struct session *s)
     size_t count = t->count;
     static const struct text unlisted[] = {TEXT("role"), TEXT("session_authorization")};
     for (size_t i = 0; i < COUNT_OF(unlisted); i++)
-        if (!find_touched(t, unlisted[i]))
+        if (!touched_find(t, unlisted[i]))
             names[count++].name = unlisted[i];
     bool ok;
     t->all = t->all || reencodes(s);
@@ -772,7 +613,7 @@ static void ask_variables(struct session *s)
         while (n < count)
             known[n] = names[n], n++;
         while (n < COUNT_OF(known) && varset_each(s->vars, &pos, &known[n]))
-            n += !find_touched(t, known[n].name) && !var_is_identity(known[n].name);
+            n += !touched_find(t, known[n].name) && !var_is_identity(known[n].name);
         ok = varset_ask_all(known, n, &sql);
     } else {
         bool own_default = t->failed || t->reported; /* only then does it matter whether a value was set or reset */
@@ -804,7 +645,7 @@ static void on_pin_row(void *arg, struct backend *b, const struct text *columns,
         if (!held)
             s->pins &= (uint16_t)~why;
         else if (s->suspects & why)
-            pin(s, why);
+            variables_pin(s, why);
     }
 }
 
@@ -825,7 +666,7 @@ static void on_pins(void *arg, struct backend *b, const struct server_error *err
         bool known = !(s->asked & ~s->pins);
         for (size_t i = 0; i < COUNT_OF(questions); i++)
             if (s->asked & questions[i].pin)
-                pin(s, questions[i].pin);
+                variables_pin(s, questions[i].pin);
         if (!known || !s->told_pins)
             log_refused(s, "what the session holds", error);
         s->told_pins = true;
@@ -875,7 +716,7 @@ static void ask_pins(struct session *s)
     if ((pins & PIN_ADVISORY_LOCK) && !locks_are_exact(s->backend)) {
         /* A block or a procedure may have taken one: it cannot be asked, so it is held. */
         if (s->suspects & PIN_ADVISORY_LOCK)
-            pin(s, PIN_ADVISORY_LOCK);
+            variables_pin(s, PIN_ADVISORY_LOCK);
         pins &= (uint16_t)~PIN_ADVISORY_LOCK;
     }
     s->unlocks_all = false;

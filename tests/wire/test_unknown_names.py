@@ -1,6 +1,8 @@
 """Variables whose names the gate cannot know, or can hardly: what a session sets stays with it, and reaches
 no other session of its pool. What cannot be followed from connection to connection keeps its own."""
 # SPDX-License-Identifier: Apache-2.0
+import struct
+
 import pytest
 
 from stand import wire
@@ -128,6 +130,8 @@ CUSTOM = {
     "call with unicode": lambda c: c.query("CALL U&\"un\\005fset\"()"),
     "call in a block": lambda c: block(c, ["CALL un_set()"]),
     "two calls": lambda c: c.query("CALL un_nothing(); CALL un_set()"),
+    "function call": lambda c: c.ask(wire.message("F", struct.pack("!ihh", 2078, 0, 3) + b"".join(
+        struct.pack("!i", len(v)) + v for v in (b"un.c0", b"a", b"f")) + struct.pack("!h", 0))),
     "unicode": lambda c: c.query("SET un.U&\"c\\0030\" = 'a'"),
     "unicode beside": lambda c: c.query("SELECT set_config('un.c1', 'a', false), U&\"set\\005fconfig\"('un.c0', 'a', false)"),
     "prepared and dropped": lambda c: [c.query(q) for q in ("PREPARE p AS SELECT set_config('un.c0', 'a', false)",
