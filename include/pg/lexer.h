@@ -16,9 +16,8 @@
 #include "base/text.h"
 
 enum sql_effect {
-    SQL_SETS = 1u << 0,          /* SET / RESET of variables: names[] says which */
-    SQL_SETS_UNKNOWN = 1u << 1,  /* more names than fit, RESET ALL, or one that cannot be read;
-                                    SQL_SETS is there only when names[] holds some */
+    SQL_SETS = 1u << 0,          /* SET / RESET of variables: touches() is told which */
+    SQL_SETS_UNKNOWN = 1u << 1,  /* ... of one whose name cannot be read: touches() is not told */
     SQL_SET_CONFIG = 1u << 2,    /* a call of set_config(): names cannot be known */
     SQL_LISTEN = 1u << 3,
     SQL_UNLISTEN = 1u << 4,
@@ -51,22 +50,14 @@ enum sql_effect {
     SQL_SAVEPOINT = 1u << 30     /* SAVEPOINT name */
 };
 
-enum { SQL_NAMES = 8, SQL_NAME_BYTES = 128, SQL_WORD_BYTES = 63 /* NAMEDATALEN - 1 */ };
+enum { SQL_NAME_BYTES = 128, SQL_WORD_BYTES = 63 /* NAMEDATALEN - 1 */ };
 
 struct sql_scan {
     /* results, valid after sql_scan_end() */
     uint32_t effects;      /* of all statements together */
     uint32_t statements;   /* that are not empty */
-    unsigned name_count;
-    char names[SQL_NAMES][SQL_NAME_BYTES]; /* variables as the server calls them: SET TIME ZONE
-                              is "timezone", SET NAMES "client_encoding", SET SCHEMA
-                              "search_path", SET ROLE "role", SET SESSION AUTHORIZATION
-                              "session_authorization", SET SESSION CHARACTERISTICS the three
-                              default_transaction_*, SET XML OPTION "xmloption"; names in
-                              lower case (quoted ones too: the server does not care), dotted
-                              ones joined. SET LOCAL and SET TRANSACTION are not reported. No
-                              name twice. */
-    uint8_t reset_names; /* a bit for each of names[] whose last statement is a RESET */
+    bool resets_all;       /* RESET ALL */
+    bool has_block;        /* a DO block, which SQL_DO does not tell from a CALL */
     char target[SQL_NAME_BYTES]; /* of the last DEALLOCATE name, folded like an identifier */
     bool target_too_long; /* or not readable: U&"..." */
     /* Set behind sql_scan_begin(), or NULL: called for each prepared statement that is named, in
@@ -74,6 +65,15 @@ struct sql_scan {
      * the name is as the server has it, its at NULL where it cannot be read (U&"...", too long). */
     void (*named)(void *arg, uint32_t use, struct text name);
     void *named_arg;
+    /* Likewise, for each variable that is set (SQL_SETS) or reset (SQL_RESETS) and each procedure that is
+     * called (SQL_DO), in order. Variables as the server calls them: SET TIME ZONE is "timezone", SET NAMES
+     * "client_encoding", SET SCHEMA "search_path", SET ROLE "role", SET SESSION AUTHORIZATION
+     * "session_authorization", SET SESSION CHARACTERISTICS the three default_transaction_*, SET XML OPTION
+     * "xmloption"; names in lower case (quoted ones too: the server does not care), dotted ones joined.
+     * SET LOCAL and SET TRANSACTION are not told. A procedure without its schema, its at NULL where it
+     * cannot be read. */
+    void (*touches)(void *arg, uint32_t use, struct text name);
+    void *touches_arg;
     /* The lexer's own: bytes to tokens (lexer.c), tokens to effects (statement.c). */
     struct sql_scan_state {
         uint32_t comment_depth, parens;

@@ -12,8 +12,4 @@
  * known. What stands in comments and strings counts too: it only makes us ask more. */
 bool sql_set_config_names(struct text sql, void (*visit)(void *, struct text name), void *arg);
 
-/* Visits the names with a dot in them that a text sets (SET [SESSION] a.b = ..., wherever it
- * stands): the server has no list of those. */
-void sql_set_names(struct text sql, void (*visit)(void *, struct text name), void *arg);
-
 #endif

@@ -56,17 +56,21 @@ bool var_decides_reading(struct text name);
 bool varset_replay(const struct varset *from, const struct varset *to, struct buf *sql);
 /* One statement that sets this one by itself, and gives a row with its number when that is done. */
 bool varset_put_one(struct var v, unsigned number, struct buf *sql);
+/* The same from what is not known: all goes back to its default first. */
+bool varset_replay_anew(const struct varset *to, struct buf *sql);
 /* SQL that asks for the values of the given names: rows (name, value). */
 bool varset_ask(const struct var *names, size_t count, struct buf *sql);
 /* SQL that asks where they come from: rows (name, NULL, pg_settings.source); none for what is in no list. */
 bool varset_ask_source(const struct var *names, size_t count, struct buf *sql);
 /* SQL that asks for what the session has set and may not set as who it logged in: rows (name). */
 bool varset_ask_rights(struct buf *sql);
-/* SQL that asks for everything the session has set, and the given names too, with the source. */
-bool varset_ask_all(const struct varset *known, struct buf *sql);
+/* SQL that asks for everything that a list tells the session has set, and for the given names, with the source. */
+bool varset_ask_all(const struct var *names, size_t count, struct buf *sql);
 
 /* Does it decide who the session is, or what its bytes mean? Then nothing may run without it. */
 bool var_must_hold(struct text name);
+/* The role and the session's user, which are set last and reset first. */
+bool var_is_identity(struct text name);
 bool varset_is_ascii(const struct varset *v);
 /* Can a client set it at all (server_version, is_superuser and the like cannot)? */
 bool var_is_settable(struct text name);

@@ -6,27 +6,8 @@
 
 #include "pg/lexer.h"
 #include "session/session.h"
+#include "session/touched.h"
 
-enum { TOUCHED_MAX = 32 };
-
-struct touched {
-    unsigned count;
-    uint8_t tries; /* of asking: the client's own statement_timeout may end a question */
-    bool failed; /* an error went by: a SET may not have taken effect */
-    bool reported; /* by the server, of a variable that nobody was seen to set: a function, or its configuration */
-    bool all; /* more than fit, or names that cannot be known */
-    bool unknown; /* ... and not just that what was set is reset */
-    bool by_name; /* pg_settings may not be read: what is known by its name is asked for */
-    bool resets_all; /* RESET ALL, DISCARD ALL, or names that cannot be known */
-    bool resets[TOUCHED_MAX]; /* by RESET */
-    char names[TOUCHED_MAX][SQL_NAME_BYTES];
-};
-
-void touched_free(struct touched **t);
-/* Has the variable gone back to its default, as far as was seen? t may be NULL. */
-bool touched_was_reset(const struct touched *t, struct text name);
-/* A variable may change: by what the client sends, or as the server reports. */
-void variables_touch(struct session *s, struct text name);
 /* Effects of a statement that is about to run; sql is its text, at NULL when it is not at hand
  * any more. */
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql);

@@ -85,6 +85,7 @@ struct backend {
     struct varset *startup;    /* of its startup packet: its own defaults, and reasons to lend it only
                                   to who asked for the same; NULL: none */
     struct varset *vars;       /* what we have set, beyond its own defaults */
+    uint64_t strange_to;       /* more may be set, by what this session called: it is reset for all others; 0: no */
     struct era *era;           /* the settings of its role that it was logged in with; NULL: not known */
     uint64_t catalog_answers;  /* of its pool, when it was dialled */
     uint64_t era_digest;       /* of its era, while it moves to another worker; 0: not known */

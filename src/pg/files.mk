@@ -1,5 +1,6 @@
 noinst_LIBRARIES += libpg.a
 libpg_a_SOURCES = \
+	src/pg/body.c include/pg/body.h \
 	src/pg/execute.c include/pg/execute.h \
 	src/pg/glance.c \
 	src/pg/inflight.c include/pg/inflight.h \

@@ -380,11 +380,12 @@ static size_t dull_bytes(const struct sql_scan_state *st, const char *at, size_t
 
 void sql_scan_begin(struct sql_scan *s, bool standard_strings)
 {
-    s->effects = s->statements = s->name_count = s->reset_names = 0;
+    s->effects = s->statements = 0;
+    s->resets_all = s->has_block = false;
     s->target[0] = '\0';
     s->target_too_long = false;
-    s->named = NULL;
-    s->named_arg = NULL;
+    s->named = s->touches = NULL;
+    s->named_arg = s->touches_arg = NULL;
     memset(&s->state, 0, offsetof(struct sql_scan_state, word));
     s->state.standard_strings = standard_strings;
     statement_start(s);

@@ -23,35 +23,13 @@ static bool take(struct text *t, char c)
     return true;
 }
 
-static bool is_name(char c)
+/* "U&" in front of a quoted name: it may be that of the function, in other letters. */
+static bool has_escaped_name(struct text sql)
 {
-    return isalnum((unsigned char)c) || c == '_' || c == '.';
-}
-
-static struct text take_word(struct text *t)
-{
-    *t = skip_space(*t);
-    struct text word = {t->at, 0};
-    while (word.len < t->len && is_name(word.at[word.len]))
-        word.len++;
-    t->at += word.len;
-    t->len -= word.len;
-    return word;
-}
-
-void sql_set_names(struct text sql, void (*visit)(void *, struct text name), void *arg)
-{
-    for (size_t i = 0; i + 4 < sql.len; i++) {
-        if ((sql.at[i] | 0x20) != 's' || strncasecmp(sql.at + i, "set", 3) != 0 || (i && is_name(sql.at[i - 1])))
-            continue;
-        struct text rest = {sql.at + i + 3, sql.len - i - 3};
-        struct text word = take_word(&rest);
-        if (text_is_nocase(word, "session"))
-            word = take_word(&rest);
-        struct text after = rest;
-        if (memchr(word.at, '.', word.len) && (take(&rest, '=') || text_is_nocase(take_word(&after), "to")))
-            visit(arg, word);
-    }
+    for (size_t i = 0; i + 2 < sql.len; i++)
+        if ((sql.at[i] | 0x20) == 'u' && sql.at[i + 1] == '&' && sql.at[i + 2] == '"')
+            return true;
+    return false;
 }
 
 bool sql_set_config_names(struct text sql, void (*visit)(void *, struct text name), void *arg)
@@ -59,6 +37,8 @@ bool sql_set_config_names(struct text sql, void (*visit)(void *, struct text nam
     static const char word[] = "set_config";
     size_t n = sizeof(word) - 1;
     bool any = false;
+    if (has_escaped_name(sql))
+        return false;
     for (size_t i = 0; i + n <= sql.len; i++) {
         if ((sql.at[i] | 0x20) != 's' || strncasecmp(sql.at + i, word, n) != 0)
             continue;

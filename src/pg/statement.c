@@ -26,6 +26,9 @@ enum step {
     ROUTINE_BEGIN,
     PREPARE,
     EXECUTE, /* the name of a prepared statement comes now */
+    BLOCK,   /* behind DO */
+    CALL,    /* the name of a procedure, or what follows its dots, comes now */
+    CALLED,  /* behind a word of it; state.name holds that */
     PREPARE_TX, /* PREPARE TRANSACTION 'id', or a statement that is called so */
     DEALLOCATE,
     DEALLOCATE_PREPARE,
@@ -78,8 +81,8 @@ static const struct rule rules[] = {
     {FIRST, "listen", SQL_LISTEN, ANY, NULL},
     {FIRST, "unlisten", SQL_UNLISTEN, ANY, NULL},
     {FIRST, "load", SQL_LOAD, ANY, NULL},
-    {FIRST, "do", SQL_DO, ANY, NULL},
-    {FIRST, "call", SQL_DO, ANY, NULL},
+    {FIRST, "do", SQL_DO, BLOCK, NULL},
+    {FIRST, "call", SQL_DO, CALL, NULL},
     {FIRST, "copy", SQL_COPY, ANY, NULL},
     {FIRST, "start_replication", SQL_REPLICATION, ANY, NULL},
     {FIRST, "identify_system", SQL_REPLICATION, ANY, NULL},
@@ -134,7 +137,7 @@ static const struct rule rules[] = {
     {ENDING, "no", 0, ANY, NULL},
     {ENDING, "chain", SQL_BEGIN | SQL_CHAIN, ANY, NULL},
 
-    {SET, "all", SQL_SETS_UNKNOWN, ANY, NULL},
+    {SET, "all", SQL_RESETS, ANY, NULL},
     {SET, "local", 0, SET_LOCAL, NULL},
     {SET, "transaction", 0, SET_NOTHING, NULL},
     {SET, "constraints", 0, SET_NOTHING, NULL},
@@ -187,22 +190,20 @@ static const struct rule *rule_for(const struct sql_scan_state *st, enum step at
 
 /* ---- names of variables -------------------------------------------------------------------- */
 
+static void tell_touched(struct sql_scan *s, uint32_t use, struct text name)
+{
+    if (s->touches)
+        s->touches(s->touches_arg, use, name);
+}
+
 static void name_add(struct sql_scan *s, struct text name)
 {
-    unsigned i = 0;
-    while (i < s->name_count && !text_is(name, s->names[i]))
-        i++;
-    uint8_t bit = (uint8_t)(i < SQL_NAMES ? 1u << i : 0);
-    s->reset_names = (uint8_t)(s->state.is_reset ? s->reset_names | bit : s->reset_names & ~bit);
-    if (i < s->name_count)
-        return;
-    if (s->name_count == SQL_NAMES ||
-        !text_to_array(name, s->names[s->name_count], SQL_NAME_BYTES)) {
+    if (name.len >= SQL_NAME_BYTES) {
         s->effects |= SQL_SETS_UNKNOWN;
         return;
     }
-    s->name_count++;
     s->effects |= SQL_SETS;
+    tell_touched(s, s->state.is_reset ? SQL_RESETS : SQL_SETS, name);
 }
 
 static void names_add(struct sql_scan *s, const char *names)
@@ -230,7 +231,11 @@ static enum step set_word(struct sql_scan *s)
     struct sql_scan_state *st = &s->state;
     const struct rule *rule = rule_for(st, SET);
     st->name_len = 0;
-    if (name_extend(st) && !(rule && rule->effects))
+    if (rule && rule->effects) {
+        s->resets_all = true;
+        return ANY;
+    }
+    if (name_extend(st))
         return rule ? rule->then : SET_NAME;
     s->effects |= SQL_SETS_UNKNOWN;
     return ANY;
@@ -334,6 +339,11 @@ static enum step unruled_word(struct sql_scan *s)
     switch (at) {
     case SET_SESSION:
         return set_word(s);
+    case CALL:
+        st->name_len = 0;
+        if (word_is_known(st)) /* as it is: the case of a quoted one matters */
+            memcpy(st->name, st->word, st->name_len = st->word_len);
+        return CALLED;
     case PREPARE_TX:
         s->effects |= SQL_PREPARE;
         if (s->named)
@@ -387,6 +397,7 @@ static void step_word(struct sql_scan *s)
         return;
     }
     s->effects |= rule->effects;
+    s->has_block = s->has_block || rule->then == BLOCK;
     st->is_reset = st->is_reset || (rule->effects & SQL_RESETS);
     names_add(s, rule->names);
     if (rule->then == SET_CHARACTERISTICS) {
@@ -525,6 +536,11 @@ void statement_mark(struct sql_scan *s, char c)
         if (st->name_len < SQL_NAME_BYTES)
             st->name[st->name_len++] = '.';
         st->step = SET_DOT;
+    } else if (c == '.' && st->step == CALLED) {
+        st->step = CALL;
+    } else if (c == '(' && st->step == CALLED) {
+        tell_touched(s, SQL_DO, (struct text){st->name_len ? st->name : NULL, st->name_len});
+        st->step = ANY;
     } else if (c == '(' && st->step == FIRST) {
         st->step = QUERY;
     } else if (st->parens == 0) {
@@ -545,6 +561,7 @@ void statement_end(struct sql_scan *s)
 void statement_doubt(struct sql_scan *s)
 {
     s->statements++;
+    s->has_block = true;
     s->effects |= CALLS | SQL_SETS_UNKNOWN | SQL_LISTEN | SQL_HOLD_CURSOR | SQL_TEMPORARY |
                   SQL_PREPARE | SQL_DEALLOCATE_ALL | SQL_LOAD | SQL_DO;
 }

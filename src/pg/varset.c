@@ -10,6 +10,8 @@
 #include "base/check.h"
 #include "base/mem.h"
 
+enum { NAMEDATALEN_MAX = 63 };
+
 void varsets_free(struct varsets *s)
 {
     CHECK(s->by_content.count == 0);
@@ -190,36 +192,26 @@ bool sql_put_literal(struct buf *sql, struct text value)
     return ok && buf_put_text(sql, "'");
 }
 
-/* "a.b" becomes "a"."b", as RESET wants it. */
-static bool put_name(struct buf *sql, struct text name)
-{
-    bool ok = buf_put_text(sql, "\"");
-    for (size_t i = 0; ok && i < name.len; i++) {
-        if (name.at[i] == '.')
-            ok = buf_put_text(sql, "\".\"");
-        else if (name.at[i] == '"')
-            ok = buf_put_text(sql, "\"\"");
-        else
-            ok = buf_put(sql, name.at + i, 1);
-    }
-    return ok && buf_put_text(sql, "\"");
-}
-
-static bool is_identity(struct text name)
+bool var_is_identity(struct text name)
 {
     return text_is(name, "role") || text_is(name, "session_authorization");
 }
 
 bool var_must_hold(struct text name)
 {
-    return is_identity(name) || text_is(name, "client_encoding");
+    return var_is_identity(name) || text_is(name, "client_encoding");
 }
 
+/* RESET takes a name apart at its dots and cuts long parts, so that it would be another variable's; and one in
+ * another encoding is told by its bytes. */
 static bool put_reset(struct buf *sql, struct text name)
 {
-    if (is_ascii(name))
-        return buf_put_text(sql, "RESET ") && put_name(sql, name) && buf_put_text(sql, ";");
-    return buf_put_text(sql, "SELECT pg_catalog.set_config(") && sql_put_literal(sql, name) && buf_put_text(sql, ",NULL,false);");
+    if (memchr(name.at, '.', name.len) || name.len > NAMEDATALEN_MAX || !is_ascii(name))
+        return buf_put_text(sql, "SELECT pg_catalog.set_config(") && sql_put_literal(sql, name) && buf_put_text(sql, ",NULL,false);");
+    bool ok = buf_put_text(sql, "RESET \"");
+    for (size_t i = 0; ok && i < name.len; i++)
+        ok = buf_put(sql, name.at + i, 1) && (name.at[i] != '"' || buf_put(sql, "\"", 1));
+    return ok && buf_put_text(sql, "\";");
 }
 
 static bool put_call(struct buf *sql, struct var v)
@@ -261,7 +253,7 @@ bool varset_replay(const struct varset *from, const struct varset *to, struct bu
         return true;
     /* Out of a changed identity first: everything else is then done as the pool's own role. */
     for (size_t pos = 0; ok && varset_each(from, &pos, &each);)
-        if (is_identity(each.name))
+        if (var_is_identity(each.name))
             ok = put_reset(sql, each.name);
     for (size_t pos = 0; ok && varset_each(from, &pos, &each);)
         if (!var_must_hold(each.name) && (!varset_get(to, each.name, &value) ||
@@ -281,6 +273,12 @@ bool varset_replay(const struct varset *from, const struct varset *to, struct bu
         if (varset_get(to, text_of(identities[i]), &value))
             ok = put_set(sql, (struct var){text_of(identities[i]), value});
     return ok;
+}
+
+bool varset_replay_anew(const struct varset *to, struct buf *sql)
+{
+    bool ok = buf_put_text(sql, "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;");
+    return ok && (!to || !to->count || (buf_put(sql, "", 1) && varset_replay(NULL, to, sql)));
 }
 
 static bool put_names(struct buf *sql, const struct var *names, size_t count)
@@ -309,17 +307,12 @@ bool varset_ask_rights(struct buf *sql)
                              "'superuser-backend') AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user)");
 }
 
-bool varset_ask_all(const struct varset *known, struct buf *sql)
+bool varset_ask_all(const struct var *names, size_t count, struct buf *sql)
 {
-    bool ok = buf_put_text(sql, "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name, true), source FROM "
-                                "pg_catalog.pg_settings WHERE source = 'session'");
-    struct var each;
-    for (size_t pos = 0; ok && varset_each(known, &pos, &each);)
-        ok = buf_put_text(sql, " UNION SELECT ") && sql_put_literal(sql, each.name) &&
-             buf_put_text(sql, ", pg_catalog.current_setting(") && sql_put_literal(sql, each.name) &&
-             buf_put_text(sql, ", true), (SELECT source FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) = ") &&
-             sql_put_literal(sql, each.name) && buf_put_text(sql, ")");
-    return ok;
+    return buf_put_text(sql, "SELECT coalesce(n, pg_catalog.lower(name)), pg_catalog.current_setting(coalesce(n, name), true), source "
+                             "FROM (VALUES ") && put_names(sql, names, count) &&
+           buf_put_text(sql, ") AS v(n) FULL JOIN pg_catalog.pg_settings ON pg_catalog.lower(name) = n "
+                             "WHERE n IS NOT NULL OR source = 'session'");
 }
 
 bool var_is_settable(struct text name)

@@ -368,7 +368,7 @@ static void ask_parameters(struct session *s, struct backend *b)
 static void tuned(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     struct session *s = arg;
-    if ((lost || error) && b->vars && b->vars->count) {
+    if ((lost || error) && ((b->vars && b->vars->count) || b->strange_to)) {
         /* It may have been the last one's variables that could not be undone: another one. */
         b->doomed = true;
         pool_return(s->pool, &s->backend);
@@ -388,6 +388,7 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     }
     varset_drop(&b->vars);
     b->vars = varset_ref(s->vars);
+    b->strange_to = 0;
     ask_parameters(s, b);
 }
 
@@ -403,7 +404,7 @@ void admit_lent(struct session *s, struct backend *b)
     }
     struct buf sql;
     buf_init(&sql, 4 * VARSET_MAX_BYTES);
-    bool ok = varset_replay(b->vars, s->vars, &sql);
+    bool ok = b->strange_to ? varset_replay_anew(s->vars, &sql) : varset_replay(b->vars, s->vars, &sql);
     if (!ok) {
         session_fail(s, REASON_STARTUP_PACKET, "startup packet too large", NULL);
     } else if (sql.len) {

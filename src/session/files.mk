@@ -22,5 +22,6 @@ libsession_a_SOURCES = \
 	src/session/session.c include/session/session.h \
 	src/session/statements.c include/session/statements.h \
 	src/session/told.c \
+	src/session/touched.c include/session/touched.h \
 	src/session/variables.c include/session/variables.h \
 	src/session/walk.c include/session/walk.h

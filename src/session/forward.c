@@ -117,6 +117,8 @@ static enum step on_query(struct request_walk *w)
     if (s->is_transaction_mode && !whole) {
         s->input.scan = NEW(struct sql_scan);
         sql_scan_begin(s->input.scan, walk_standard_strings(s));
+        s->input.scan->touches = variables_touches;
+        s->input.scan->touches_arg = s;
         s->input.mode = FRAME_SCAN;
     }
     return STEP_ON;
@@ -139,14 +141,20 @@ static void feed_scan(struct session *s, const char *at, size_t n, bool last)
 
 /* ---- the rest ---- */
 
+enum { OID_SET_CONFIG = 2078 /* pg_proc.dat: the same in every server */ };
+
 static enum step on_run(struct request_walk *w, char type, enum owed_kind kind)
 {
     bool have;
+    if (type == 'F' && w->size >= 8 && w->len - w->p < WIRE_HEADER + 4)
+        return STEP_WAIT;
     enum step step = walk_need(w, type, &have);
     if (step != STEP_ON || !have)
         return step;
     if (!relay_may_run(w->s) || !walk_push(w, kind, kind == OWED_EXECUTE ? w->s->bound : 0, NULL, NULL))
         return STEP_STOP;
+    if (type == 'F' && w->size >= 8 && w->s->is_transaction_mode && wire_u32(w->at + w->p + WIRE_HEADER) == OID_SET_CONFIG)
+        variables_lose_track(w->s);
     walk_count_query(w->s);
     walk_pass(w);
     if (w->s->forgets && type == 'E')

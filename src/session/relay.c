@@ -233,7 +233,7 @@ void relay_tuned(struct session *s, struct backend *b, const struct server_error
     }
     /* Nothing of the client's was sent; its variables cannot be had here. */
     struct server_error copy = error ? *error : (struct server_error){0};
-    bool was_used = b->vars && b->vars->count;
+    bool was_used = (b->vars && b->vars->count) || b->strange_to;
     bool again = was_used || (lost && s->tunings++ < TUNINGS_MAX);
     b->doomed = true;
     relay_give_back(s);

@@ -41,6 +41,8 @@ void replay_forget(struct session *s)
 
 static void run(struct session *s, struct text sql, const struct task_ops *ops)
 {
+    struct text deferrable;
+    s->backend->defers = s->backend->defers || varset_get(s->vars, TEXT("default_transaction_deferrable"), &deferrable);
     if (s->state != SESSION_TUNING)
         session_become(s, SESSION_TUNING);
     backend_run(s->backend, sql, ops, s);
@@ -99,6 +101,19 @@ static void on_row(void *arg, struct backend *b, const struct text *columns, uns
                     r->is_here[n] = false;
             return;
         }
+}
+
+/* What another session has called may have set more than is known. */
+static bool is_strange(const struct session *s)
+{
+    return s->backend->strange_to && s->backend->strange_to != s->id;
+}
+
+/* All that it had was undone. */
+static void made_known(struct session *s)
+{
+    if (is_strange(s))
+        s->backend->strange_to = 0;
 }
 
 static void over(struct session *s, const struct server_error *error, bool lost)
@@ -253,6 +268,7 @@ static void cleared(void *arg, struct backend *b, const struct server_error *err
         return;
     }
     varset_drop(&b->vars);
+    made_known(s);
     next_round(s);
 }
 
@@ -264,7 +280,7 @@ static void one_by_one(struct session *s)
     r->set = varset_ref(s->vars);
     buf_init(&r->notices, 1 << 20);
     buf_init(&sql, 2 * VARSET_MAX_BYTES);
-    CHECK(varset_replay(s->backend->vars, NULL, &sql));
+    CHECK(is_strange(s) ? varset_replay_anew(NULL, &sql) : varset_replay(s->backend->vars, NULL, &sql));
     if (sql.len)
         run(s, buf_text(&sql), &ops);
     else
@@ -284,6 +300,7 @@ static void replayed(void *arg, struct backend *b, const struct server_error *er
     if (!lost && !error) {
         varset_drop(&b->vars);
         b->vars = varset_ref(s->vars);
+        made_known(s);
     }
     relay_tuned(s, b, error, lost);
 }
@@ -300,11 +317,12 @@ bool replay_suits(struct session *s, bool forgets)
 {
     static const struct task_ops all = {NULL, replayed}, numbers = {NULL, replayed_without_numbers};
     struct backend *b = s->backend;
-    if (b->vars == s->vars && !forgets)
+    bool anew = is_strange(s);
+    if (b->vars == s->vars && !forgets && !anew)
         return true;
     struct buf sql;
     buf_init(&sql, 8 * VARSET_MAX_BYTES);
-    CHECK(varset_replay(b->vars, s->vars, &sql) && (!forgets || buf_put_text(&sql, "DISCARD SEQUENCES")));
+    CHECK((anew ? varset_replay_anew(s->vars, &sql) : varset_replay(b->vars, s->vars, &sql)) && (!forgets || buf_put_text(&sql, "DISCARD SEQUENCES")));
     bool suits = sql.len == 0;
     if (suits) {
         varset_drop(&b->vars);
@@ -319,41 +337,46 @@ bool replay_suits(struct session *s, bool forgets)
 
 /* ---- while something is lacking ---- */
 
-static bool names(const struct sql_scan *scan, const char *name)
+struct cure {
+    const char *name; /* of what is lacking */
+    bool sets;        /* it */
+};
+
+static void on_touch(void *arg, uint32_t use, struct text name)
 {
-    for (unsigned i = 0; i < scan->name_count; i++)
-        if (strcmp(scan->names[i], name) == 0)
-            return true;
-    return false;
+    struct cure *c = arg;
+    c->sets = c->sets || (use != SQL_DO && (text_is(name, c->name) || (strcmp(c->name, "role") == 0 && var_is_identity(name))));
 }
 
-/* Of the first statement of a text. */
-static void scan_first(const struct session *s, struct text sql, struct sql_scan *scan)
+static bool first_statement_sets(const struct session *s, struct text sql, const char *name)
 {
-    sql_scan_begin(scan, walk_standard_strings(s));
-    for (size_t i = 0; i < sql.len && !(scan->statements && scan->state.empty); i++)
-        sql_scan_feed(scan, sql.at + i, 1);
-    if (!(scan->statements && scan->state.empty))
-        sql_scan_end(scan);
+    struct sql_scan scan;
+    struct cure c = {.name = name};
+    sql_scan_begin(&scan, walk_standard_strings(s));
+    scan.touches = on_touch;
+    scan.touches_arg = &c;
+    for (size_t i = 0; i < sql.len && !(scan.statements && scan.state.empty); i++)
+        sql_scan_feed(&scan, sql.at + i, 1);
+    if (!(scan.statements && scan.state.empty))
+        sql_scan_end(&scan);
+    return c.sets;
 }
 
 /* Sets what is lacking before it does anything else, and all of it fails or holds with that. */
 static bool text_ends_lack(const struct session *s, struct text sql, const struct sql_scan *scan)
 {
-    struct sql_scan first;
     if (scan->effects & SQL_DISCARD_ALL)
         return true;
     if (scan->effects & (SQL_BEGIN | SQL_END))
         return false;
-    scan_first(s, sql, &first);
-    return names(&first, s->lack->name) || (strcmp(s->lack->name, "role") == 0 && names(&first, "session_authorization"));
+    return first_statement_sets(s, sql, s->lack->name);
 }
 
 static bool text_is_harmless(const struct sql_scan *scan)
 {
-    const uint32_t transactions = SQL_BEGIN | SQL_END | SQL_COMMITS | SQL_CHAIN | SQL_SAVEPOINT, resets = SQL_RESETS | SQL_SETS_UNKNOWN;
+    const uint32_t transactions = SQL_BEGIN | SQL_END | SQL_COMMITS | SQL_CHAIN | SQL_SAVEPOINT;
     return scan->statements == 0 ||
-           (scan->statements == 1 && scan->effects && (!(scan->effects & ~transactions) || scan->effects == resets));
+           (scan->statements == 1 && scan->effects && (!(scan->effects & ~transactions) || (scan->effects == SQL_RESETS && scan->resets_all)));
 }
 
 static bool says_rollback(struct text sql)

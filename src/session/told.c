@@ -79,7 +79,7 @@ void variables_were_reset(struct session *s)
 {
     struct text written, server, present, own;
     for (unsigned i = 0; s->touched && s->backend->owed.status == 'I' && i < s->touched->count; i++) {
-        struct text name = text_of(s->touched->names[i]);
+        struct text name = touched_text(&s->touched->names[i]);
         if (touched_was_reset(s->touched, name) && own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
             varset_get(s->vars, name, &present) && text_eq(present, server) && !text_eq(own, server))
             tell(s, written, own);
@@ -99,7 +99,7 @@ void variables_retell(struct session *s)
 {
     struct text written, value;
     for (unsigned i = 0; s->touched && i < s->touched->count; i++) {
-        struct text name = text_of(s->touched->names[i]), set;
+        struct text name = touched_text(&s->touched->names[i]), set;
         if (!reported_default(s, name, &written, &value))
             continue;
         tell(s, written, varset_get(s->vars, name, &set) ? set : value);

@@ -10,10 +10,13 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "pg/body.h"
 #include "pg/setconfig.h"
 #include "session/relay.h"
 #include "session/replay.h"
 #include "session/sequences.h"
+#include "session/touched.h"
+#include "session/walk.h"
 
 static const struct {
     uint32_t effect;
@@ -76,106 +79,25 @@ void pins_text(unsigned pins, char *out, size_t size)
             n += (size_t)snprintf(out + n, size - n, "%s%s", n ? "," : "", pin_rows[i].name);
 }
 
-void touched_free(struct touched **t)
-{
-    mem_free(*t);
-    *t = NULL;
-}
-
-static struct touched *touched_of(struct session *s)
-{
-    if (!s->touched)
-        s->touched = NEW(struct touched);
-    return s->touched;
-}
-
-void variables_touch(struct session *s, struct text name)
-{
-    char lower[SQL_NAME_BYTES];
-    if (!s->is_transaction_mode || !var_is_settable(name))
-        return;
-    struct touched *t = touched_of(s);
-    if (!text_to_array(name, lower, sizeof(lower))) {
-        t->all = t->unknown = true;
-        return;
-    }
-    for (char *c = lower; *c; c++)
-        *c = (char)tolower((unsigned char)*c);
-    s->reads_otherwise = s->reads_otherwise || var_decides_reading(text_of(lower));
-    for (unsigned i = 0; i < t->count; i++)
-        if (strcmp(t->names[i], lower) == 0)
-            return;
-    if (t->count == TOUCHED_MAX)
-        t->all = t->unknown = true;
-    else
-        memcpy(t->names[t->count++], lower, sizeof(lower));
-    if (strcmp(lower, "session_authorization") == 0) /* which goes back to no role */
-        variables_touch(s, TEXT("role"));
-}
-
-static void pin(struct session *s, enum pin why)
-{
-    if (s->pins & why)
-        return;
-    if (!s->pins)
-        counter_add(s->home->counters, COUNTER_PINS, 1);
-    s->pins |= (uint16_t)why;
-    if (s->backend)
-        s->backend->dirty = true;
-    if (log_is_on(LOG_DEBUG)) {
-        char tag[40], text[128];
-        session_tag(s, tag, sizeof(tag));
-        pins_text(s->pins, text, sizeof(text));
-        log_debug(tag, "pinned to its server connection: %s", text);
-    }
-}
-
 static void touch_named(void *arg, struct text name)
 {
     variables_touch(arg, name);
 }
 
-/* What goes back to its default. */
-static void note_resets(struct session *s, const struct sql_scan *scan)
-{
-    bool all = scan->effects & (SQL_SETS_UNKNOWN | SQL_DISCARD_ALL), any = all || (scan->effects & SQL_RESETS);
-    if (!s->startup_vars || (!any && !s->touched))
-        return;
-    struct touched *t = touched_of(s);
-    if (any)
-        s->resets = s->resets_now = true;
-    t->resets_all = t->resets_all || all;
-    for (unsigned i = 0; i < t->count; i++)
-        for (unsigned k = 0; k < scan->name_count; k++)
-            if (strcmp(t->names[i], scan->names[k]) == 0)
-                t->resets[i] = scan->reset_names & (1u << k);
-}
-
-bool touched_was_reset(const struct touched *t, struct text name)
-{
-    if (!t || t->resets_all)
-        return t;
-    for (unsigned i = 0; i < t->count; i++)
-        if (t->resets[i] && strlen(t->names[i]) == name.len && strncasecmp(t->names[i], name.at, name.len) == 0)
-            return true;
-    return false;
-}
-
-/* A DO block or a procedure does what a program may do: all that can be asked is asked for
- * behind it. A block's text is searched for the variables that the server has no list of, and its
- * connection is reset before another session has it. */
-static void suspect(struct session *s, struct text sql)
+/* A DO block or a procedure does what a program may do: all that can be asked is asked for behind it. The
+ * text of either is searched for the variables that the server has no list of (procedures: ask_procedures()),
+ * and a block's connection is reset before another session has it. */
+static void suspect(struct session *s, const struct sql_scan *scan, struct text sql)
 {
     touched_of(s)->all = touched_of(s)->unknown = true;
     for (size_t i = 0; i < COUNT_OF(questions); i++)
         s->suspects |= (uint16_t)questions[i].pin;
-    if (sql.at && sql.len > 4 && strncasecmp(sql.at, "call", 4) == 0)
+    if (!scan->has_block)
         return;
-    s->backend->dirty = true;
-    if (!sql.at || (memmem(sql.at, sql.len, "set_config", 10) && !sql_set_config_names(sql, touch_named, s)))
-        pin(s, PIN_SET_CONFIG);
-    if (sql.at)
-        sql_set_names(sql, touch_named, s);
+    if (s->backend)
+        s->backend->dirty = true;
+    if (!sql.at || !sql_body_names(sql, walk_standard_strings(s), variables_touches, s))
+        variables_lose_track(s);
 }
 
 static void remember_name(void *arg, struct text name)
@@ -240,28 +162,30 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     uint32_t effects = scan->effects;
     if (!s->is_transaction_mode || !effects)
         return;
-    /* set_config() with its name written out is as good as SET. */
-    if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s))
+    /* set_config() with its name written out is as good as SET; but not in what is only prepared here. */
+    if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s) && !(effects & SQL_PREPARE))
         effects &= ~(uint32_t)SQL_SET_CONFIG;
     effects |= prepared_effects(s, scan->effects, effects, sql);
-    for (unsigned i = 0; i < scan->name_count; i++) {
-        variables_touch(s, text_of(scan->names[i]));
-        effects |= strcmp(scan->names[i], "seed") == 0 ? SQL_SEED : 0; /* it cannot be read back */
-    }
-    if (effects & SQL_SETS_UNKNOWN) {
+    if ((effects & (SQL_SETS | SQL_DO)) && sql.at)
+        variables_touch_all(s, sql);
+    if (effects & SQL_SETS_UNKNOWN)
+        variables_lose_track(s);
+    if (scan->resets_all)
         touched_of(s)->all = true;
-        s->touched->unknown = s->touched->unknown || !(effects & SQL_RESETS) || scan->statements != 1;
-    }
     if (effects & SQL_DO)
-        suspect(s, sql);
+        suspect(s, scan, sql);
     if (effects & (SQL_SEQUENCE | SQL_SEQUENCE_READ))
         sequences_run(s, effects);
-    if (effects & (SQL_SETS_UNKNOWN | SQL_SET_CONFIG | SQL_READS_OTHERWISE | SQL_DISCARD_ALL | SQL_DO))
+    bool resets_all = scan->resets_all || (effects & (SQL_SETS_UNKNOWN | SQL_DISCARD_ALL));
+    if (resets_all || (effects & (SQL_SET_CONFIG | SQL_READS_OTHERWISE | SQL_DO)))
         s->reads_otherwise = true;
-    note_resets(s, scan);
+    if (resets_all && s->startup_vars)
+        touched_of(s)->resets_all = true;
+    if (resets_all || (effects & SQL_RESETS))
+        variables_note_reset(s);
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
         if (effects & pin_rows[i].effect) {
-            pin(s, pin_rows[i].pin);
+            variables_pin(s, pin_rows[i].pin);
             s->pin_effects |= (uint16_t)pin_rows[i].pin;
         }
     for (size_t i = 0; i < COUNT_OF(undo_rows); i++)
@@ -279,7 +203,7 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
 static bool reencodes(const struct session *s)
 {
     for (unsigned i = 0; i < s->touched->count; i++)
-        if (strcmp(s->touched->names[i], "client_encoding") == 0)
+        if (text_is(touched_text(&s->touched->names[i]), "client_encoding"))
             return !varset_is_ascii(s->vars);
     return false;
 }
@@ -308,10 +232,7 @@ bool variables_must_ask(const struct session *s)
 bool variables_may_defer(const struct session *s)
 {
     const struct touched *t = s->touched;
-    for (unsigned i = 0; t && i < t->count; i++)
-        if (strcmp(t->names[i], "default_transaction_deferrable") == 0)
-            return true;
-    return t && t->all;
+    return t && (t->all || touched_find(t, TEXT("default_transaction_deferrable")));
 }
 
 /* ---- asking ---- */
@@ -360,6 +281,21 @@ static void on_source(struct answer *a, struct text name, struct text source)
         a->text.at[kind] = ROW_RESET;
 }
 
+/* The role and the session's user are in no list, so they are asked for with all that is: are they as the
+ * server has them by itself, and nobody was seen to set them? */
+static bool is_own_identity(const struct answer *a, struct text name, struct text value)
+{
+    const struct session *s = a->session;
+    const struct era *era = s->backend->era;
+    struct text set, own;
+    bool is_role = text_is(name, "role");
+    if ((!is_role && !text_is(name, "session_authorization")) || touched_find(a->touched, name) || varset_get(s->vars, name, &set))
+        return false;
+    if (era && varset_get(era->named, name, &own))
+        return text_eq(value, own);
+    return text_is(value, is_role ? "none" : s->pool->role);
+}
+
 static void on_variable(void *arg, struct backend *b, const struct text *columns, unsigned count)
 {
     struct answer *a = arg;
@@ -372,6 +308,8 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
             on_source(a, columns[0], columns[2]);
         return;
     }
+    if ((a->whole || a->touched->by_name) && columns[1].at && is_own_identity(a, columns[0], columns[1]))
+        return;
     bool is_reset = count > 2 && columns[2].at && !text_is(columns[2], "session");
     /* Variables that no module has defined are in no list; they are reset to nothing. */
     if ((a->whole || a->with_source) && !(count > 2 && columns[2].at) && columns[1].at && columns[1].len == 0)
@@ -390,7 +328,7 @@ static bool is_complete(const struct answer *a)
     struct text value;
     size_t kind;
     for (unsigned i = 0; i < a->touched->count; i++)
-        if (!find_row(a, text_of(a->touched->names[i]), &kind, &value))
+        if (!find_row(a, touched_text(&a->touched->names[i]), &kind, &value))
             return false;
     return true;
 }
@@ -519,7 +457,7 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
     bool ok = complete && adopt(a) && !(a->touched->by_name && a->touched->unknown);
     struct touched *again = a->touched;
     if (ok && a->is_anothers) /* no other connection could be given it */
-        pin(s, PIN_SETTINGS);
+        variables_pin(s, PIN_SETTINGS);
     a->touched = NULL;
     answer_free(s);
     if (lost) {
@@ -539,7 +477,7 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
     touched_free(&again);
     if (!ok) {
         /* The client was told that it is set, and it is: on this connection. */
-        pin(s, PIN_SETTINGS);
+        variables_pin(s, PIN_SETTINGS);
         s->backend->dirty = true;
         log_refused(s, "the session's variables", complete ? NULL : error);
     }
@@ -557,7 +495,7 @@ static bool sets_as_another(const struct session *s)
     bool as_another = (varset_get(s->vars, TEXT("role"), &role) && !text_is(role, "none")) ||
                       varset_get(s->vars, TEXT("session_authorization"), &role), sets = t->all;
     for (unsigned i = 0; i < t->count; i++) {
-        bool is_role = strcmp(t->names[i], "role") == 0 || strcmp(t->names[i], "session_authorization") == 0;
+        bool is_role = var_is_identity(touched_text(&t->names[i]));
         as_another = as_another || is_role;
         sets = sets || !is_role;
     }
@@ -569,37 +507,41 @@ static void ask_variables(struct session *s)
     static const struct task_ops ops = {on_variable, on_variables};
     struct touched *t = s->touched;
     struct answer *a = NEW(struct answer);
-    struct var names[TOUCHED_MAX];
+    struct var names[TOUCHED_MAX + 2]; /* and the two that no list tells */
     struct buf sql;
     a->session = s;
     buf_init(&a->text, VARSET_MAX_BYTES);
     buf_init(&sql, VARSET_MAX_BYTES);
     for (unsigned i = 0; i < t->count; i++)
-        names[i].name = text_of(t->names[i]);
+        names[i].name = touched_text(&t->names[i]);
+    size_t count = t->count;
+    static const struct text unlisted[] = {TEXT("role"), TEXT("session_authorization")};
+    for (size_t i = 0; i < COUNT_OF(unlisted); i++)
+        if (!touched_find(t, unlisted[i]))
+            names[count++].name = unlisted[i];
     bool ok;
     t->all = t->all || reencodes(s);
     a->whole = t->all && !t->by_name;
     if (t->by_name) {
-        struct var all[2 * VARSET_MAX_COUNT + TOUCHED_MAX];
+        struct var all[2 * VARSET_MAX_COUNT + COUNT_OF(names)];
         size_t n = 0, pos = 0;
-        for (unsigned i = 0; i < t->count; i++)
-            all[n++] = names[i];
-        while (n < VARSET_MAX_COUNT + TOUCHED_MAX && varset_each(s->vars, &pos, &all[n]))
+        while (n < count)
+            all[n] = names[n], n++;
+        while (n < VARSET_MAX_COUNT + COUNT_OF(names) && varset_each(s->vars, &pos, &all[n]))
             n++;
         pos = 0;
         while (n < COUNT_OF(all) && varset_each(s->startup_vars, &pos, &all[n]))
             n++;
-        ok = n == 0 || varset_ask(all, n, &sql);
-        if (n == 0)
-            ok = varset_ask(&(struct var){.name = TEXT("work_mem")}, 1, &sql);
+        ok = varset_ask(all, n, &sql);
     } else if (t->all) {
         /* What was known, what this transaction named, and all that the server calls set. */
-        struct var more[TOUCHED_MAX];
-        for (unsigned i = 0; i < t->count; i++)
-            more[i] = (struct var){names[i].name, TEXT("")};
-        struct varset *known = varset_make(&s->home->pools->varsets, s->vars, more, t->count);
-        ok = varset_ask_all(known, &sql);
-        varset_drop(&known);
+        struct var known[VARSET_MAX_COUNT + COUNT_OF(names)];
+        size_t n = 0, pos = 0;
+        while (n < count)
+            known[n] = names[n], n++;
+        while (n < COUNT_OF(known) && varset_each(s->vars, &pos, &known[n]))
+            n += !touched_find(t, known[n].name) && !var_is_identity(known[n].name);
+        ok = varset_ask_all(known, n, &sql);
     } else {
         bool own_default = t->failed || t->reported; /* only then does it matter whether a value was set or reset */
         struct text value;
@@ -634,7 +576,7 @@ static void on_pin_row(void *arg, struct backend *b, const struct text *columns,
         if (!held)
             s->pins &= (uint16_t)~why;
         else if (s->suspects & why)
-            pin(s, why);
+            variables_pin(s, why);
     }
 }
 
@@ -655,7 +597,7 @@ static void on_pins(void *arg, struct backend *b, const struct server_error *err
         bool known = !(s->asked & ~s->pins);
         for (size_t i = 0; i < COUNT_OF(questions); i++)
             if (s->asked & questions[i].pin)
-                pin(s, questions[i].pin);
+                variables_pin(s, questions[i].pin);
         if (!known || !s->told_pins)
             log_refused(s, "what the session holds", error);
         s->told_pins = true;
@@ -705,7 +647,7 @@ static void ask_pins(struct session *s)
     if ((pins & PIN_ADVISORY_LOCK) && !locks_are_exact(s->backend)) {
         /* A block or a procedure may have taken one: it cannot be asked, so it is held. */
         if (s->suspects & PIN_ADVISORY_LOCK)
-            pin(s, PIN_ADVISORY_LOCK);
+            variables_pin(s, PIN_ADVISORY_LOCK);
         pins &= (uint16_t)~PIN_ADVISORY_LOCK;
     }
     s->unlocks_all = false;
@@ -716,11 +658,74 @@ static void ask_pins(struct session *s)
     }
 }
 
-void variables_ask(struct session *s)
+/* ---- procedures ---- */
+
+static void on_procedure(void *arg, struct backend *b, const struct text *columns, unsigned count)
 {
-    session_become(s, SESSION_ASKING);
-    if (asks_variables(s))
+    struct session *s = arg;
+    struct touched *t = s->touched;
+    if (count != 2 || !columns[0].at)
+        return;
+    for (unsigned i = 0; i < t->asked_count; i++)
+        if (text_is(columns[0], t->procedures[i].name))
+            t->procedures[i].is_known = true;
+    if (!columns[1].at || !sql_body_names(columns[1], walk_standard_strings(s), variables_touches, s))
+        variables_lose_track(s);
+}
+
+static void ask_next(struct session *s);
+
+static void on_procedures(void *arg, struct backend *b, const struct server_error *error, bool lost)
+{
+    struct session *s = arg;
+    struct touched *t = s->touched;
+    bool is_known = !error;
+    if (lost) {
+        touched_free(&s->touched);
+        session_fail(s, REASON_BACKEND_LOST, NULL, NULL);
+        return;
+    }
+    /* One that is not there has set nothing, if the call was an error. */
+    for (unsigned i = 0; i < t->asked_count; i++)
+        is_known = is_known && (t->procedures[i].is_known || s->failed);
+    if (!is_known) {
+        variables_lose_track(s);
+        log_refused(s, "the text of a procedure", error);
+    }
+    ask_next(s);
+}
+
+static void ask_procedures(struct session *s)
+{
+    static const struct task_ops ops = {on_procedure, on_procedures};
+    struct touched *t = s->touched;
+    struct buf sql;
+    buf_init(&sql, PROCEDURES_MAX * 256);
+    CHECK(buf_put_text(&sql, "SELECT p.proname, CASE WHEN l.lanname IN ('plpgsql', 'sql') THEN pg_catalog.pg_get_functiondef(p.oid) END "
+                             "FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang "
+                             "WHERE p.prokind = 'p' AND p.proname IN ("));
+    for (unsigned i = t->asked_count; i < t->procedure_count; i++)
+        CHECK((i == t->asked_count || buf_put_text(&sql, ",")) && sql_put_literal(&sql, text_of(t->procedures[i].name)));
+    CHECK(buf_put_text(&sql, ")"));
+    t->asked_count = t->procedure_count;
+    backend_run(s->backend, buf_text(&sql), &ops, s);
+    buf_free(&sql);
+}
+
+/* What a procedure calls is asked for in its turn. */
+static void ask_next(struct session *s)
+{
+    bool knows = s->pins & PIN_SET_CONFIG; /* it keeps its connection in any case */
+    if (asks_variables(s) && !knows && s->touched->asked_count < s->touched->procedure_count)
+        ask_procedures(s);
+    else if (asks_variables(s))
         ask_variables(s);
     else
         ask_pins(s);
+}
+
+void variables_ask(struct session *s)
+{
+    session_become(s, SESSION_ASKING);
+    ask_next(s);
 }

@@ -282,7 +282,7 @@ void pool_drop(struct pool **at)
  * that is news. */
 static bool take_report(struct backend *b)
 {
-    if (!b->reported || b->startup || (b->vars && b->vars->count))
+    if (!b->reported || b->startup || (b->vars && b->vars->count) || b->strange_to)
         return false;
     b->reported = false;
     return welcomes_base(&b->pool->shared->welcomes, buf_text(&b->parameters));

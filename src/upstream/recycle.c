@@ -103,7 +103,7 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
     if (b->dirty && b->owed.status == 'I' && arg) {
         /* DISCARD ALL has run. */
         b->dirty = b->defers = false;
-        b->lending = 0;
+        b->lending = b->strange_to = 0;
         prepared_forget(&b->prepared);
         varset_drop(&b->vars);
     }

@@ -19,3 +19,6 @@ tests_unit_test_varset_LDADD = $(LIBS_PG) $(EXT_LIBS)
 UNIT_TESTS += tests/unit/test_options
 tests_unit_test_options_SOURCES = tests/unit/test_options.c
 tests_unit_test_options_LDADD = $(LIBS_PG) $(EXT_LIBS)
+UNIT_TESTS += tests/unit/test_body
+tests_unit_test_body_SOURCES = tests/unit/test_body.c
+tests_unit_test_body_LDADD = $(LIBS_PG) $(EXT_LIBS)

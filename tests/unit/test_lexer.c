@@ -158,13 +158,13 @@ static const struct row rows[] = {
     SETS("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
          "default_transaction_isolation,default_transaction_read_only,"
          "default_transaction_deferrable"),
-    RESETS("RESET x", "x"),
-    RESETS("RESET my.x", "my.x"),
-    RESETS("RESET TIME ZONE", "timezone"),
-    RESETS("RESET ROLE", "role"),
-    RESETS("RESET SESSION AUTHORIZATION", "session_authorization"),
-    ONE("RESET ALL", SQL_RESETS | SQL_SETS_UNKNOWN),
-    RESETS("RESET \"all\"", "all"),
+    RESETS("RESET x", "-x"),
+    RESETS("RESET my.x", "-my.x"),
+    RESETS("RESET TIME ZONE", "-timezone"),
+    RESETS("RESET ROLE", "-role"),
+    RESETS("RESET SESSION AUTHORIZATION", "-session_authorization"),
+    ONE("RESET ALL", SQL_RESETS),
+    RESETS("RESET \"all\"", "-all"),
     ONE("RESET TRANSACTION ISOLATION LEVEL", SQL_RESETS),
     NOTHING("SET LOCAL x = 1"),
     NOTHING("SET LOCAL my.x = 1"),
@@ -185,11 +185,16 @@ static const struct row rows[] = {
     ONE("SET " LONG_63 "x = 1", SQL_SETS_UNKNOWN),
     SETS("SET " LONG_63 "." LONG_63 " = 1", LONG_63 "." LONG_63),
     ONE("SET " LONG_63 "." LONG_63 ".x = 1", SQL_SETS_UNKNOWN),
-    {"SET a = 1; SET b = 2; RESET A", SQL_SETS | SQL_RESETS, 3, "a,b", NULL},
+    {"SET a = 1; SET b = 2; RESET A", SQL_SETS | SQL_RESETS, 3, "a,b,-a", NULL},
+    {"CALL p(); call a.\"P\" (1, (2))", SQL_DO, 2, "p(),P()", NULL},
+    {"CALL -- it\n /* so */ a . b . c(f(1))", SQL_DO, 1, "c()", NULL},
+    {"CALL U&\"p\" UESCAPE '!' (1)", SQL_DO | SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE | SQL_SEQUENCE_READ | SQL_SEED, 1, "?()", NULL},
+    {"CALL " LONG_63 "x()", SQL_DO, 1, "?()", NULL},
+    {"SELECT call (1), do(2)", 0, 1, NULL, NULL},
     {"SET a=1;SET b=1;SET c=1;SET d=1;SET e=1;SET f=1;SET g=1;SET h=1", SQL_SETS, 8,
      "a,b,c,d,e,f,g,h", NULL},
     {"SET a=1;SET b=1;SET c=1;SET d=1;SET e=1;SET f=1;SET g=1;SET h=1;SET i=1",
-     SQL_SETS | SQL_SETS_UNKNOWN, 9, "a,b,c,d,e,f,g,h", NULL},
+     SQL_SETS, 9, "a,b,c,d,e,f,g,h,i", NULL},
     NOTHING("ALTER ROLE a SET x = 1"),
     NOTHING("ALTER DATABASE a RESET ALL"),
     NOTHING("ALTER TABLE a ALTER b SET DEFAULT 1"),
@@ -325,7 +330,7 @@ static const struct row rows[] = {
     /* code */
     ONE("DO $$ BEGIN SET x = 1; END $$", SQL_DO),
     ONE("DO LANGUAGE plpgsql 'BEGIN PERFORM 1; END'", SQL_DO),
-    ONE("CALL p(1)", SQL_DO),
+    {"CALL p(1)", SQL_DO, 1, "p()", NULL},
     ONE("COPY t FROM STDIN", SQL_COPY),
     ONE("COPY (SELECT 1) TO STDOUT", SQL_COPY),
     NOTHING("CREATE FUNCTION f() RETURNS int LANGUAGE sql SET x = 1 AS 'SET y = 1'"),
@@ -373,18 +378,27 @@ static const struct row loose_rows[] = {
 static bool same(const struct sql_scan *a, const struct sql_scan *b)
 {
     bool good = a->effects == b->effects && a->statements == b->statements &&
-                a->name_count == b->name_count && a->target_too_long == b->target_too_long &&
+                a->resets_all == b->resets_all && a->has_block == b->has_block && a->target_too_long == b->target_too_long &&
                 strcmp(a->target, b->target) == 0;
-    for (unsigned i = 0; good && i < a->name_count; i++)
-        good = strcmp(a->names[i], b->names[i]) == 0;
     return good;
 }
 
-static void scan_pieces(struct sql_scan *s, const char *sql, bool strict, size_t most)
+/* "-a" is reset, "p()" called. */
+static void put_touched(void *arg, uint32_t use, struct text name)
+{
+    char *out = arg;
+    snprintf(out + strlen(out), 512 - strlen(out), "%s%s%.*s%s", *out ? "," : "", use == SQL_RESETS ? "-" : "",
+             name.at ? (int)name.len : 1, name.at ? name.at : "?", use == SQL_DO ? "()" : "");
+}
+
+static void scan_pieces(struct sql_scan *s, const char *sql, bool strict, size_t most, char names[512])
 {
     size_t len = strlen(sql);
     memset(s, 0x5a, sizeof(*s)); /* nothing may depend on what was there */
     sql_scan_begin(s, strict);
+    s->touches = put_touched;
+    s->touches_arg = names;
+    names[0] = '\0';
     for (size_t at = 0, n; at < len; at += n) {
         n = most > 1 ? (size_t)rand() % most : most;
         n = n < len - at ? n : len - at;
@@ -396,20 +410,16 @@ static void scan_pieces(struct sql_scan *s, const char *sql, bool strict, size_t
 static void check_row(const struct row *r, bool strict)
 {
     struct sql_scan s, pieces;
-    char names[(SQL_NAME_BYTES + 1) * SQL_NAMES] = "";
-    size_t used = 0;
+    char names[512] = "", others[512];
     bool split = true;
     sql_scan_begin(&s, strict);
+    s.touches = put_touched;
+    s.touches_arg = names;
     sql_scan_feed(&s, r->sql, strlen(r->sql));
     sql_scan_end(&s);
-    for (unsigned i = 0; i < s.name_count; i++)
-        used +=
-            (size_t)snprintf(names + used, sizeof(names) - used, "%s%s", i ? "," : "", s.names[i]);
-    scan_pieces(&pieces, r->sql, strict, 1);
-    split &= same(&s, &pieces);
-    for (int i = 0; i < 20; i++) {
-        scan_pieces(&pieces, r->sql, strict, 12);
-        split &= same(&s, &pieces);
+    for (int i = 0; i < 21; i++) {
+        scan_pieces(&pieces, r->sql, strict, i ? 12 : 1, others);
+        split &= same(&s, &pieces) && strcmp(names, others) == 0;
     }
     bool good = s.effects == r->effects && s.statements == r->statements &&
                 strcmp(names, r->names ? r->names : "") == 0;
@@ -497,18 +507,19 @@ static void test_doubt(void)
     ok(sizeof(s) < 1600, "the state is small: %zu bytes", sizeof(s));
 }
 
-/* Of several statements about one variable the last one tells. */
-static void test_resets(void)
+static void test_flags(void)
 {
-    static const char sql[] = "RESET a; SET b = 1; SET a = 2; RESET TIME ZONE; RESET b; SELECT 'RESET a'";
-    struct sql_scan s;
-    sql_scan_begin(&s, true);
-    sql_scan_feed(&s, sql, sizeof(sql) - 1);
-    sql_scan_end(&s);
-    is_int(s.name_count, 3, "three names");
-    is_int(s.reset_names, 6, "the second and the third are reset");
-    sql_scan_begin(&s, true);
-    is_int(s.reset_names, 0, "forgotten with the next text");
+    static const struct {
+        const char *sql;
+        bool resets_all, has_block;
+    } texts[] = {{"RESET ALL", true, false}, {"RESET \"all\"", false, false}, {"SELECT 1; DO $$ $$", false, true}, {"CALL p()", false, false}};
+    for (size_t i = 0; i < COUNT_OF(texts); i++) {
+        struct sql_scan s;
+        sql_scan_begin(&s, true);
+        sql_scan_feed(&s, texts[i].sql, strlen(texts[i].sql));
+        sql_scan_end(&s);
+        ok(s.resets_all == texts[i].resets_all && s.has_block == texts[i].has_block, "flags of %s", texts[i].sql);
+    }
 }
 
 int main(void)
@@ -521,6 +532,6 @@ int main(void)
     test_statements_named();
     test_first_look();
     test_doubt();
-    test_resets();
+    test_flags();
     return tap_done();
 }

@@ -108,17 +108,28 @@ static void replays(struct varset *from, struct varset *to, const char *want, co
 }
 
 #define BYTES(hex) "pg_catalog.convert_from(pg_catalog.decode('" hex "','hex'),pg_catalog.current_setting('client_encoding'))"
+static void asks(bool good, struct buf *sql, const char *want, const char *what)
+{
+    char *got = mem_dup_n(buf_text(sql).at, buf_size(sql));
+    ok(good, "%s: fits", what);
+    is_text(got, want, "%s", what);
+    mem_free(got);
+    buf_free(sql);
+}
+
 #define SET(name, value) "SELECT pg_catalog.set_config('" name "'," value ",false);"
 
 static void test_replay(void)
 {
+    struct buf sql;
     replays(NULL, NULL, "", "nothing to nothing");
     replays(make(NULL, "a=1"), make(NULL, "a=1"), "", "equal sets");
     replays(NULL, make(NULL, "a=1"), SET("a", "'1'"), "one is set");
     replays(make(NULL, "a=1"), NULL, "RESET \"a\";", "one is reset");
     replays(make(NULL, "a=1 b=2 c=3"), make(NULL, "b=2 c=4 d=5"), "RESET \"a\";" SET("c", "'4'") SET("d", "'5'"),
             "resets first, what is equal is left alone");
-    replays(make(NULL, "my.app.user=x"), NULL, "RESET \"my\".\"app\".\"user\";", "a dotted name");
+    replays(make(NULL, "my.app.user=x"), NULL, "SELECT pg_catalog.set_config('my.app.user',NULL,false);",
+            "a dotted name, of which RESET would cut long parts");
     replays(make(NULL, "odd\"name=x"), NULL, "RESET \"odd\"\"name\";", "a quote in a name");
     replays(NULL, make(NULL, "a=it's"), SET("a", "'it''s'"), "a quote in a value");
     replays(NULL, make(NULL, "a=b\\c'"), SET("a", " E'b\\\\c'''"), "a backslash, whatever standard_conforming_strings");
@@ -141,8 +152,16 @@ static void test_replay(void)
     replays(make(NULL, "datestyle=German"), make(NULL, "datestyle=ISO"),
             "RESET \"datestyle\";" SET("datestyle", "'ISO'"), "one that adds to what it finds");
     replays(make(NULL, "datestyle=ISO"), make(NULL, "a=1 datestyle=ISO"), SET("a", "'1'"), "not when it is there");
-    struct varset *to = make(NULL, "a=12345");
-    struct buf sql;
+    struct varset *to = make(NULL, "a=1");
+    buf_init(&sql, 4096);
+    bool good = varset_replay_anew(NULL, &sql);
+    asks(good, &sql, "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;", "from what is not known to nothing");
+    good = varset_replay_anew(to, &sql) && !memchr(sql.at, '\0', 10);
+    for (size_t i = 0; i < sql.len; i++)
+        sql.at[i] = sql.at[i] ? sql.at[i] : '|';
+    asks(good, &sql, "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;|" SET("a", "'1'"), "from what is not known");
+    varset_drop(&to);
+    to = make(NULL, "a=12345");
     buf_init(&sql, 20);
     ok(!varset_replay(NULL, to, &sql), "a full buffer is told");
     buf_free(&sql);
@@ -161,15 +180,6 @@ static void test_one(void)
     ok(var_must_hold(TEXT("role")) && var_must_hold(TEXT("client_encoding")) && !var_must_hold(TEXT("search_path")), "what must hold");
 }
 
-static void asks(bool good, struct buf *sql, const char *want, const char *what)
-{
-    char *got = mem_dup_n(buf_text(sql).at, buf_size(sql));
-    ok(good, "%s: fits", what);
-    is_text(got, want, "%s", what);
-    mem_free(got);
-    buf_free(sql);
-}
-
 static void test_asking(void)
 {
     struct buf sql;
@@ -180,13 +190,10 @@ static void test_asking(void)
     asks(varset_ask_source(names, 1, &sql), &sql,
          "SELECT n, NULL, source FROM (VALUES ('a')) AS v(n), pg_catalog.pg_settings WHERE pg_catalog.lower(name) = n",
          "where their values come from");
-    struct varset *known = make(NULL, "my.x=1");
-    asks(varset_ask_all(known, &sql), &sql,
-         "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name, true), source FROM "
-         "pg_catalog.pg_settings WHERE source = 'session' UNION SELECT 'my.x', "
-         "pg_catalog.current_setting('my.x', true), (SELECT source FROM pg_catalog.pg_settings WHERE "
-         "pg_catalog.lower(name) = 'my.x')", "everything");
-    varset_drop(&known);
+    asks(varset_ask_all(names, 1, &sql), &sql,
+         "SELECT coalesce(n, pg_catalog.lower(name)), pg_catalog.current_setting(coalesce(n, name), true), source FROM "
+         "(VALUES ('a')) AS v(n) FULL JOIN pg_catalog.pg_settings ON pg_catalog.lower(name) = n WHERE n IS NOT NULL OR "
+         "source = 'session'", "everything");
     ok(var_is_settable(TEXT("search_path")) && !var_is_settable(TEXT("server_version")) &&
            !var_is_settable(TEXT("IS_superuser")),
        "what a client can set");

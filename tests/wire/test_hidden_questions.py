@@ -231,6 +231,13 @@ class Node:
         told = fake.parameter("server_version", self.version)
         if b"current_setting(n" in text:
             return told + self.values(text)
+        if b"pg_get_functiondef" in text:
+            body = "CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN SET a.b = 1; END $$"
+            return self.wrong(self.how[10:], b"p") if self.how.startswith("procedure ") else \
+                fake.columns("n", "t") + fake.row("p", body) + fake.done() + fake.ready()
+        if b"FULL JOIN" in text and (self.how in ("held", "gone") or self.how.startswith("procedure ")):
+            names = re.findall(rb"\('([^']+)'\)", text)
+            return fake.columns("n", "v") + b"".join(fake.row(n.decode(), "5MB") for n in names) + fake.done() + fake.ready()
         if b"source" in text or QUESTION.search(text):
             self.asked.append(text)
             return self.answer(text)
@@ -245,7 +252,7 @@ class Node:
 
     def answer(self, text):
         word = re.search(rb"SELECT '(\w+)'", text)
-        if self.how in ("held", "gone"):
+        if self.how in ("held", "gone") or self.how.startswith("procedure "):
             return fake.columns("a", "b") + fake.row(word[1].decode(), "t" if self.how == "held" else "f") + fake.done() + fake.ready()
         return self.wrong(self.how, word[1] if word else b"x")
 
@@ -378,6 +385,19 @@ def test_what_a_block_may_have_done_and_cannot_be_asked_is_held(faked, login, st
     node.how = how
     run(c, in_doubt_texts[0])
     assert set(CAUSES) <= set(pins_of(gate, login, stand))
+
+
+@pytest.mark.parametrize("how", ["42501", "XX000", "no rows", "NULL", "too many columns"])
+def test_procedure_whose_text_cannot_be_read_keeps_its_connection(faked, login, stand, how):
+    node = Node()
+    node.how = "gone"
+    gate = faked(node)
+    c = login(gate)
+    run(c, "CALL p()")
+    assert pins_of(gate, login, stand) == []
+    node.how = "procedure " + how
+    run(c, "CALL p()")
+    assert "set_config" in pins_of(gate, login, stand)
 
 
 @pytest.mark.parametrize("how", ERRORS + [n for n in NONSENSE if n != "a word"])

@@ -1,4 +1,4 @@
-"""Random histories of what sets and resets variables: through a pool of one that another session stirs,
+"""Random histories of what sets and resets variables: through a pool that another session stirs,
 each variable has the value that it has on the server itself."""
 # SPDX-License-Identifier: Apache-2.0
 import random
@@ -9,9 +9,11 @@ from stand import wire
 
 HISTORIES = 30
 LENGTH = 24
+LONG = "ln." + "x" * 70
 NAMES = ["work_mem", "search_path", "timezone", "datestyle", "intervalstyle", "extra_float_digits", "application_name",
          "standard_conforming_strings", "client_min_messages", "bytea_output", "default_transaction_isolation",
-         "default_transaction_read_only", "transaction_read_only", "role", "session_authorization", "my.own", "my.other"]
+         "default_transaction_read_only", "transaction_read_only", "role", "session_authorization", "my.own", "my.other", LONG,
+         *(f"my.n{k}" for k in range(0, 50, 7))]
 VALUES = {"work_mem": ["'1MB'", "'2MB'", "64"], "search_path": ["pg_catalog", "public, pg_catalog", "''"],
           "timezone": ["'UTC'", "'Asia/Tokyo'", "-3"], "datestyle": ["'ISO'", "'SQL, DMY'", "'German'"],
           "intervalstyle": ["'iso_8601'", "'postgres'"], "extra_float_digits": ["0", "3", "-2"],
@@ -20,10 +22,62 @@ VALUES = {"work_mem": ["'1MB'", "'2MB'", "64"], "search_path": ["pg_catalog", "p
           "default_transaction_isolation": ["serializable", "'repeatable read'"],
           "default_transaction_read_only": ["on", "off"], "role": ["acme_team", "acme_rw", "none"],
           "session_authorization": ["acme_rw", "DEFAULT"], "my.own": ["'x'", "''"], "my.other": ["'y z'"]}
+PROCEDURES = {
+    "rs_set": "EXECUTE format('SET %I = %L', n, v)",  # any name
+    "rs_role": "SET ROLE acme_team",
+    "rs_own": "SET my.own = 'of a procedure'; SET work_mem = '5MB'",
+    "rs_config": "PERFORM set_config('my.other', v, false)",
+    "rs_call": "CALL rs_own(n, v); CALL rs_role(n, v)",
+    "rs_reset": "RESET ROLE; RESET my.own; RESET work_mem",
+    "rs_none": "PERFORM n || v"}
+
+
+def quoted(text):
+    return "'" + text.replace("'", "''") + "'"
+
+
+def escaped(name):
+    """A name as U&"..." with one letter in another form."""
+    return ".".join(f'U&"\\{ord(part[0]):04x}{part[1:]}"' for part in name.split("."))
+
+
+def unread(r):
+    """What the gate cannot follow by a name that it reads, or only by many."""
+    name = r.choice(["role", "my.own", "my.other", "work_mem", "timezone", "datestyle"])
+    value = r.choice(VALUES[name])
+    text = value.strip("'")
+    many = [f"SET my.n{k} = {quoted(text)}" for k in range(r.choice([7, 8, 9, 15, 50]))]
+    how = r.randrange(14)
+    if how == 0:
+        return "; ".join([*many, f"SET {name} = {value}"])
+    if how == 1:
+        return "SELECT " + ", ".join(f"set_config('my.n{k}', {quoted(text)}, false)" for k in range(50))
+    if how == 2:
+        return "DO $$ BEGIN " + "; ".join([*many, f"SET {name} = {value}"]) + "; END $$"
+    if how == 3:
+        return f"SET {escaped(name)} = {value}"
+    if how == 4:
+        return f"SELECT set_config('{LONG}', {quoted(text)}, {r.choice(['true', 'false'])})"
+    if how == 5:
+        return f"DO $$ BEGIN EXECUTE 'SET ' || '{name} = ' || {quoted(value)}; END $$"
+    if how == 6:
+        return f"DO $$ BEGIN EXECUTE format('SET {'%I.%I' if '.' in name else '%I'} = %L', " + \
+            ", ".join(quoted(part) for part in [*name.split("."), text]) + "); END $$"
+    if how == 7:
+        return f"DO $$ BEGIN CALL {r.choice(list(PROCEDURES))}({quoted(name.replace('my.', 'my_'))}, {quoted(text)}); END $$"
+    if how == 8:
+        return f"RESET {r.choice([escaped(name), name])}"
+    if how == 9:
+        return f"SELECT set_config({quoted(name)} || '', {quoted(text)}, false)"
+    if how == 10:
+        return f"SELECT 1; CALL {r.choice(list(PROCEDURES))}('work_mem', '6MB'); SELECT 2"
+    return f"CALL {r.choice(list(PROCEDURES))}({quoted(r.choice(['role', 'work_mem', 'timezone']))}, {quoted(text)})"
 
 
 def one_statement(r, open_):
     """One random statement; open_: is there a transaction?"""
+    if r.random() < 0.3:
+        return unread(r)
     name = r.choice(list(VALUES))
     value = r.choice(VALUES[name])
     how = r.random()
@@ -60,15 +114,20 @@ def answer(c, sql):
 
 
 def values(c):
-    """A custom variable that the pool has seen is an empty text instead of NULL (docs/clients.md)."""
+    """A variable of no module that the pool has seen is an empty text instead of NULL (docs/clients.md)."""
     columns = ", ".join(f"coalesce(current_setting('{n}', true), '')" for n in NAMES)
     row = c.query(f"SELECT {columns}, session_user, current_user")[0]
     return dict(zip([*NAMES, "session_user", "current_user"], row))
 
 
 @pytest.fixture(scope="module")
-def one(module_gate):
-    return module_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}})
+def two(module_gate, stand):
+    """A session that is to keep its connection leaves one to the other."""
+    stand.postgres.sql("DO $$ BEGIN CREATE ROLE acme_team; EXCEPTION WHEN duplicate_object THEN END $$; GRANT acme_team TO acme_rw")
+    for name, body in PROCEDURES.items():
+        stand.postgres.sql(f"CREATE OR REPLACE PROCEDURE {name}(n text, v text) LANGUAGE plpgsql AS $p$ BEGIN {body}; END $p$; "
+                           f"GRANT EXECUTE ON PROCEDURE {name} TO PUBLIC", "acme", "acme_rw")
+    return module_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 2, "shards": 1}})
 
 
 @pytest.fixture
@@ -85,10 +144,9 @@ def directly(stand):
 
 
 @pytest.mark.parametrize("seed", range(HISTORIES))
-def test_variables_are_as_on_the_server(one, login, directly, stand, seed):
-    stand.postgres.sql("DO $$ BEGIN CREATE ROLE acme_team; EXCEPTION WHEN duplicate_object THEN END $$; GRANT acme_team TO acme_rw")
+def test_variables_are_as_on_the_server(two, login, directly, seed):
     r = random.Random(seed)
-    gate, server, other = login(one), directly(), login(one)
+    gate, server, other = login(two), directly(), login(two)
     told = []
     for _ in range(LENGTH):
         sql = one_statement(r, server.status != "I")
@@ -98,6 +156,9 @@ def test_variables_are_as_on_the_server(one, login, directly, stand, seed):
             other.query(f"SET {r.choice(list(VALUES)[:7])} TO DEFAULT")
             other.query("SET work_mem = '77MB'; SET my.own = 'of another'; SET timezone = 'America/Lima'; SET datestyle = 'SQL, MDY'")
             other.query("SET ROLE acme_team")
-            other.query("SELECT 1")
+            assert other.query("SELECT session_user, current_user, current_setting('my.own'), current_setting('work_mem'), "
+                               "current_setting('role')") == [["acme_rw", "acme_team", "of another", "77MB", "acme_team"]], told
+            left = other.query("SELECT " + ", ".join(f"coalesce(current_setting('{n}', true), '')" for n in NAMES[16:]))
+            assert set(left[0]) == {""}, (told, left)
         if server.status != "E":
             assert values(gate) == values(server), told

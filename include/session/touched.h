@@ -1,0 +1,62 @@
+/* What the present transaction may have changed in its session, noted while it runs.
+ * Thread: worker.  Owner: the session.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef POSTERN_SESSION_TOUCHED_H
+#define POSTERN_SESSION_TOUCHED_H
+
+#include "pg/lexer.h"
+#include "session/session.h"
+
+/* As many as a session may have at all. */
+enum { TOUCHED_MAX = VARSET_MAX_COUNT, PROCEDURES_MAX = 128 };
+
+struct touched_name {
+    uint8_t len;
+    bool is_reset; /* by RESET */
+    char name[SQL_NAME_BYTES]; /* in lower case */
+};
+
+/* One that was called. Its text says which variables it may have set: there is no list of those of no module. */
+struct procedure {
+    bool is_known; /* the server has told its text */
+    char name[SQL_WORD_BYTES + 1];
+};
+
+struct touched {
+    unsigned count, room;
+    unsigned procedure_count, asked_count; /* asked for: that many, from the first on */
+    struct touched_name *names;
+    struct procedure *procedures;
+    uint8_t tries; /* of asking: the client's own statement_timeout may end a question */
+    bool failed; /* an error went by: a SET may not have taken effect */
+    bool reported; /* by the server, of a variable that nobody was seen to set: a function, or its configuration */
+    bool all; /* what is set is asked for as well, not only what is in names */
+    bool unknown; /* ... and not just because what was set is reset */
+    bool by_name; /* pg_settings may not be read: what is known by its name is asked for */
+    bool resets_all; /* RESET ALL, DISCARD ALL, or names that cannot be known */
+};
+
+void touched_free(struct touched **t);
+/* The session's, made when there is none. */
+struct touched *touched_of(struct session *s);
+struct touched_name *touched_find(const struct touched *t, struct text name);
+bool touched_was_reset(const struct touched *t, struct text name);
+
+static inline struct text touched_text(const struct touched_name *n)
+{
+    return (struct text){n->name, n->len};
+}
+
+/* A variable may change: by what the client sends, or as the server reports. */
+void variables_touch(struct session *s, struct text name);
+/* A variable may be set whose name is not known: the session keeps its server connection. */
+void variables_lose_track(struct session *s);
+/* For sql_scan.touches of a text that is scanned as it goes by. */
+void variables_touches(void *session, uint32_t use, struct text name);
+/* All that a text names, which is about to run. */
+void variables_touch_all(struct session *s, struct text sql);
+/* Something goes back to its default: that matters where the session has one of its own. */
+void variables_note_reset(struct session *s);
+void variables_pin(struct session *s, enum pin why);
+
+#endif

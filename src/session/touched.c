@@ -1,0 +1,168 @@
+/* What a transaction may have changed: names of variables, and the procedures that it called.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "session/touched.h"
+
+#include <ctype.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "session/variables.h"
+#include "session/walk.h"
+
+void touched_free(struct touched **t)
+{
+    if (*t) {
+        mem_free((*t)->names);
+        mem_free((*t)->procedures);
+    }
+    mem_free(*t);
+    *t = NULL;
+}
+
+struct touched *touched_of(struct session *s)
+{
+    if (!s->touched)
+        s->touched = NEW(struct touched);
+    return s->touched;
+}
+
+void variables_pin(struct session *s, enum pin why)
+{
+    if (s->pins & why)
+        return;
+    if (!s->pins)
+        counter_add(s->home->counters, COUNTER_PINS, 1);
+    s->pins |= (uint16_t)why;
+    if (s->backend)
+        s->backend->dirty = true;
+    if (log_is_on(LOG_DEBUG)) {
+        char tag[40], text[128];
+        session_tag(s, tag, sizeof(tag));
+        pins_text(s->pins, text, sizeof(text));
+        log_debug(tag, "pinned to its server connection: %s", text);
+    }
+}
+
+void variables_lose_track(struct session *s)
+{
+    touched_of(s)->all = touched_of(s)->unknown = true;
+    variables_pin(s, PIN_SET_CONFIG);
+}
+
+struct touched_name *touched_find(const struct touched *t, struct text name)
+{
+    for (unsigned i = 0; t && i < t->count; i++)
+        if (t->names[i].len == name.len && strncasecmp(t->names[i].name, name.at, name.len) == 0)
+            return &t->names[i];
+    return NULL;
+}
+
+/* Room for one more; false: there are too many. */
+static bool touched_grow(struct touched *t)
+{
+    if (t->count == TOUCHED_MAX)
+        return false;
+    if (t->count < t->room)
+        return true;
+    t->room = t->room ? 2 * t->room : 8;
+    struct touched_name *more = mem_new(t->room, sizeof(*more));
+    if (t->count)
+        memcpy(more, t->names, t->count * sizeof(*more));
+    mem_free(t->names);
+    t->names = more;
+    return true;
+}
+
+void variables_touch(struct session *s, struct text name)
+{
+    if (!s->is_transaction_mode || !var_is_settable(name))
+        return;
+    struct touched *t = touched_of(s);
+    if (touched_find(t, name))
+        return;
+    if (name.len >= SQL_NAME_BYTES || !touched_grow(t)) {
+        s->reads_otherwise = true;
+        variables_lose_track(s);
+        return;
+    }
+    struct touched_name *n = &t->names[t->count++];
+    *n = (struct touched_name){.len = (uint8_t)name.len};
+    for (size_t i = 0; i < name.len; i++)
+        n->name[i] = (char)tolower((unsigned char)name.at[i]);
+    s->reads_otherwise = s->reads_otherwise || var_decides_reading(touched_text(n));
+    if (text_is(touched_text(n), "session_authorization")) /* which goes back to no role */
+        variables_touch(s, TEXT("role"));
+}
+
+/* Procedures may set what no name tells: before another session has the connection, all goes back to its default. */
+static void note_procedure(struct session *s, struct text name)
+{
+    struct touched *t = touched_of(s);
+    t->all = t->unknown = true;
+    if (s->backend)
+        s->backend->strange_to = s->id;
+    if (!name.at || !name.len || name.len > SQL_WORD_BYTES) {
+        variables_lose_track(s);
+        return;
+    }
+    for (unsigned i = 0; i < t->procedure_count; i++)
+        if (text_is(name, t->procedures[i].name))
+            return;
+    if (t->procedure_count == PROCEDURES_MAX) {
+        variables_lose_track(s);
+        return;
+    }
+    if (!t->procedures)
+        t->procedures = mem_new(PROCEDURES_MAX, sizeof(*t->procedures));
+    struct procedure *p = &t->procedures[t->procedure_count++];
+    *p = (struct procedure){.is_known = false};
+    memcpy(p->name, name.at, name.len);
+}
+
+/* What goes back to its default matters where the session has one of its own. */
+void variables_note_reset(struct session *s)
+{
+    if (s->startup_vars)
+        s->resets = s->resets_now = true;
+}
+
+void variables_touches(void *arg, uint32_t use, struct text name)
+{
+    struct session *s = arg;
+    if (use == SQL_DO) {
+        note_procedure(s, name);
+        return;
+    }
+    variables_touch(s, name);
+    struct touched_name *n = touched_find(s->touched, name);
+    if (n)
+        n->is_reset = use == SQL_RESETS && s->startup_vars;
+    if (use == SQL_RESETS)
+        variables_note_reset(s);
+    if (text_is(name, "seed")) { /* it cannot be read back */
+        variables_pin(s, PIN_SEED);
+        s->pin_effects |= PIN_SEED;
+    }
+}
+
+bool touched_was_reset(const struct touched *t, struct text name)
+{
+    if (!t || t->resets_all)
+        return t;
+    const struct touched_name *n = touched_find(t, name);
+    return n && n->is_reset;
+}
+
+/* The text once more, now that it is about to run: what it sets and calls. */
+void variables_touch_all(struct session *s, struct text sql)
+{
+    struct sql_scan scan;
+    sql_scan_begin(&scan, walk_standard_strings(s));
+    scan.touches = variables_touches;
+    scan.touches_arg = s;
+    sql_scan_feed(&scan, sql.at, sql.len);
+    sql_scan_end(&scan);
+}
