@@ -27,7 +27,7 @@ bool pool_is_proven(const struct backend *b, uint64_t digest)
 {
     enum { UNPROVEN_MAX = 3 };
     const struct pool *p = b->pool;
-    bool is_first = !p->era || (p->catalog_since == 1 && digest == p->catalog_digest);
+    bool is_first = p->catalog_answers == 0 || (p->catalog_since == 1 && digest == p->catalog_digest);
     bool was_seen = digest == p->catalog_digest && p->catalog_since <= b->catalog_answers;
     return is_first || was_seen || p->unproven >= UNPROVEN_MAX;
 }
