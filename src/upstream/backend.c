@@ -312,8 +312,7 @@ static bool idle_message(struct backend *b, char type, struct text body)
         server_error_from(body, &e);
         backend_tag(b, tag, sizeof(tag));
         log_info(tag, "closed an idle connection: %s %s", e.sqlstate, e.message);
-        if (strcmp(e.sqlstate, "57P01") == 0)
-            pool_node_leaves(b);
+        pool_ended_by_server(b, e.sqlstate);
         return false;
     }
     if (type == 'S' && backend_parameter(b, body)) {
