@@ -178,8 +178,15 @@ static void take_over(struct control *c, struct generation *g)
     generation_unref(old);
 }
 
-/* All or nothing. NULL on success, else what was wrong (the caller frees it). */
-static char *reload(struct control *c)
+/* Without the end of the last one. */
+static char *lines_of(const struct buf *lines)
+{
+    return mem_dup_n(buf_front(lines), buf_size(lines) - 1);
+}
+
+/* All or nothing. NULL on success, else what was wrong; *advice: what is unwise about it, and what
+ * only a restart would change, or NULL. Both are the caller's. */
+static char *reload(struct control *c, char **advice)
 {
     const struct reload_parts parts = {c->listeners, c->http, c->workers.audit};
     struct conf_faults faults;
@@ -188,8 +195,8 @@ static char *reload(struct control *c)
     notify_unless_draining(c, "RELOADING=1");
     reopen_logs(c);
     struct reload *r = reload_prepare(&parts, c->path, c->generation->conf, &faults);
-    bool taken = r != NULL;
-    if (taken) {
+    if (r) {
+        *advice = reload_advice(r);
         take_over(c, reload_commit(&r));
         generation_log_advice(c->generation);
         log_info("config", "reload: %s is in force", c->path);
@@ -198,7 +205,8 @@ static char *reload(struct control *c)
         log_lines(LOG_WARNING, &faults.advice);
         log_error("config", "reload refused: %s has %u fault%s; the old configuration stays in force", c->path,
                   faults.count, faults.count == 1 ? "" : "s");
-        wrong = mem_dup_n(faults.text.len ? buf_front(&faults.text) : "unreadable", faults.text.len ? buf_size(&faults.text) : 10);
+        *advice = faults.advice_count ? lines_of(&faults.advice) : NULL;
+        wrong = faults.text.len ? lines_of(&faults.text) : mem_dup("unreadable");
     }
     conf_faults_free(&faults);
     notify_unless_draining(c, "READY=1");
@@ -208,10 +216,7 @@ static char *reload(struct control *c)
 static void on_reload_job(struct mail *m, void *receiver)
 {
     struct job *j = CONTAINER_OF(m, struct job, mail);
-    const struct control *c = receiver;
-    j->text = reload(receiver);
-    if (!j->text && c->generation->advice)
-        j->advice = mem_dup(c->generation->advice);
+    j->text = reload(receiver, &j->advice);
     job_start(j);
 }
 
@@ -240,6 +245,13 @@ static bool is_ready(void *arg, struct buf *why)
         else
             buf_printf(why, "cluster %s: no node answers\n", name);
     }
+    if (!audit_is_writable(c->workers.audit)) {
+        bool required = conf->postern.audit_required;
+        buf_printf(why, "audit trail: cannot be written%s\n", required ? ", and nobody is let in without it" : "");
+        ready = ready && !required;
+    }
+    if (!log_is_writable())
+        buf_printf(why, "log: cannot be written\n");
     bool limits = true, reached = true;
     for (unsigned i = 0; i < c->workers.count; i++) {
         limits = limits && worker_limits_ready(c->workers.all[i]);
@@ -251,6 +263,9 @@ static bool is_ready(void *arg, struct buf *why)
     } else if (!limits && !reached) {
         buf_printf(why, "redis: not reached yet\n");
         ready = false;
+    } else if (!limits) {
+        buf_printf(why, "redis: away, and the limits are %s without it\n",
+                   conf->redis.away == CONF_AWAY_SHARE ? "this gateway's share" : "open");
     }
     return ready && served > 0;
 }
@@ -373,10 +388,11 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg)
 {
     struct control *c = arg;
     if (signal_number == SIGHUP) {
-        char *wrong = reload(c);
+        char *advice = NULL, *wrong = reload(c, &advice);
         audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_ADMIN, .method = "signal", .command = "RELOAD",
                                                             .outcome = wrong ? "refused" : "ok"});
         mem_free(wrong);
+        mem_free(advice);
     } else if (signal_number == SIGUSR1) {
         reopen_logs(c);
         log_info(NULL, "log files opened anew");

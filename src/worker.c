@@ -105,9 +105,9 @@ static void answer_session(struct worker *w, struct job *j)
     if (j->advice)
         console_answer_warnings(s, j->advice);
     if (j->command == COMMAND_KILL && !j->found)
-        console_answer_error(s, REASON_SYNTAX, "no client has that id");
+        console_answer_error(s, REASON_NO_CLIENT, NULL);
     else if (j->command == COMMAND_RELOAD && j->text)
-        console_answer_error(s, REASON_SYNTAX, j->text);
+        console_answer_error(s, REASON_CONFIG_REFUSED, j->text);
     else if (j->table)
         console_answer_table(s, j->table);
     else

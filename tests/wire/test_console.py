@@ -104,6 +104,32 @@ def test_unknown_commands_are_syntax_errors(gate, console):
     assert c.query("SHOW VERSION")
 
 
+def test_errors_of_commands_that_were_understood(make_gate, console):
+    """They are no syntax errors, and SHOW HELP does not help."""
+    gate = make_gate()
+    c = console(gate)
+    told = wire.errors(c.ask(wire.query("KILL 99999")))[0]
+    assert (told["C"], told["M"], told["H"]) == ("42704", "no client has that id", "SHOW CLIENTS lists them.")
+    gate.write({"plan metered": {"queries_per_second": "many"}})
+    told = wire.errors(c.ask(wire.query("RELOAD")))[0]
+    assert told["C"] == "F0000" and "H" not in told and "queries_per_second" in told["M"]
+    assert told["M"] == told["M"].strip(), "no empty line behind it"
+    assert c.query("SHOW VERSION")
+
+
+def test_reload_tells_what_needs_a_restart(make_gate, console):
+    gate = make_gate()
+    c = console(gate)
+
+    def warnings(changes):
+        gate.write({"postern": changes})
+        return [wire.error_fields(body)["M"] for kind, body in c.ask(wire.query("RELOAD")) if kind == "N"]
+    told = warnings({"workers": 7, "instance": "other", "pid_file": "other.pid", "ready_file": "other.ready",
+                     "user": "nobody"})
+    for key in ("workers", "instance", "pid_file", "ready_file", "user"):
+        assert any(key in line and "only after a restart" in line for line in told), (key, told)
+
+
 def test_empty_command(gate, console):
     assert wire.kinds(console(gate).ask(wire.query(""))) == "IZ"
 

@@ -259,7 +259,8 @@ def redis_maker(request):
 def test_login_that_fails_is_in_the_log_and_in_the_audit_trail(kit, stand, make_gate, redis_maker, reason):
     what, way, words = TRIED[reason]
     overrides = overrides_of(kit, stand, what, redis_maker)
-    kit.gate = make_gate(overrides, want_ready=not isinstance(what, str) and "cluster main" not in what)
+    kit.gate = make_gate(overrides, want_ready=not isinstance(what, str) and "cluster main" not in what
+                         and reason != "audit_away")
     failed = metric(kit.gate, "postern_logins_failed_total")
     way(kit)
     proc.wait_for("a refusal", SECONDS, lambda: events(kit.gate, "login_refused"))
@@ -403,6 +404,13 @@ def idle(k):
     assert k.login(k.gate).refusal()["C"] == "57P05"
 
 
+def idle_in_transaction(k):
+    c = k.login(k.gate)
+    c.query("BEGIN")
+    assert c.refusal()["C"] == "25P03"
+    k.gate.await_log("ended: terminating connection due to idle-in-transaction timeout")
+
+
 def database_taken_away(k):
     c = k.login(k.gate, "acme")
     c.query("SELECT 1")
@@ -435,6 +443,7 @@ def message_begun(k):
 
 LOGOUTS = {"message_timeout": ({"postern": {"message_timeout": "200ms"}}, message_begun), "client_gone": ({}, leave), "token_expired": ({"issuer stand": {"leeway": "0s"}}, expire),
            "idle_timeout": ({"postern": {"client_idle_timeout": "1s"}}, idle),
+           "idle_transaction": ({"postern": {"idle_transaction_timeout": "1s"}}, idle_in_transaction),
            "config_changed": ({}, database_taken_away), "killed": ({}, kill), "backend_lost": ({}, server_lost)}
 
 
@@ -460,6 +469,8 @@ ELSEWHERE = {
     "transaction_aborted": "test_lost_block.py::test_nothing_runs_by_itself_behind_the_loss",
     "chain_lost": "test_lost_block.py::test_chain_is_not_guessed",
     "canceled": "test_cancel.py::test_cancel_of_a_query_that_waits_for_a_server_connection",
+    "no_client": "test_console.py::test_errors_of_commands_that_were_understood",
+    "config_refused": "test_console.py::test_errors_of_commands_that_were_understood",
     "syntax": "test_console.py::test_unknown_commands_are_syntax_errors",
     "memory": "test_unfinished.py::test_request_that_finds_no_memory_is_refused_in_step",
     "out_of_memory": "../tools/walk-faults.sh",
