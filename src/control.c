@@ -360,7 +360,9 @@ static void on_drain_timer(struct timer *t)
         return;
     }
     if (now >= c->drain_until) {
-        log_warning(NULL, "%u client connections did not end in time: closing them", atomic_load(&c->sessions.clients));
+        unsigned left = atomic_load(&c->sessions.clients);
+        log_warning(NULL, "%u client connection%s did not end in time: closing %s", left, left == 1 ? "" : "s",
+                    left == 1 ? "it" : "them");
         loop_break(c->loop);
         return;
     }

@@ -118,8 +118,9 @@ static bool says_bad_node(const struct server_error *error)
 
 static void log_failure(const struct backend *b, const struct server_error *error)
 {
+    char told[SERVER_ERROR_TEXT];
     log_info(b->node->label, "login as %s to %s failed: %s %s", b->pool->role, b->pool->dbname,
-             error ? error->sqlstate : "", error ? error->message : "");
+             error ? error->sqlstate : "", error ? server_error_told(error, told) : "");
 }
 
 /* It has logged in and said what its role's settings are. */

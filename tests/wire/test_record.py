@@ -104,6 +104,8 @@ def test_counters_of_a_tenant_stay_when_its_last_session_goes(make_gate, login, 
         r for r in table(admin, "SHOW LIMITS") if r["tenant"] == "metered" and r["source"]])
     row = [r for r in table(admin, "SHOW LIMITS") if r["tenant"] == "metered"][0]
     assert int(row["refused"]) == int(row["rate_limited"]) == refused
+    assert (row["plan"], row["queries_per_second"], row["connections"]) == ("metered", "20", "0"), \
+        "its plan, which 0 would deny"
     assert int(row["queries"]) == 60
     rows = table(admin, "SHOW STATS")
     assert stat(rows, "tenant_queries", "metered") == 60

@@ -384,6 +384,23 @@ def test_log_is_bounded_in_a_flood_and_the_audit_trail_is_not(make_gate):
     assert gate.log().count(": tls_required") < count
 
 
+@pytest.mark.parametrize("mode", ["acme", "acme_session"])
+@pytest.mark.parametrize("parameters, name", [
+    ({"work_mem": "sesame"}, "work_mem"), ({"TimeZone": "sesame"}, "TimeZone"), ({"options": "-c work_mem=sesame"}, "work_mem"),
+    ({"replication": "sesame"}, "replication"), ({"options": "--sesame"}, ""), ({"work_mem": "10048576TB"}, "work_mem"),
+    ({"role": "sesame"}, "")])
+def test_value_of_the_startup_packet_is_the_clients_to_read_and_nobody_elses(kit, make_gate, mode, parameters, name):
+    kit.gate = make_gate({"postern": {"log_level": "debug"}})
+    value = "10048576TB" if "10048576TB" in str(parameters) else "sesame"
+    with pytest.raises(wire.ServerError) as caught:
+        kit.login(kit.gate, mode, **parameters)
+    assert value.rstrip("TB") in caught.value.fields["M"]
+    line = await_event(kit.gate, "login_refused")
+    kit.gate.await_log("login refused")
+    assert name in line.get("detail", "")
+    assert value not in kit.gate.log() and value not in str(events(kit.gate))
+
+
 # ---- the ends of sessions, and what else has a reason ----
 
 def ended(gate, reason):
