@@ -24,6 +24,7 @@
 #include "gate/limiter_shared.h"
 #include "listeners.h"
 #include "reload.h"
+#include "upstream/shared_pool.h"
 #include "upstream/watcher.h"
 #include "worker.h"
 
@@ -173,6 +174,7 @@ static void take_over(struct control *c, struct generation *g)
     struct generation *old = c->generation;
     c->generation = g;
     tallies_limit(limiter_shared_tallies(c->workers.limits), g->conf->postern.tenant_counters);
+    shared_pools_forget_refused(c->workers.pools); /* the credentials may be others */
     watch_clusters(c, old->access);
     spread(c);
     generation_unref(old);
@@ -227,6 +229,13 @@ static bool is_started(void *arg)
     return ((struct control *)arg)->is_started;
 }
 
+static void tell_refused(void *arg, const char *cluster, const char *role)
+{
+    struct buf *why = arg;
+    (void)(buf_printf(why, "cluster %s: refuses this gateway's login as ", cluster) &&
+           buf_put_shown(why, text_of(role)) && buf_put_text(why, "\n"));
+}
+
 static bool is_ready(void *arg, struct buf *why)
 {
     struct control *c = arg;
@@ -245,6 +254,7 @@ static bool is_ready(void *arg, struct buf *why)
         else
             buf_printf(why, "cluster %s: no node answers\n", name);
     }
+    (void)shared_pools_refused(c->workers.pools, tell_refused, why);
     if (!audit_is_writable(c->workers.audit)) {
         bool required = conf->postern.audit_required;
         buf_printf(why, "audit trail: cannot be written%s\n", required ? ", and nobody is let in without it" : "");
@@ -297,6 +307,7 @@ static void answer_scrape(struct job *j, bool page)
                                .tallies = limiter_shared_tallies(c->workers.limits),
                                .audit_dropped = audit_dropped(c->workers.audit),
                                .audit_writable = audit_is_writable(c->workers.audit),
+                               .roles_refused = shared_pools_refused(c->workers.pools, NULL, NULL),
                                .clients = atomic_load(&c->sessions.clients),
                                .memory_used = atomic_load(&memory->used), .memory_limit = atomic_load(&memory->limit),
                                .log_dropped = log_dropped(),

@@ -275,6 +275,9 @@ static void put_gate(struct sheet *m, const struct metrics_input *in)
     put_single(m, "postern_client_memory_bytes", "gauge",
                "What clients' unfinished messages and prepared statements hold.", in->memory_used);
     put_single(m, "postern_client_memory_limit_bytes", "gauge", "The most that they may hold.", in->memory_limit);
+    put_single(m, "postern_backend_roles_refused", "gauge",
+               "Roles as which a cluster refuses this gateway's own logins; /health/ready names them.",
+               in->roles_refused);
     if (in->redis_configured)
         put_single(m, "postern_redis_up", "gauge", "1 while Redis answers every worker.",
                    in->redis_ready);

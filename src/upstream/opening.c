@@ -140,6 +140,8 @@ static void opened(struct backend *b, enum reason why, const struct server_error
 {
     struct pool *p = b->pool;
     uint64_t now = loop_now(p->home->loop);
+    if (p->row && (why == REASON_OK || why == REASON_BACKEND_AUTH))
+        shared_pools_note_login(p->shared->home, p->row->cluster_row->at.name, p->role, why == REASON_BACKEND_AUTH);
     if (why == REASON_OK) {
         node_connected(b->node);
         opening_end(b);

@@ -308,6 +308,27 @@ def test_other_ways_to_log_in_to_a_node(gate, login, token, method):
         [[f"acme_{method}", "hello from acme"]]
 
 
+def test_role_whose_password_its_client_has_changed_is_told_by_health(make_gate, stand, login, connect, token):
+    """PostgreSQL lets every role change its own password: the gateway cannot log in as it any more."""
+    gate = make_gate({"cluster main": {"discovery": "off"}, "database acme_session": {"wait_limit": "5s"}})
+    kept = login(gate, "acme_session")
+    try:
+        kept.query("ALTER ROLE acme_rw PASSWORD 'my own'")
+        with pytest.raises(wire.ServerError) as caught:
+            connect(gate).login("acme_rw", "acme_session", token())
+        assert caught.value.code == "08004"
+        assert gate.http("/health/ready") == (200, "ready\ncluster main: refuses this gateway's login as acme_rw\n")
+        assert gate.metrics()["postern_backend_roles_refused"] == "1"
+        assert login(gate, "globex").query("SELECT 1") == [["1"]], "others are not concerned"
+        assert "acme_rw" in gate.http("/health/ready")[1]
+    finally:
+        stand.postgres.sql(f"ALTER ROLE acme_rw PASSWORD '{stand.postgres.passwords['acme_rw']}'")
+    assert kept.query("SELECT 1") == [["1"]]
+    proc.wait_for("a login", 15, lambda: login(gate, "acme_session").query("SELECT 1") == [["1"]])
+    assert gate.http("/health/ready") == (200, "ready\n")
+    assert gate.metrics()["postern_backend_roles_refused"] == "0"
+
+
 def test_wrong_password_for_the_database(make_gate, stand, connect, token):
     wrong = stand.path("gate", "wrong-credentials.txt")
     with open(wrong, "w", encoding="ascii", opener=lambda p, f: os.open(p, f, 0o600)) as f:
