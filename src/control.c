@@ -544,8 +544,11 @@ static void release(struct control *c)
     limiter_shared_free(c->workers.limits);
     shared_pools_free(c->workers.pools);
     audit_free(c->workers.audit);
-    if (c->generation->conf->postern.pid_file[0])
-        unlink(c->generation->conf->postern.pid_file);
+    const struct conf_postern *p = &c->generation->conf->postern;
+    if (p->ready_file[0])
+        unlink(p->ready_file);
+    if (p->pid_file[0])
+        unlink(p->pid_file);
     generation_unref(c->generation);
     loop_free(c->loop);
     mem_free(c->instance);

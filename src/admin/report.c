@@ -232,7 +232,8 @@ struct limit_tallies {
 static void add_limit_tally(void *arg, const struct tally_view *v)
 {
     struct table *t = ((struct limit_tallies *)arg)->table;
-    const struct conf_plan *plan = conf_plan_named(((struct limit_tallies *)arg)->conf, text_of(v->plan));
+    const struct conf *conf = ((struct limit_tallies *)arg)->conf;
+    const struct conf_plan *plan = v->plan[0] ? conf_plan_named(conf, text_of(v->plan)) : NULL;
     table_row(t);
     table_text(t, v->tenant);
     table_text(t, plan ? plan->at.name : NULL);

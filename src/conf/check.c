@@ -67,6 +67,8 @@ static void check_taken(struct conf *c, size_t index, struct conf_faults *f)
 
 static void check_listener(struct conf *c, const struct conf_listener *l, struct conf_faults *f)
 {
+    if (strcmp(l->at.name, "http") == 0)
+        conf_fault(f, c, &l->at, NULL, "this name is that of http_listen in ready_file; choose another");
     check_addresses(c, l, f);
     if (l->tls_cert.count != l->tls_key.count)
         conf_fault(f, c, &l->at, "tls_key",

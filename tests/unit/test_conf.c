@@ -76,6 +76,7 @@ static const struct {
     {GOOD "[redis]\npassword_file = x\n", "x.ini:8: [redis] password_file: found without a url: limits would be kept in memory; allowed: both, or neither\n"},
     {GOOD "[redis]\nca_file = x\n", "x.ini:8: [redis] ca_file: found without a url: limits would be kept in memory; allowed: both, or neither\n"},
     {GOOD "[redis]\nprefix =\n", "x.ini:8: [redis] prefix: found \"\"; allowed: a text, not empty\n"},
+    {GOOD "[listener http]\nport = 1\ntls = off\n", "x.ini:7: [listener http]: this name is that of http_listen in ready_file; choose another\n"},
     {GOOD "[listener b]\nport = 1\n", "x.ini:7: [listener b] tls_cert: missing: TLS needs a certificate and a key (or tls = off, for plaintext)\n"},
     {GOOD "[listener b]\nport = 1\ntls_cert = a, b\ntls_key = k\n", "x.ini:10: [listener b] tls_key: found 1 keys for 2 certificates in tls_cert; allowed: one key for each, in the same order\n"},
     {GOOD "[listener b]\nport = 1\ntls_cert = a\ntls_key = k\ntls_client_auth = optional\n", "x.ini:7: [listener b] tls_client_ca: missing: tls_client_auth needs the authorities of the certificates\n"},

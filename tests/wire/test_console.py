@@ -95,6 +95,26 @@ def test_psycopg_uses_the_console(gate, stand, psycopg_connect):
     assert c.execute("SHOW POOLS").description
 
 
+def test_driver_that_begins_a_transaction_uses_the_console(gate, stand, psycopg2_connect):
+    """Without autocommit it sends BEGIN, which means nothing here, and COMMIT."""
+    c = psycopg2_connect(gate, "postern", user=stand.admin_user, secret=stand.admin_password)
+    rows = c.cursor()
+    for _ in range(2):
+        rows.execute("SHOW VERSION")
+        assert rows.fetchall()
+        c.commit()
+        rows.execute("SHOW NODES")
+        c.rollback()
+
+
+def test_transactions_are_answered_as_done(gate, console):
+    c = console(gate)
+    for sql, tag in (("BEGIN", b"BEGIN\0"), ("start transaction read only;", b"START TRANSACTION\0"), ("COMMIT", b"COMMIT\0"),
+                     ("ROLLBACK;", b"ROLLBACK\0"), ("SET x = 1", b"SET\0")):
+        messages = c.ask(wire.query(sql))
+        assert [body for kind, body in messages if kind == "C"] == [tag] and c.status == "I"
+
+
 def test_unknown_commands_are_syntax_errors(gate, console):
     c = console(gate)
     for sql in ("SELECT 1", "SHOW NOTHING", "DROP TABLE x", "SHOW", "RELOAD NOW OR NEVER"):
