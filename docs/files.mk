@@ -1,11 +1,13 @@
 # Manual pages and documentation, and what is shipped for deployment.
 dist_man_MANS = man/postern.1 man/postern.ini.5
-dist_doc_DATA = README.md CHANGELOG.md CONTRIBUTING.md docs/ARCHITECTURE.md docs/clients.md docs/configuration.md \
-	docs/found-in-use.md docs/kubernetes.md docs/operations.md docs/peers-bugs.md docs/security.md \
-	docs/yugabytedb.md
-EXTRA_DIST += docker/Dockerfile docker/Dockerfile.dockerignore docker/README.md \
-	docker/app.sh docker/compose.yaml docker/cluster-init.sh docker/postern.ini docker/setup.sh
-EXTRA_DIST += deploy/kubernetes/README.md \
+# In the folders that they have here, with what they link to: a link works where it is installed.
+nobase_dist_doc_DATA = README.md CHANGELOG.md CONTRIBUTING.md LICENSE docs/ARCHITECTURE.md docs/clients.md \
+	docs/configuration.md docs/found-in-use.md docs/kubernetes.md docs/operations.md docs/peers-bugs.md \
+	docs/security.md docs/yugabytedb.md conf/postern.ini bench/README.md \
+	tests/drivers/README.md tests/regress/README.md tests/tools-matrix/README.md \
+	docker/Dockerfile docker/Dockerfile.dockerignore docker/README.md \
+	docker/app.sh docker/compose.yaml docker/cluster-init.sh docker/postern.ini docker/setup.sh \
+	deploy/kubernetes/README.md \
 	deploy/kubernetes/base/kustomization.yaml deploy/kubernetes/base/namespace.yaml \
 	deploy/kubernetes/base/networkpolicy.yaml deploy/kubernetes/base/postern.ini \
 	deploy/kubernetes/secrets.example.yaml \
@@ -25,7 +27,6 @@ dist_check_SCRIPTS += tests/tools/check-examples.py
 # The benchmark, the drivers' and the tools' matrix and PostgreSQL's own tests, which the pages
 # above point to.
 EXTRA_DIST += \
-	bench/README.md \
 	bench/__init__.py \
 	bench/__main__.py \
 	bench/clients.py \
@@ -33,7 +34,6 @@ EXTRA_DIST += \
 	bench/proxies.py \
 	bench/report.py \
 	bench/run \
-	tests/drivers/README.md \
 	tests/drivers/common.cases \
 	tests/drivers/documented.txt \
 	tests/drivers/go/harness/harness.go \
@@ -70,10 +70,8 @@ EXTRA_DIST += \
 	tests/drivers/rust/cases.rs \
 	tests/drivers/stirrer.py \
 	tests/drivers/table.py \
-	tests/regress/README.md \
 	tests/regress/documented.txt \
 	tests/regress/run \
-	tests/tools-matrix/README.md \
 	tests/tools-matrix/install \
 	tests/tools-matrix/java/Hikari.java \
 	tests/tools-matrix/node/drizzle.js \

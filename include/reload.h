@@ -33,6 +33,9 @@ bool reload_open_sockets(struct reload *r, struct conf_faults *faults) MUST_USE;
 bool reload_open_files(struct reload *r, struct conf_faults *faults) MUST_USE;
 bool reload_write_ready(struct reload *r, struct conf_faults *faults) MUST_USE;
 
+/* What is unwise about it and what only a restart would change, one line each; the caller's. NULL: nothing. */
+char *reload_advice(const struct reload *r);
+
 /* All of it is in force, but for what others do with the generation, which is the caller's now. Both
  * take the reload and set the caller's pointer to NULL; safe on NULL. */
 struct generation *reload_commit(struct reload **reload);

@@ -24,6 +24,7 @@
 #include "gate/limiter_shared.h"
 #include "listeners.h"
 #include "reload.h"
+#include "upstream/shared_pool.h"
 #include "upstream/watcher.h"
 #include "worker.h"
 
@@ -173,13 +174,21 @@ static void take_over(struct control *c, struct generation *g)
     struct generation *old = c->generation;
     c->generation = g;
     tallies_limit(limiter_shared_tallies(c->workers.limits), g->conf->postern.tenant_counters);
+    shared_pools_forget_refused(c->workers.pools); /* the credentials may be others */
     watch_clusters(c, old->access);
     spread(c);
     generation_unref(old);
 }
 
-/* All or nothing. NULL on success, else what was wrong (the caller frees it). */
-static char *reload(struct control *c)
+/* Without the end of the last one. */
+static char *lines_of(const struct buf *lines)
+{
+    return mem_dup_n(buf_front(lines), buf_size(lines) - 1);
+}
+
+/* All or nothing. NULL on success, else what was wrong; *advice: what is unwise about it, and what
+ * only a restart would change, or NULL. Both are the caller's. */
+static char *reload(struct control *c, char **advice)
 {
     const struct reload_parts parts = {c->listeners, c->http, c->workers.audit};
     struct conf_faults faults;
@@ -188,8 +197,8 @@ static char *reload(struct control *c)
     notify_unless_draining(c, "RELOADING=1");
     reopen_logs(c);
     struct reload *r = reload_prepare(&parts, c->path, c->generation->conf, &faults);
-    bool taken = r != NULL;
-    if (taken) {
+    if (r) {
+        *advice = reload_advice(r);
         take_over(c, reload_commit(&r));
         generation_log_advice(c->generation);
         log_info("config", "reload: %s is in force", c->path);
@@ -198,7 +207,8 @@ static char *reload(struct control *c)
         log_lines(LOG_WARNING, &faults.advice);
         log_error("config", "reload refused: %s has %u fault%s; the old configuration stays in force", c->path,
                   faults.count, faults.count == 1 ? "" : "s");
-        wrong = mem_dup_n(faults.text.len ? buf_front(&faults.text) : "unreadable", faults.text.len ? buf_size(&faults.text) : 10);
+        *advice = faults.advice_count ? lines_of(&faults.advice) : NULL;
+        wrong = faults.text.len ? lines_of(&faults.text) : mem_dup("unreadable");
     }
     conf_faults_free(&faults);
     notify_unless_draining(c, "READY=1");
@@ -208,10 +218,7 @@ static char *reload(struct control *c)
 static void on_reload_job(struct mail *m, void *receiver)
 {
     struct job *j = CONTAINER_OF(m, struct job, mail);
-    const struct control *c = receiver;
-    j->text = reload(receiver);
-    if (!j->text && c->generation->advice)
-        j->advice = mem_dup(c->generation->advice);
+    j->text = reload(receiver, &j->advice);
     job_start(j);
 }
 
@@ -220,6 +227,13 @@ static void on_reload_job(struct mail *m, void *receiver)
 static bool is_started(void *arg)
 {
     return ((struct control *)arg)->is_started;
+}
+
+static void tell_refused(void *arg, const char *cluster, const char *role)
+{
+    struct buf *why = arg;
+    (void)(buf_printf(why, "cluster %s: refuses this gateway's login as ", cluster) &&
+           buf_put_shown(why, text_of(role)) && buf_put_text(why, "\n"));
 }
 
 static bool is_ready(void *arg, struct buf *why)
@@ -240,6 +254,14 @@ static bool is_ready(void *arg, struct buf *why)
         else
             buf_printf(why, "cluster %s: no node answers\n", name);
     }
+    (void)shared_pools_refused(c->workers.pools, tell_refused, why);
+    if (!audit_is_writable(c->workers.audit)) {
+        bool required = conf->postern.audit_required;
+        buf_printf(why, "audit trail: cannot be written%s\n", required ? ", and nobody is let in without it" : "");
+        ready = ready && !required;
+    }
+    if (!log_is_writable())
+        buf_printf(why, "log: cannot be written\n");
     bool limits = true, reached = true;
     for (unsigned i = 0; i < c->workers.count; i++) {
         limits = limits && worker_limits_ready(c->workers.all[i]);
@@ -251,6 +273,9 @@ static bool is_ready(void *arg, struct buf *why)
     } else if (!limits && !reached) {
         buf_printf(why, "redis: not reached yet\n");
         ready = false;
+    } else if (!limits) {
+        buf_printf(why, "redis: away, and the limits are %s without it\n",
+                   conf->redis.away == CONF_AWAY_SHARE ? "this gateway's share" : "open");
     }
     return ready && served > 0;
 }
@@ -282,6 +307,7 @@ static void answer_scrape(struct job *j, bool page)
                                .tallies = limiter_shared_tallies(c->workers.limits),
                                .audit_dropped = audit_dropped(c->workers.audit),
                                .audit_writable = audit_is_writable(c->workers.audit),
+                               .roles_refused = shared_pools_refused(c->workers.pools, NULL, NULL),
                                .clients = atomic_load(&c->sessions.clients),
                                .memory_used = atomic_load(&memory->used), .memory_limit = atomic_load(&memory->limit),
                                .log_dropped = log_dropped(),
@@ -345,7 +371,9 @@ static void on_drain_timer(struct timer *t)
         return;
     }
     if (now >= c->drain_until) {
-        log_warning(NULL, "%u client connections did not end in time: closing them", atomic_load(&c->sessions.clients));
+        unsigned left = atomic_load(&c->sessions.clients);
+        log_warning(NULL, "%u client connection%s did not end in time: closing %s", left, left == 1 ? "" : "s",
+                    left == 1 ? "it" : "them");
         loop_break(c->loop);
         return;
     }
@@ -373,10 +401,11 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg)
 {
     struct control *c = arg;
     if (signal_number == SIGHUP) {
-        char *wrong = reload(c);
+        char *advice = NULL, *wrong = reload(c, &advice);
         audit_write(c->workers.audit, &(struct audit_event){.event = AUDIT_ADMIN, .method = "signal", .command = "RELOAD",
                                                             .outcome = wrong ? "refused" : "ok"});
         mem_free(wrong);
+        mem_free(advice);
     } else if (signal_number == SIGUSR1) {
         reopen_logs(c);
         log_info(NULL, "log files opened anew");
@@ -515,8 +544,11 @@ static void release(struct control *c)
     limiter_shared_free(c->workers.limits);
     shared_pools_free(c->workers.pools);
     audit_free(c->workers.audit);
-    if (c->generation->conf->postern.pid_file[0])
-        unlink(c->generation->conf->postern.pid_file);
+    const struct conf_postern *p = &c->generation->conf->postern;
+    if (p->ready_file[0])
+        unlink(p->ready_file);
+    if (p->pid_file[0])
+        unlink(p->pid_file);
     generation_unref(c->generation);
     loop_free(c->loop);
     mem_free(c->instance);

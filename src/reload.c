@@ -179,6 +179,15 @@ static void warn_of_restart(struct buf *text)
             log_warning("config", TEXT_FMT, TEXT_ARG(line));
 }
 
+char *reload_advice(const struct reload *r)
+{
+    const char *unwise = r->generation->advice ? r->generation->advice : "";
+    size_t len = buf_size(&r->restart);
+    if (!unwise[0] && len == 0)
+        return NULL;
+    return mem_format("%s%.*s", unwise, (int)len, len ? buf_front(&r->restart) : "");
+}
+
 struct generation *reload_commit(struct reload **reload)
 {
     struct reload *r = *reload;

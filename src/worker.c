@@ -105,9 +105,9 @@ static void answer_session(struct worker *w, struct job *j)
     if (j->advice)
         console_answer_warnings(s, j->advice);
     if (j->command == COMMAND_KILL && !j->found)
-        console_answer_error(s, REASON_SYNTAX, "no client has that id");
+        console_answer_error(s, REASON_NO_CLIENT, NULL);
     else if (j->command == COMMAND_RELOAD && j->text)
-        console_answer_error(s, REASON_SYNTAX, j->text);
+        console_answer_error(s, REASON_CONFIG_REFUSED, j->text);
     else if (j->table)
         console_answer_table(s, j->table);
     else
@@ -250,14 +250,14 @@ static void home_cancel(struct home *home, uint64_t session, const struct cancel
     job_start(j);
 }
 
-static void answer_at_once(struct session *s, enum command c)
+static void answer_at_once(struct session *s, enum command c, struct text tag)
 {
     if (c == COMMAND_SYNTAX)
         console_answer_error(s, REASON_SYNTAX, NULL);
     else if (c == COMMAND_NONE)
         session_put(s, "I\0\0\0\4", 5);
     else
-        console_answer_done(s, "SET");
+        console_answer_done(s, tag.at); /* a literal */
     session_console_ready(s);
 }
 
@@ -267,7 +267,7 @@ static void home_command(struct home *home, struct session *s, struct text sql)
     struct text argument;
     enum command c = console_parse(sql, &argument);
     if (c == COMMAND_SYNTAX || c == COMMAND_NONE || c == COMMAND_NOOP) {
-        answer_at_once(s, c);
+        answer_at_once(s, c, argument);
         return;
     }
     struct job *j = job_new(w->workers, (int)w->index, c);

@@ -26,11 +26,11 @@ enum command {
     COMMAND_CONFIG,
     COMMAND_RELOAD,
     COMMAND_KILL, /* KILL <id of SHOW CLIENTS> */
-    COMMAND_NOOP  /* SET ... of a client library: accepted, does nothing */
+    COMMAND_NOOP  /* SET, BEGIN, COMMIT ... of a client library: accepted, does nothing */
 };
 
 /* Any case, one optional semicolon, comments and white space around. argument: what follows
- * the command (KILL's id), or empty. */
+ * the command (KILL's id), the tag of a NOOP (a literal), or empty. */
 enum command console_parse(struct text sql, struct text *argument);
 /* The id that KILL names, in hexadecimal as SHOW CLIENTS shows it; false when it is none. */
 bool console_id(struct text argument, uint64_t *id);

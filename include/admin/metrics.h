@@ -15,6 +15,7 @@ struct metrics_input {
     const struct table *pools, *limits, *nodes;
     uint64_t clients, log_dropped, started_at; /* seconds since 1970 */
     uint64_t memory_used, memory_limit; /* bytes: memory_limit of the configuration */
+    uint64_t roles_refused; /* as which a cluster refuses our logins */
     bool redis_configured, redis_ready;
     uint64_t audit_dropped;
     struct tallies *tallies; /* NULL: none are shown */

@@ -55,10 +55,15 @@ static inline void tally_add(struct tally *t, enum tally_count what)
 /* The reason of a count that is one of refusals. */
 enum reason tally_reason(enum tally_count what);
 
-/* Every record, "*" last if it has anything; totals by enum tally_count. The visitor may not call
- * back into this module. */
-void tallies_each(struct tallies *t,
-                  void (*visit)(void *, const char *tenant, const uint64_t *totals), void *arg);
+/* The plan of the tenant's last session; "" is none. */
+void tally_set_plan(struct tallies *t, struct tally *part, const char *plan);
+
+struct tally_view {
+    const char *tenant, *plan;
+    const uint64_t *totals; /* by enum tally_count */
+};
+/* Every record, "*" last if it has anything. The visitor may not call back into this module. */
+void tallies_each(struct tallies *t, void (*visit)(void *, const struct tally_view *), void *arg);
 
 /* For the audit trail: what was refused since it was told last, for each tenant and reason not
  * before `every` microseconds have passed; force: all that is left. */

@@ -213,8 +213,8 @@ void pool_ask_catalog(struct pool *p);
 void pool_lost(struct backend *b);
 /* An idle one has reported parameters: with nobody's variables set, logins are told. */
 void pool_reported(struct backend *b);
-/* The node said that it is going away. */
-void pool_node_leaves(struct backend *b);
+/* A connection that had logged in was ended with this SQLSTATE: perhaps its node goes away. */
+void pool_ended_by_server(struct backend *b, const char *sqlstate);
 /* A clean backend: to the first in the queue, or idle. */
 void pool_available(struct backend *b);
 /* An idle one had news and lives: somebody may have begun to wait meanwhile. */

@@ -28,6 +28,15 @@ struct shared_pools *shared_pools_new(unsigned workers);
 /* No shard may be left. */
 void shared_pools_free(struct shared_pools *all);
 
+/* Roles as which a cluster refuses the gateway's own logins (class 28): noted with every login of a server
+ * connection, kept until one as that role succeeds, or forget(). At most REFUSED_MAX of them. */
+enum { REFUSED_MAX = 64 };
+void shared_pools_note_login(struct shared_pools *all, const char *cluster, const char *role, bool refused);
+void shared_pools_forget_refused(struct shared_pools *all);
+/* Their number; each is visited when visit is not NULL. */
+unsigned shared_pools_refused(struct shared_pools *all, void (*visit)(void *, const char *cluster, const char *role),
+                              void *arg);
+
 /* One worker's part: written by its shard, but for `want`, which others may claim. */
 struct shared_shard {
     _Atomic uint64_t want; /* monotonic us since when it waits; 0: it wants nothing */

@@ -33,6 +33,7 @@ struct node {
     _Atomic uint32_t failures;    /* in a row */
     _Atomic uint64_t retry_at;    /* monotonic us: NODE_DOWN is tried again by workers then */
     _Atomic uint64_t last_ok;     /* monotonic us of the last success */
+    atomic_bool doubted;          /* node_doubt(); taken back by the probe that follows */
 };
 
 /* Unknown, unresolved, one reference. For the watcher, and for tests of those who pick. */
@@ -52,8 +53,11 @@ const char *node_health_name(enum node_health h);
  * retry_at count as the one that set it: many workers see one outage. */
 void node_connected(struct node *n);
 void node_failed(struct node *n, uint64_t now);
-/* The server said 57P01 or 57P03: no new connections until a probe succeeds. */
+/* A login was answered 57P01 or 57P03: no new connections until a probe succeeds. */
 void node_drains(struct node *n, uint64_t now);
+/* A connection that had logged in was ended with 57P01 or 57P02. Every role may do that to its own
+ * server process, so nothing is held against the node: the watcher logs in anew at its next tick. */
+void node_doubt(struct node *n);
 
 struct topology {
     struct snapshot snapshot; /* first */

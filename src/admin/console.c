@@ -114,11 +114,21 @@ static bool ends(struct text sql)
     return kind == TOKEN_END;
 }
 
-/* SET and what follows it, as long as it is one statement and says something. */
-static bool is_set(struct text sql)
+/* What drivers send by themselves: it is done, for it changes nothing here. The tag is the server's. */
+static const struct {
+    const char *word, *tag;
+    bool needs_more;
+} courtesies[] = {
+    {"SET", "SET", true},           {"BEGIN", "BEGIN", false},       {"START", "START TRANSACTION", true},
+    {"COMMIT", "COMMIT", false},    {"END", "COMMIT", false},        {"ROLLBACK", "ROLLBACK", false},
+    {"ABORT", "ROLLBACK", false},
+};
+
+/* Such a word and what follows it, as long as it is one statement and says something where it must. */
+static bool is_one_statement(struct text sql, bool needs_more)
 {
     struct text token;
-    for (unsigned n = 0;; n++) {
+    for (unsigned n = needs_more ? 0 : 1;; n++) {
         struct text before = sql;
         switch (take(&sql, &token)) {
         case TOKEN_END:
@@ -203,8 +213,11 @@ enum command console_parse(struct text sql, struct text *argument)
         return parse_kill(sql, argument);
     if (text_is_nocase(word, "RELOAD"))
         return ends(sql) ? COMMAND_RELOAD : COMMAND_SYNTAX;
-    if (text_is_nocase(word, "SET"))
-        return is_set(sql) ? COMMAND_NOOP : COMMAND_SYNTAX;
+    for (size_t i = 0; i < COUNT_OF(courtesies); i++)
+        if (text_is_nocase(word, courtesies[i].word) && is_one_statement(sql, courtesies[i].needs_more)) {
+            *argument = text_of(courtesies[i].tag);
+            return COMMAND_NOOP;
+        }
     return COMMAND_SYNTAX;
 }
 

@@ -196,26 +196,26 @@ static void put_tenant(struct sheet *m, const char *name, const char *tenant)
 static const char queries_total[] = "postern_tenant_queries_total";
 static const char refused_total[] = "postern_limit_refused_total";
 
-static void put_tenant_queries(void *arg, const char *tenant, const uint64_t *totals)
+static void put_tenant_queries(void *arg, const struct tally_view *v)
 {
-    put_tenant(arg, queries_total, tenant);
+    put_tenant(arg, queries_total, v->tenant);
     put(arg, "}");
-    put_value(arg, totals[TALLY_QUERIES]);
+    put_value(arg, v->totals[TALLY_QUERIES]);
 }
 
-static void put_tenant_refused(void *arg, const char *tenant, const uint64_t *totals)
+static void put_tenant_refused(void *arg, const struct tally_view *v)
 {
     for (enum tally_count i = TALLY_REFUSED; i < TALLY_COUNT; i++) {
-        put_tenant(arg, refused_total, tenant);
+        put_tenant(arg, refused_total, v->tenant);
         put_label(arg, ",", "reason", reason_row(tally_reason(i))->name);
         put(arg, "}");
-        put_value(arg, totals[i]);
+        put_value(arg, v->totals[i]);
     }
 }
 
 static void put_tenants(struct sheet *m, struct tallies *tallies)
 {
-    put_head(m, queries_total, "counter", "Queries of the tenant; * is all that have no row of their own.");
+    put_head(m, queries_total, "counter", "Queries that the tenant asked for, those that its limits refused included; * is all that have no row of their own.");
     tallies_each(tallies, put_tenant_queries, m);
     put_head(m, refused_total, "counter", "Refusals by the tenant's limits, by reason.");
     tallies_each(tallies, put_tenant_refused, m);
@@ -275,6 +275,9 @@ static void put_gate(struct sheet *m, const struct metrics_input *in)
     put_single(m, "postern_client_memory_bytes", "gauge",
                "What clients' unfinished messages and prepared statements hold.", in->memory_used);
     put_single(m, "postern_client_memory_limit_bytes", "gauge", "The most that they may hold.", in->memory_limit);
+    put_single(m, "postern_backend_roles_refused", "gauge",
+               "Roles as which a cluster refuses this gateway's own logins; /health/ready names them.",
+               in->roles_refused);
     if (in->redis_configured)
         put_single(m, "postern_redis_up", "gauge", "1 while Redis answers every worker.",
                    in->redis_ready);

@@ -195,15 +195,15 @@ static uint64_t refused_of(const uint64_t *totals)
     return sum;
 }
 
-static void add_tenant_tally(void *arg, const char *tenant, const uint64_t *totals)
+static void add_tenant_tally(void *arg, const struct tally_view *v)
 {
     struct table *t = arg;
     table_row(t);
-    table_text(t, tenant);
+    table_text(t, v->tenant);
     for (unsigned i = 0; i < 4; i++)
         table_number(t, 0);
-    table_number(t, totals[TALLY_QUERIES]);
-    table_number(t, refused_of(totals));
+    table_number(t, v->totals[TALLY_QUERIES]);
+    table_number(t, refused_of(v->totals));
 }
 
 static void add_limit(void *arg, const struct meter_view *v)
@@ -223,20 +223,31 @@ static void add_limit(void *arg, const struct meter_view *v)
     table_text(t, v->source);
 }
 
-static void add_limit_tally(void *arg, const char *tenant, const uint64_t *totals)
+struct limit_tallies {
+    struct table *table;
+    const struct conf *conf;
+};
+
+/* Also a tenant without a session has a plan: the one that its last session had, with what it says now. */
+static void add_limit_tally(void *arg, const struct tally_view *v)
 {
-    struct table *t = arg;
+    struct table *t = ((struct limit_tallies *)arg)->table;
+    const struct conf *conf = ((struct limit_tallies *)arg)->conf;
+    const struct conf_plan *plan = v->plan[0] ? conf_plan_named(conf, text_of(v->plan)) : NULL;
     table_row(t);
-    table_text(t, tenant);
-    table_text(t, NULL);
-    for (unsigned i = 0; i < 5; i++)
-        table_number(t, 0);
-    table_number(t, totals[TALLY_QUERIES]);
-    table_number(t, refused_of(totals));
+    table_text(t, v->tenant);
+    table_text(t, plan ? plan->at.name : NULL);
+    table_number(t, 0);
+    table_number(t, plan ? plan->max_connections : 0);
+    table_number(t, plan ? plan->connections_per_second : 0);
+    table_number(t, plan ? plan->queries_per_second : 0);
+    table_number(t, 0);
+    table_number(t, v->totals[TALLY_QUERIES]);
+    table_number(t, refused_of(v->totals));
     table_number(t, 0);
     table_text(t, NULL);
     for (enum tally_count i = TALLY_REFUSED; i < TALLY_COUNT; i++)
-        table_number(t, totals[i]);
+        table_number(t, v->totals[i]);
 }
 
 static void add_stat(struct table *t, const char *name, uint64_t value, const char *help,
@@ -249,22 +260,22 @@ static void add_stat(struct table *t, const char *name, uint64_t value, const ch
     table_text(t, tenant);
 }
 
-static void add_tenant_stats(void *arg, const char *tenant, const uint64_t *totals)
+static void add_tenant_stats(void *arg, const struct tally_view *v)
 {
-    add_stat(arg, "tenant_queries", totals[TALLY_QUERIES], "Queries of this tenant.", tenant);
-    add_stat(arg, "tenant_refused", refused_of(totals), "Refusals by this tenant's limits.", tenant);
+    add_stat(arg, "tenant_queries", v->totals[TALLY_QUERIES], "Queries that this tenant asked for, those that its limits refused included.", v->tenant);
+    add_stat(arg, "tenant_refused", refused_of(v->totals), "Refusals by this tenant's limits.", v->tenant);
     for (enum tally_count i = TALLY_REFUSED; i < TALLY_COUNT; i++) {
         char name[64];
         snprintf(name, sizeof(name), "tenant_refused_%s", reason_row(tally_reason(i))->name);
-        add_stat(arg, name, totals[i], "Of these: with this reason.", tenant);
+        add_stat(arg, name, v->totals[i], "Of these: with this reason.", v->tenant);
     }
 }
 
 /* The same on every worker, so one adds it. */
-static void each_tally(struct home *home, struct table *t, void (*add)(void *, const char *, const uint64_t *))
+static void each_tally(struct home *home, void *arg, void (*add)(void *, const struct tally_view *))
 {
     if (home->worker == 0)
-        tallies_each(limiter_tallies(home->limiter), add, t);
+        tallies_each(limiter_tallies(home->limiter), add, arg);
 }
 
 static void add_stats(struct home *home, struct table *t)
@@ -382,7 +393,7 @@ void report_add(enum command c, struct home *home, struct table *t)
         break;
     case COMMAND_LIMITS:
         limiter_each(home->limiter, add_limit, t);
-        each_tally(home, t, add_limit_tally);
+        each_tally(home, &(struct limit_tallies){t, home->generation->conf}, add_limit_tally);
         break;
     case COMMAND_STATS:
         add_stats(home, t);

@@ -67,6 +67,8 @@ static void check_taken(struct conf *c, size_t index, struct conf_faults *f)
 
 static void check_listener(struct conf *c, const struct conf_listener *l, struct conf_faults *f)
 {
+    if (strcmp(l->at.name, "http") == 0)
+        conf_fault(f, c, &l->at, NULL, "this name is that of http_listen in ready_file; choose another");
     check_addresses(c, l, f);
     if (l->tls_cert.count != l->tls_key.count)
         conf_fault(f, c, &l->at, "tls_key",
@@ -174,32 +176,14 @@ static void check_database(struct conf *c, struct conf_database *d, struct conf_
                    d->pool_min, d->pool_size);
 }
 
-/* A URL that carries its password would show it in SHOW CONFIG, so it is not even quoted. */
+/* What is wrong with the URL itself is said by who reads it (gate/redis_url). */
 static void check_redis(struct conf *c, struct conf_faults *f)
 {
-    struct text url = text_of(c->redis.url), host;
-    const char *const schemes[] = {"redis://", "rediss://", "unix://"};
-    size_t n = 0;
-    if (url.len == 0)
-        return;
-    while (n < COUNT_OF(schemes) && !text_starts(url, schemes[n]))
-        n++;
-    if (n == COUNT_OF(schemes)) {
-        conf_fault(f, c, &c->redis.at, "url",
-                   "allowed: redis://host[:port][/db], rediss://... or unix:///path");
-        return;
-    }
-    host = (struct text){url.at + strlen(schemes[n]), url.len - strlen(schemes[n])};
-    if (host.len == 0)
-        conf_fault(f, c, &c->redis.at, "url", "names no host and no path");
-    const char *at = memchr(host.at, '@', host.len);
-    if (at && memchr(host.at, ':', (size_t)(at - host.at)))
-        conf_fault(f, c, &c->redis.at, "url", "holds a password; put it into password_file");
-#ifndef HAVE_HIREDIS_SSL
-    if (text_starts(url, "rediss://"))
-        conf_fault(f, c, &c->redis.at, "url",
-                   "rediss:// needs hiredis 1.0 or later; this build has none with TLS");
-#endif
+    const char *const needy[][2] = {{"password_file", c->redis.password_file}, {"ca_file", c->redis.ca_file}};
+    for (size_t i = 0; c->redis.url[0] == '\0' && i < COUNT_OF(needy); i++)
+        if (needy[i][1][0])
+            conf_fault(f, c, &c->redis.at, needy[i][0],
+                       "found without a url: limits would be kept in memory; allowed: both, or neither");
 }
 
 static void check_http(struct conf *c, struct conf_faults *f)

@@ -239,6 +239,7 @@ static void set_plan(struct meter *m, const struct conf_plan *plan)
     if (!m->plan || strcmp(m->plan, name) != 0) {
         mem_free(m->plan);
         m->plan = mem_dup(name);
+        tally_set_plan(limiter_shared_tallies(m->limiter->shared), m->tally, name);
     }
     struct limits *old = &m->limits;
     bool queries_same = old->queries_per_second == fresh.queries_per_second &&

@@ -69,5 +69,5 @@ const char *redis_url_parse(const char *url, struct redis_url *u)
 #endif
         return why;
     }
-    return "a url of Redis starts with redis://, rediss:// or unix://";
+    return "allowed: redis://host[:port][/db], rediss://... or unix:///path";
 }

@@ -15,6 +15,7 @@ enum { REFUSALS = TALLY_COUNT - TALLY_REFUSED };
 struct tally_record {
     struct list_node node; /* in idle, while nobody refers to it */
     struct text tenant;
+    char *plan; /* NULL: none known */
     unsigned refs;
     struct tally *parts;
     uint64_t folded[TALLY_COUNT]; /* of records that are gone: "*" only */
@@ -53,6 +54,7 @@ static void record_free(struct tallies *t, struct tally_record *r)
     map_remove(&t->records, r->tenant);
     free_parts(r);
     mem_free((char *)r->tenant.at);
+    mem_free(r->plan);
     mem_free(r);
 }
 
@@ -159,8 +161,18 @@ enum reason tally_reason(enum tally_count what)
     return reasons[what - TALLY_REFUSED];
 }
 
-void tallies_each(struct tallies *t, void (*visit)(void *, const char *, const uint64_t *),
-                  void *arg)
+void tally_set_plan(struct tallies *t, struct tally *part, const char *plan)
+{
+    pthread_mutex_lock(&t->lock);
+    struct tally_record *r = part->record;
+    if (r != &t->others) {
+        mem_free(r->plan);
+        r->plan = mem_dup(plan);
+    }
+    pthread_mutex_unlock(&t->lock);
+}
+
+void tallies_each(struct tallies *t, void (*visit)(void *, const struct tally_view *), void *arg)
 {
     size_t at = 0;
     uint64_t totals[TALLY_COUNT], any = 0;
@@ -168,12 +180,12 @@ void tallies_each(struct tallies *t, void (*visit)(void *, const char *, const u
     for (const struct tally_record *r; (r = map_each(&t->records, &at));) {
         for (enum tally_count i = 0; i < TALLY_COUNT; i++)
             totals[i] = total_of(r, i);
-        visit(arg, r->tenant.at, totals);
+        visit(arg, &(struct tally_view){r->tenant.at, r->plan ? r->plan : "", totals});
     }
     for (enum tally_count i = 0; i < TALLY_COUNT; i++)
         any |= totals[i] = total_of(&t->others, i);
     if (any)
-        visit(arg, t->others.tenant.at, totals);
+        visit(arg, &(struct tally_view){t->others.tenant.at, "", totals});
     pthread_mutex_unlock(&t->lock);
 }
 

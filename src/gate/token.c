@@ -131,13 +131,17 @@ static const json_t *claim_at(const json_t *claims, const char *name, bool *uncl
     return value;
 }
 
-/* An integer in 0..TIME_MAX; exp is never 0. */
-static bool time_of(const json_t *value, uint64_t *out)
+/* A NumericDate in 0..TIME_MAX (RFC 7519, 2: it may have a fraction); exp is never 0. A fraction counts
+ * for the side on which the token is valid for less time: exp down, nbf and iat up. */
+enum fraction { FRACTION_DOWN, FRACTION_UP };
+static bool time_of(const json_t *value, enum fraction to, uint64_t *out)
 {
-    json_int_t n = json_integer_value(value);
-    if (!json_is_integer(value) || n < 0 || n > TIME_MAX)
+    double n = json_number_value(value);
+    if (!json_is_number(value) || !(n >= 0 && n <= (double)TIME_MAX)) /* below 2^53, and so exact */
         return false;
     *out = (uint64_t)n;
+    if (to == FRACTION_UP && (double)*out < n)
+        ++*out;
     return true;
 }
 
@@ -151,18 +155,18 @@ static const char *check_times(const struct issuer *issuer, const json_t *claims
 {
     const json_t *nbf = json_object_get(claims, "nbf"), *iat = json_object_get(claims, "iat");
     uint64_t late = add_capped(now, issuer->leeway), at;
-    if (!time_of(json_object_get(claims, "exp"), expires) || *expires == 0)
-        return "exp is missing or no integer in range";
+    if (!time_of(json_object_get(claims, "exp"), FRACTION_DOWN, expires) || *expires == 0)
+        return "exp is missing or no number in range";
     if (now >= add_capped(*expires, issuer->leeway))
         return "expired";
     if (issuer->max_lifetime && *expires > add_capped(late, issuer->max_lifetime))
         return "exp lies further ahead than max_lifetime allows";
-    if (nbf && !time_of(nbf, &at))
-        return "nbf is no integer in range";
+    if (nbf && !time_of(nbf, FRACTION_UP, &at))
+        return "nbf is no number in range";
     if (nbf && at > late)
         return "not valid yet (nbf)";
-    if (iat && !time_of(iat, &at))
-        return "iat is no integer in range";
+    if (iat && !time_of(iat, FRACTION_UP, &at))
+        return "iat is no number in range";
     if (iat && at > late)
         return "issued in the future (iat)";
     return NULL;

@@ -4,6 +4,7 @@
 #include "io/tls.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -22,7 +23,11 @@ enum { READ_AHEAD = 64 * 1024 };
 void tls_error(char *out, size_t size)
 {
     unsigned long code = ERR_get_error();
-    const char *why = code ? ERR_reason_error_string(code) : NULL;
+    char system[128];
+    /* OpenSSL has no words for what a system call said. */
+    const char *why = ERR_GET_LIB(code) == ERR_LIB_SYS ? strerror_r(ERR_GET_REASON(code), system, sizeof(system))
+                      : code                           ? ERR_reason_error_string(code)
+                                                       : NULL;
     snprintf(out, size, "%s", why ? why : code ? "unknown TLS error" : "no detail from TLS");
     ERR_clear_error();
 }
@@ -95,13 +100,27 @@ static struct tls_context *context_new(const SSL_METHOD *method)
     return t;
 }
 
+/* OpenSSL's own errors would not tell the name, or a folder from a file of the wrong kind. */
+static bool can_be_read(const char *file, struct stat *st, char *error, size_t size)
+{
+    int fd = fault_here() ? -1 : open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    bool ok = fd >= 0 && fstat(fd, st) == 0;
+    if (ok && S_ISDIR(st->st_mode)) {
+        ok = false;
+        errno = EISDIR;
+    }
+    if (!ok)
+        snprintf(error, size, "%s: %s", file, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
 static bool key_is_private(const char *file, char *error, size_t size)
 {
     struct stat st;
-    if (fault_here() || stat(file, &st) != 0) {
-        snprintf(error, size, "%s: %s", file, strerror(errno));
+    if (!can_be_read(file, &st, error, size))
         return false;
-    }
     if (st.st_mode & S_IRWXO) {
         snprintf(error, size, "%s: others may read this private key (mode %04o); chmod it to 0640 or less",
                  file, (unsigned)(st.st_mode & 07777));
@@ -112,10 +131,9 @@ static bool key_is_private(const char *file, char *error, size_t size)
 
 static bool load_pair(SSL_CTX *ctx, const char *cert, const char *key, char *error, size_t size)
 {
-    if (fault_here() || access(cert, R_OK) != 0) {
-        snprintf(error, size, "%s: %s", cert, strerror(errno));
+    struct stat st;
+    if (!can_be_read(cert, &st, error, size))
         return false;
-    }
     if (SSL_CTX_use_certificate_chain_file(ctx, cert) != 1)
         return failed(cert, "cannot be used as a certificate chain", error, size);
     if (!key_is_private(key, error, size))
@@ -143,10 +161,13 @@ static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_l
 
 /* OpenSSL works out a certificate's extensions when they are first looked at: here, so that no
  * two workers do it at once on one that they share. */
-static bool load_authorities(SSL_CTX *ctx, const char *file)
+static bool load_authorities(SSL_CTX *ctx, const char *file, char *error, size_t size)
 {
-    if (fault_here() || SSL_CTX_load_verify_locations(ctx, file, NULL) != 1)
+    struct stat st;
+    if (!can_be_read(file, &st, error, size))
         return false;
+    if (fault_here() || SSL_CTX_load_verify_locations(ctx, file, NULL) != 1)
+        return failed(file, "cannot be used as authorities", error, size);
     STACK_OF(X509_OBJECT) *all = X509_STORE_get0_objects(SSL_CTX_get_cert_store(ctx));
     for (int i = 0; i < sk_X509_OBJECT_num(all); i++) {
         X509 *cert = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(all, i));
@@ -167,11 +188,11 @@ static bool configure_server(SSL_CTX *ctx, const struct tls_server_options *o, c
         if (!load_pair(ctx, o->certs[i], o->keys[i], error, size))
             return false;
     if (o->client_ca[0]) {
+        if (!load_authorities(ctx, o->client_ca, error, size))
+            return false;
         STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(o->client_ca);
-        if (!names || !load_authorities(ctx, o->client_ca)) {
-            sk_X509_NAME_pop_free(names, X509_NAME_free);
+        if (!names)
             return failed(o->client_ca, "cannot be used as authorities", error, size);
-        }
         SSL_CTX_set_client_CA_list(ctx, names);
         SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (o->client_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
                            NULL);
@@ -199,8 +220,8 @@ static bool configure_client(SSL_CTX *ctx, const struct tls_client_options *o, c
                              size_t size)
 {
     if (o->ca[0]) {
-        if (!load_authorities(ctx, o->ca))
-            return failed(o->ca, "cannot be used as authorities", error, size);
+        if (!load_authorities(ctx, o->ca, error, size))
+            return false;
     } else if (o->verify && SSL_CTX_set_default_verify_paths(ctx) != 1) {
         return failed("system authorities", "cannot be read", error, size);
     }

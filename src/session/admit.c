@@ -217,7 +217,7 @@ void admit_limited(struct session *s, enum limit_verdict v, uint64_t retry_after
     counter_add(s->home->counters, COUNTER_RATE_REFUSED, 1);
     enum reason why = v == LIMIT_CONNECTIONS ? REASON_TENANT_CONNECTIONS : v == LIMIT_RATE ? REASON_CONNECT_RATE
                                                                                            : REASON_LIMITS_AWAY;
-    session_fail(s, why, NULL, hint[0] ? hint : "Close connections that are not needed, or ask for a larger plan.");
+    session_fail(s, why, NULL, hint[0] ? hint : NULL);
 }
 
 /* ---- variables and welcome ---- */
@@ -380,7 +380,8 @@ static void tuned(void *arg, struct backend *b, const struct server_error *error
     if (lost || error) {
         /* As the server itself would refuse a startup packet. */
         b->dirty = true;
-        greet_failed(s, error ? REASON_STARTUP_VALUE : REASON_BACKEND_LOST, error ? error->message : NULL);
+        char told[SERVER_ERROR_TEXT];
+        greet_failed(s, error ? REASON_STARTUP_VALUE : REASON_BACKEND_LOST, error ? server_error_told(error, told) : NULL);
         if (error)
             put_ok(s); /* as below */
         session_fail_with(s, error ? REASON_STARTUP_VALUE : REASON_BACKEND_LOST, error);
@@ -419,7 +420,8 @@ void admit_lent(struct session *s, struct backend *b)
 
 void admit_refused(struct session *s, enum reason why, const struct server_error *error)
 {
-    greet_failed(s, why, error ? error->message : NULL);
+    char told[SERVER_ERROR_TEXT];
+    greet_failed(s, why, error ? server_error_told(error, told) : NULL);
     /* What the server said may name our own role and address: the operator's to read. A missing
      * database is worth telling, and what is wrong with the client's own parameters. */
     bool tell = error && (why == REASON_STARTUP_VALUE || strcmp(error->sqlstate, "3D000") == 0);

@@ -37,16 +37,17 @@ static const char *key_named_in(const struct conf_listener *l, const char *error
     return "tls_cert";
 }
 
+/* `rest`: what belongs to no pair as well. */
 static struct tls_context *load_pairs(const struct conf *conf, const struct conf_listener *l, size_t first,
-                                      size_t count, struct conf_faults *faults)
+                                      size_t count, bool rest, struct conf_faults *faults)
 {
     char error[512];
     const struct tls_server_options o = {.certs = l->tls_cert.item + first,
                                          .keys = l->tls_key.item + first,
                                          .count = count,
                                          .only_1_3 = l->tls_min_version == CONF_TLS_1_3,
-                                         .ciphers = l->tls_ciphers,
-                                         .client_ca = l->tls_client_auth == CONF_CLIENT_AUTH_OFF ? "" : l->tls_client_ca,
+                                         .ciphers = rest ? l->tls_ciphers : "",
+                                         .client_ca = !rest || l->tls_client_auth == CONF_CLIENT_AUTH_OFF ? "" : l->tls_client_ca,
                                          .client_required = l->tls_client_auth == CONF_CLIENT_AUTH_REQUIRE};
     struct tls_context *t = tls_server_new(&o, error, sizeof(error));
     if (!t)
@@ -60,10 +61,12 @@ static struct tls_context *load_tls(const struct conf *conf, const struct conf_l
     unsigned before = faults->count;
     if (l->tls == CONF_TLS_OFF || l->tls_cert.count == 0 || l->tls_cert.count != l->tls_key.count)
         return NULL;
-    /* Each pair by itself first: one fault does not hide the others'. */
-    for (size_t i = 0; l->tls_cert.count > 1 && i < l->tls_cert.count; i++)
-        tls_unref(load_pairs(conf, l, i, 1, faults));
-    return faults->count == before ? load_pairs(conf, l, 0, l->tls_cert.count, faults) : NULL;
+    /* Each pair by itself first, and what belongs to none: one fault does not hide the others', and each
+     * is told once. */
+    for (size_t i = 0; i < l->tls_cert.count; i++)
+        tls_unref(load_pairs(conf, l, i, 1, false, faults));
+    tls_unref(load_pairs(conf, l, 0, 0, true, faults));
+    return faults->count == before ? load_pairs(conf, l, 0, l->tls_cert.count, true, faults) : NULL;
 }
 
 struct generation *generation_load(const struct conf *conf, struct conf_faults *faults)
@@ -93,6 +96,9 @@ struct generation *generation_read(const char *path, struct conf_faults *faults)
         /* Also after faults: files that are named are looked at in the same go. */
         g = generation_load(conf, faults);
         machine_check(conf, faults);
+        if (conf->issuer_count == 0 && conf->postern.users_file[0] == '\0')
+            conf_fault(faults, conf, &conf->postern.at, "users_file",
+                       "missing, and there is no section [issuer NAME] either: nobody could log in");
     }
     conf_unref(conf);
     if (faults->count) {

@@ -365,6 +365,10 @@ static void on_startup(struct session *s, uint32_t version, struct text params)
     }
     if (!g->database[0])
         memcpy(g->database, g->user, sizeof(g->database));
+    /* The client is told its own value; the log is not. */
+    if (!(st.too_long || st.full) && (st.bad_options || st.bad_replication))
+        greet_failed(s, st.bad_options ? REASON_OPTIONS : REASON_STARTUP_VALUE,
+                     st.bad_options ? NULL : "invalid value for parameter \"replication\"");
     if (st.too_long || st.full)
         session_fail(s, REASON_STARTUP_PACKET, st.too_long ? "a name or value in the startup packet is too long" : "startup packet too large", NULL);
     else if (st.bad_options)

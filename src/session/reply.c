@@ -278,8 +278,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
         server_error_from(body, &e);
         lost_because(w->s, &e);
         w->b->doomed = true;
-        if (strcmp(e.sqlstate, "57P01") == 0)
-            pool_node_leaves(w->b);
+        pool_ended_by_server(w->b, e.sqlstate);
         w->ended = true; /* the end of the connection may come late, or never */
         return TAKE_LOST;
     }

@@ -365,7 +365,7 @@ static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
         session_fail(s, REASON_IDLE_TIMEOUT, NULL, NULL);
     else if (!between && s->state == SESSION_ACTIVE && conf->idle_transaction_timeout && s->backend &&
              s->backend->owed.count == 0 && s->backend->owed.status != 'I' && idle > conf->idle_transaction_timeout)
-        session_fail(s, REASON_IDLE_TIMEOUT, "terminating connection due to idle-in-transaction timeout", NULL);
+        session_fail(s, REASON_IDLE_TRANSACTION, NULL, NULL);
 }
 
 void sessions_sweep(struct home *home)

@@ -66,6 +66,18 @@ static void take_field(struct text body, char field, char *out, size_t size)
     (void)text_to_array(t, out, size);
 }
 
+/* `invalid value for parameter "x"` up to the name; in other words or another language, nothing of it. */
+const char *server_error_told(const struct server_error *e, char out[SERVER_ERROR_TEXT])
+{
+    static const char before[] = "parameter \"";
+    if (strncmp(e->sqlstate, "22", 2) != 0)
+        return e->message;
+    const char *name = strstr(e->message, before), *end = name ? strchr(name + sizeof(before) - 1, '"') : NULL;
+    bool value_first = !end || strcspn(e->message, "0123456789\"") < (size_t)(name - e->message);
+    snprintf(out, SERVER_ERROR_TEXT, "%.*s", value_first ? 0 : (int)(end + 1 - e->message), e->message);
+    return out[0] ? out : "a value that the server does not take";
+}
+
 void server_error_from(struct text body, struct server_error *out)
 {
     struct text t;
@@ -325,8 +337,7 @@ static bool idle_message(struct backend *b, char type, struct text body)
         server_error_from(body, &e);
         backend_tag(b, tag, sizeof(tag));
         log_info(tag, "closed an idle connection: %s %s", e.sqlstate, e.message);
-        if (strcmp(e.sqlstate, "57P01") == 0)
-            pool_node_leaves(b);
+        pool_ended_by_server(b, e.sqlstate);
         return false;
     }
     if (type == 'S' && backend_parameter(b, body)) {

@@ -213,9 +213,18 @@ bool member_is_sick(const struct member *m)
     return health == NODE_DOWN || health == NODE_DRAINING;
 }
 
+/* The earliest moment of a probe that something asks for: some servers end every session. */
+static uint64_t soonest(const struct member *m)
+{
+    uint64_t pause = m->watch->row->probe_interval;
+    return m->probed_at + (pause < SICK_INTERVAL ? pause : SICK_INTERVAL);
+}
+
 bool member_is_due(const struct member *m, uint64_t now)
 {
     uint64_t due = m->probe_at;
+    if (m->node->doubted && due > soonest(m))
+        due = soonest(m);
     if (member_is_sick(m)) {
         uint64_t retry_at = m->node->retry_at;
         if (due > m->probed_at + SICK_INTERVAL)
@@ -239,7 +248,7 @@ void member_ask(struct member *m, enum asked what, uint64_t now)
     if (w->credentials && w->row->monitor_user[0] != '\0')
         target.password = credentials_find(w->credentials, w->row->at.name, w->row->monitor_user);
     /* A server that shuts down still answers on old connections: only a new login counts. */
-    if (member_is_sick(m))
+    if (atomic_exchange(&m->node->doubted, false) || member_is_sick(m))
         probe_close(m->probe);
     m->asked = what;
     m->probed_at = now;
@@ -297,6 +306,9 @@ static void judge(struct member *m, const struct probe_answer *answer, uint64_t 
                (is_class(state, "28") || is_class(state, "3D") || is_class(state, "42"))) {
         monitor_refused(m->watch, answer);
         node_connected(n);
+    } else if (answer->logged_in && says_goodbye(state)) {
+        node_doubt(n); /* somebody ended this one session, or the node goes: a new login tells */
+        return;
     } else if (says_goodbye(state) && n->health != NODE_DOWN) {
         node_drains(n, now);
     } else {
@@ -336,8 +348,8 @@ static void on_done(void *arg, const struct probe_answer *answer)
 static void on_lost(void *arg, const struct probe_answer *why)
 {
     struct member *m = arg;
-    uint64_t now = loop_now(m->watch->common->loop), pause = m->watch->row->probe_interval;
-    m->probe_at = m->probed_at + (pause < SICK_INTERVAL ? pause : SICK_INTERVAL);
+    uint64_t now = loop_now(m->watch->common->loop);
+    m->probe_at = soonest(m);
     log_debug(NULL, "cluster %s: node %s ended the monitor's session: %s", m->watch->row->at.name,
               m->label, why->text);
     if (member_can_ask(m) && now >= m->probe_at)

@@ -118,8 +118,9 @@ static bool says_bad_node(const struct server_error *error)
 
 static void log_failure(const struct backend *b, const struct server_error *error)
 {
+    char told[SERVER_ERROR_TEXT];
     log_info(b->node->label, "login as %s to %s failed: %s %s", b->pool->role, b->pool->dbname,
-             error ? error->sqlstate : "", error ? error->message : "");
+             error ? error->sqlstate : "", error ? server_error_told(error, told) : "");
 }
 
 /* It has logged in and said what its role's settings are. */
@@ -139,6 +140,8 @@ static void opened(struct backend *b, enum reason why, const struct server_error
 {
     struct pool *p = b->pool;
     uint64_t now = loop_now(p->home->loop);
+    if (p->row && (why == REASON_OK || why == REASON_BACKEND_AUTH))
+        shared_pools_note_login(p->shared->home, p->row->cluster_row->at.name, p->role, why == REASON_BACKEND_AUTH);
     if (why == REASON_OK) {
         node_connected(b->node);
         opening_end(b);

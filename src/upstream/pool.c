@@ -582,9 +582,10 @@ void pool_learned(struct pool *p)
     handover_tell_learned(p);
 }
 
-void pool_node_leaves(struct backend *b)
+void pool_ended_by_server(struct backend *b, const char *sqlstate)
 {
-    node_drains(b->node, loop_now(b->stream.loop));
+    if (strcmp(sqlstate, "57P01") == 0 || strcmp(sqlstate, "57P02") == 0)
+        node_doubt(b->node);
 }
 
 /* ---- counters ---- */

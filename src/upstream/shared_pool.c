@@ -4,6 +4,7 @@
 #include "upstream/shared_pool.h"
 
 #include <pthread.h>
+#include <string.h>
 
 #include "base/check.h"
 #include "base/map.h"
@@ -13,6 +14,10 @@ struct shared_pools {
     pthread_mutex_t lock;
     struct map by_key;
     unsigned workers;
+    struct refused {
+        char *cluster, *role;
+    } refused[REFUSED_MAX];
+    atomic_uint refused_count;
 };
 
 struct shared_pools *shared_pools_new(unsigned workers)
@@ -28,9 +33,56 @@ void shared_pools_free(struct shared_pools *all)
     if (!all)
         return;
     CHECK(all->by_key.count == 0);
+    shared_pools_forget_refused(all);
     map_free(&all->by_key);
     pthread_mutex_destroy(&all->lock);
     mem_free(all);
+}
+
+/* ---- roles that are refused ---- */
+
+static void drop_refused(struct shared_pools *all, unsigned i)
+{
+    unsigned last = atomic_fetch_sub(&all->refused_count, 1) - 1;
+    mem_free(all->refused[i].cluster);
+    mem_free(all->refused[i].role);
+    all->refused[i] = all->refused[last];
+    all->refused[last] = (struct refused){0};
+}
+
+void shared_pools_note_login(struct shared_pools *all, const char *cluster, const char *role, bool refused)
+{
+    if (!refused && atomic_load(&all->refused_count) == 0)
+        return;
+    pthread_mutex_lock(&all->lock);
+    unsigned i = 0, count = atomic_load(&all->refused_count);
+    while (i < count && (strcmp(all->refused[i].role, role) != 0 || strcmp(all->refused[i].cluster, cluster) != 0))
+        i++;
+    if (!refused && i < count) {
+        drop_refused(all, i);
+    } else if (refused && i == count && count < REFUSED_MAX) {
+        all->refused[i] = (struct refused){mem_dup(cluster), mem_dup(role)};
+        atomic_fetch_add(&all->refused_count, 1);
+    }
+    pthread_mutex_unlock(&all->lock);
+}
+
+void shared_pools_forget_refused(struct shared_pools *all)
+{
+    pthread_mutex_lock(&all->lock);
+    while (atomic_load(&all->refused_count))
+        drop_refused(all, 0);
+    pthread_mutex_unlock(&all->lock);
+}
+
+unsigned shared_pools_refused(struct shared_pools *all, void (*visit)(void *, const char *, const char *), void *arg)
+{
+    pthread_mutex_lock(&all->lock);
+    unsigned count = atomic_load(&all->refused_count);
+    for (unsigned i = 0; visit && i < count; i++)
+        visit(arg, all->refused[i].cluster, all->refused[i].role);
+    pthread_mutex_unlock(&all->lock);
+    return count;
 }
 
 /* ---- life ---- */

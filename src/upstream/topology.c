@@ -104,6 +104,7 @@ struct node *node_successor(const struct node *n)
     atomic_store(&next->failures, atomic_load(&n->failures));
     atomic_store(&next->retry_at, atomic_load(&n->retry_at));
     atomic_store(&next->last_ok, atomic_load(&n->last_ok));
+    atomic_store(&next->doubted, atomic_load(&n->doubted));
     return next;
 }
 
@@ -161,6 +162,11 @@ void node_drains(struct node *n, uint64_t now)
             atomic_store(&n->retry_at, now + BACKOFF_FIRST);
             return;
         }
+}
+
+void node_doubt(struct node *n)
+{
+    atomic_store(&n->doubted, true);
 }
 
 /* ---- the snapshot ---- */

@@ -46,6 +46,18 @@ ok "and checks its configuration" has "$unit" "ExecStartPre=/usr/bin/postern --c
 ok "nothing is left to fill in" lacks "$unit" '@[A-Za-z_]*@\|\${'
 ok "the program" test -x "$out/usr/bin/postern"
 ok "the example is the configuration where there is none" cmp "$top/conf/postern.ini" "$out/etc/postern/postern.ini"
+doc=$out/usr/share/doc/postern
+# missing_links: what the documents under $doc link to and is not there
+missing_links()
+{
+    find "$doc" -name '*.md' | while read -r page; do
+        sed '/^```/,/^```/d' "$page" | grep -o '](\([^)#: ]*\)[)#]' | sed 's/^](//; s/[)#]$//' | while read -r link; do
+            [ -z "$link" ] || [ -e "$(dirname "$page")/$link" ] || echo "$page: $link"
+        done
+    done
+}
+ok "the documents" test -f "$doc/docs/operations.md"
+ok "every link of the installed documents leads somewhere" same_list "$(missing_links)" ""
 ok "manual pages" test -f "$out/usr/share/man/man5/postern.ini.5"
 
 if command -v systemd-analyze > /dev/null; then

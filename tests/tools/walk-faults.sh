@@ -7,10 +7,12 @@ build=${top_builddir:-.}
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 umask 077
-printf '"app" "secret"\n' > "$dir/users"
+printf '"app" "secret"\n' > "$dir/passwords"
+: > "$dir/users"
 cat > "$dir/postern.ini" << END
 [postern]
 workers = 1
+users_file = $dir/users
 [listener main]
 tls = off
 [plan small]
@@ -20,7 +22,7 @@ plan = small
 [cluster main]
 hosts = 127.0.0.1:5433
 tls = disable
-credentials = $dir/users
+credentials = $dir/passwords
 [database app]
 cluster = main
 dbname = app

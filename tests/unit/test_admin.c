@@ -8,6 +8,7 @@
 #include "admin/console.h"
 #include "admin/metrics.h"
 #include "base/mem.h"
+#include "conf/inside.h"
 #include "pg/wire.h"
 #include "tap.h"
 
@@ -49,9 +50,19 @@ static const struct {
     {"KILL ''", COMMAND_SYNTAX, ""},
     {"KILL 1 2", COMMAND_SYNTAX, ""},
     {"KILL 11112222333344445", COMMAND_SYNTAX, ""},
-    {"SET client_encoding = 'UTF8'", COMMAND_NOOP, ""},
-    {"set extra_float_digits to 3;", COMMAND_NOOP, ""},
-    {"SET x = 'a;b''c'", COMMAND_NOOP, ""},
+    {"SET client_encoding = 'UTF8'", COMMAND_NOOP, "SET"},
+    {"set extra_float_digits to 3;", COMMAND_NOOP, "SET"},
+    {"SET x = 'a;b''c'", COMMAND_NOOP, "SET"},
+    {"BEGIN", COMMAND_NOOP, "BEGIN"},
+    {"begin isolation level serializable;", COMMAND_NOOP, "BEGIN"},
+    {"START TRANSACTION READ ONLY", COMMAND_NOOP, "START TRANSACTION"},
+    {"START", COMMAND_SYNTAX, ""},
+    {"COMMIT;", COMMAND_NOOP, "COMMIT"},
+    {"END", COMMAND_NOOP, "COMMIT"},
+    {"ROLLBACK", COMMAND_NOOP, "ROLLBACK"},
+    {"abort work", COMMAND_NOOP, "ROLLBACK"},
+    {"BEGIN; SHOW POOLS", COMMAND_SYNTAX, ""},
+    {"COMMIT /* without an end", COMMAND_SYNTAX, ""},
     {"SET x = 1; KILL 1", COMMAND_SYNTAX, ""},
     {"SET x = 'a", COMMAND_SYNTAX, ""},
     {"SET", COMMAND_SYNTAX, ""},
@@ -227,11 +238,24 @@ struct stage {
 static struct limiter_shared *shared;
 static struct conf_database row_of_pool = {.pool_size = 20, .pool_mode = CONF_POOL_TRANSACTION};
 
+static struct generation present; /* with the plan of the tests' tenants */
+
+static void read_present(void)
+{
+    struct conf_faults faults;
+    conf_faults_init(&faults);
+    present.conf = conf_load_text("present.ini", TEXT("[listener main]\ntls = off\n[cluster main]\nhosts = a\n"
+                                                      "[database *]\ncluster = main\n"
+                                                      "[plan small]\nmax_connections = 20\n"), &faults);
+    CHECK(faults.count == 0);
+    conf_faults_free(&faults);
+}
+
 static void stage_begin(struct stage *g, unsigned worker, const struct conf_database *row)
 {
     memset(g, 0, sizeof(*g));
     g->home = (struct home){.loop = loop_new(), .pools = &g->pools, .counters = &g->counters,
-                            .worker = worker, .worker_count = 2};
+                            .worker = worker, .worker_count = 2, .generation = &present};
     list_init(&g->home.sessions);
     g->pool = (struct pool){.tenant = (char *)"acme", .database = (char *)"app",
                             .role = (char *)"acme_rw", .row = row, .sessions = 3, .lent = 7};
@@ -545,7 +569,9 @@ int main(void)
     test_merge();
     test_wire();
     test_full();
+    read_present();
     test_reports();
+    conf_unref(present.conf);
     test_metrics();
     return tap_done();
 }

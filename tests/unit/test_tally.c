@@ -12,16 +12,17 @@
 enum { SEEN_MAX = 64 };
 
 static struct {
-    char tenant[32];
+    char tenant[32], plan[32];
     uint64_t totals[TALLY_COUNT];
 } seen[SEEN_MAX];
 static size_t seen_count;
 
-static void visit(void *arg, const char *tenant, const uint64_t *totals)
+static void visit(void *arg, const struct tally_view *v)
 {
     CHECK(seen_count < SEEN_MAX);
-    snprintf(seen[seen_count].tenant, sizeof(seen[0].tenant), "%s", tenant);
-    memcpy(seen[seen_count++].totals, totals, sizeof(seen[0].totals));
+    snprintf(seen[seen_count].tenant, sizeof(seen[0].tenant), "%s", v->tenant);
+    snprintf(seen[seen_count].plan, sizeof(seen[0].plan), "%s", v->plan);
+    memcpy(seen[seen_count++].totals, v->totals, sizeof(seen[0].totals));
 }
 
 static void look(struct tallies *t)
@@ -56,6 +57,10 @@ static void test_staying(void)
     look(t);
     is_int(count_of("acme", TALLY_QUERIES), 2, "both are summed");
     is_int(count_of("acme", TALLY_RATE_LIMITED), 1, "each count by itself");
+    is_text(seen[0].plan, "", "no plan is known");
+    tally_set_plan(t, a, "small"), tally_set_plan(t, b, "large");
+    look(t);
+    is_text(seen[0].plan, "large", "the plan is the last one, whichever worker's");
     is_int(count_of("*", TALLY_QUERIES), -1, "no row of others without others");
     tally_drop(t, &a), tally_drop(t, &b);
     ok(!a, "dropped");

@@ -163,6 +163,12 @@ static void test_backoff(void)
     node_connected(n);
     node_drains(n, now);
     is_int(n->health, NODE_DRAINING, "a node that is up does");
+    node_connected(n);
+    node_doubt(n);
+    struct node *next = node_successor(n);
+    ok(n->health == NODE_UP && n->retry_at == 0 && n->doubted && next->doubted,
+       "a doubt takes no node away, and goes with its member");
+    node_unref(next);
     node_failed(n, now);
     is_int(n->health, NODE_DOWN, "and may fail");
     node_connected(n);

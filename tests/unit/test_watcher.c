@@ -312,8 +312,8 @@ static void test_plain(void)
     is_text(w.of[0]->cluster, "main", "the topology names its cluster");
     ok(becomes(&w, relays[0].port, NODE_UP), "the node is up");
     let_rounds_pass(&w, relays[0].port);
-    ok(w.changes == 1 && w.of[0]->nodes[0] == n && !n->discovered,
-       "without yb_servers() the configured list stays");
+    ok(w.changes == 2 && w.of[0]->count == 1 && w.of[0]->nodes[0] == n && !n->discovered,
+       "without yb_servers() the configured list stays, told again only when its node is up");
     world_end(&w);
 }
 
@@ -504,6 +504,26 @@ static void test_membership(void)
     world_end(&w);
 }
 
+static bool is_settled(void *arg)
+{
+    const struct node *n = arg;
+    return !n->doubted && n->last_ok > 0;
+}
+
+static void test_doubt(void)
+{
+    struct world w;
+    drop_function();
+    world_start(&w, main_conf("127.0.0.1", relays[0].port));
+    ok(becomes(&w, relays[0].port, NODE_UP), "one node");
+    struct node *n = node_at(&w, relays[0].port);
+    node_doubt(n);
+    is_int(n->health, NODE_UP, "a doubt takes no node away");
+    ok(UNTIL(is_settled, n), "the next probe settles it");
+    ok(becomes(&w, relays[0].port, NODE_UP), "and the node is as it was");
+    world_end(&w);
+}
+
 static void test_kill_and_back(void)
 {
     struct world w;
@@ -599,7 +619,7 @@ static void test_monitor(void)
     ok(becomes(&w, dead, NODE_DOWN), "and one that does not is down");
     ok(becomes(&w, liar.port, NODE_UP), "what it speaks is not looked at");
     let_rounds_pass(&w, relays[0].port);
-    is_int(w.changes, 1, "nothing is discovered");
+    is_int(w.changes, 3, "nothing is discovered, and each node that is up is told of");
 
     c = main_conf("127.0.0.1", relays[0].port);
     add_host(c->clusters[0], "127.0.0.1", liar.port);
@@ -664,14 +684,14 @@ static void test_reload(void)
     struct conf *c = main_conf("127.0.0.1", relays[0].port);
     add_host(add_cluster(c, "second"), "127.0.0.1", relays[1].port);
     world_reload(&w, c);
-    is_int(w.changes, 2, "a new cluster is told of, the old one has not changed");
+    is_int(w.changes, 3, "a new cluster is told of, the old one has only come up");
     ok(UNTIL(has_second, &w), "its node is up");
     ok(w.of[0]->nodes[0] == n && n->health == NODE_UP, "the old one keeps its node");
 
     c = main_conf("127.0.0.1", relays[0].port);
     add_host(c->clusters[0], "127.0.0.1", relays[2].port);
     world_reload(&w, c);
-    ok(w.changes == 3 && w.of[0]->count == 2, "a host is added");
+    ok(w.changes == 5 && w.of[0]->count == 2, "a host is added");
     const struct node *orphan = w.of[1]->nodes[0];
     uint64_t last = orphan->last_ok;
     ok(becomes(&w, relays[2].port, NODE_UP), "and is up");
@@ -740,6 +760,7 @@ int main(void)
     test_hostile_rows();
     test_hostile_answers();
     test_membership();
+    test_doubt();
     test_kill_and_back();
     test_names();
     test_monitor();

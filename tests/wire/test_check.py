@@ -117,6 +117,13 @@ FAULTS = {
                                 "issuer stand", "jwks_file", "others may write the file"),
     "redis-password-for-all": (lambda s: {"redis": {"password_file": copied(s.redis.password_file, 0o644)}},
                                "redis", "password_file", "read or written by others"),
+    "nobody-could-log-in": (lambda s: {"postern": {"users_file": None}, "issuer stand": None, "issuer other": None},
+                            "postern", "users_file", r"no section \[issuer NAME\] either: nobody could log in"),
+    "redis-password-for-nothing": (lambda s: {"redis": {"url": None, "password_file": s.redis.password_file}},
+                                   "redis", "password_file", "found without a url"),
+    "redis-authorities-for-nothing": (lambda s: {"redis": {"url": None, "password_file": None,
+                                                           "ca_file": s.authority.crt}},
+                                      "redis", "ca_file", "found without a url"),
     "user-unknown": (lambda s: {"postern": {"user": "no-such-user"}},
                      "postern", "user", "found \"no-such-user\"; allowed: a user of this system"),
 }
@@ -209,6 +216,50 @@ def test_all_faults_at_once_and_the_same_ones_three_times(make_gate, running, st
     assert faults(said["start"]) == faults(said["check"])
     # The running gate lies in a folder of its own, where relative names mean other files.
     assert keys(said["reload"]) == keys(said["check"])
+
+
+# What is wrong with one setting: it is told once, in one way.
+ONCE = {"tls_ciphers of two pairs": (lambda s: {"listener main": {
+            "tls_cert": f"{s.server_rsa[0]}, {s.server_rsa[0]}", "tls_key": f"{s.server_rsa[1]}, {s.server_rsa[1]}",
+            "tls_ciphers": "none-that-is-known"}}, "tls_ciphers"),
+        "tls_client_ca of two pairs": (lambda s: {"listener main": {
+            "tls_cert": f"{s.server_rsa[0]}, {s.server_rsa[0]}", "tls_key": f"{s.server_rsa[1]}, {s.server_rsa[1]}",
+            "tls_client_auth": "optional", "tls_client_ca": "/no/such/ca.crt"}}, "tls_client_ca"),
+        "url of another scheme": (lambda s: {"redis": {"url": "http://x"}}, "url"),
+        "url with a password": (lambda s: {"redis": {"url": "redis://u:sesame@h"}}, "url")}
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_one_fault_is_told_once(make_gate, stand, name):
+    make, key = ONCE[name]
+    gate = make_gate(make(stand), start=False)
+    gate.write()
+    done = gate.check()
+    assert len([r for r in done.stderr.splitlines() if f"] {key}: " in r]) == 1, done.stderr
+    assert re.search(r": 1 fault$", done.stderr, re.MULTILINE), done.stderr
+    assert "sesame" not in done.stderr
+
+
+MISSING = [("postern", "users_file"), ("listener main", "tls_cert"), ("listener main", "tls_key"),
+           ("listener main", "tls_client_ca"), ("issuer stand", "jwks_file"), ("redis", "password_file"),
+           ("cluster main", "credentials"), ("cluster main", "tls_ca"), ("cluster main", "tls_cert"),
+           ("cluster main", "tls_key")]
+
+
+@pytest.mark.parametrize("what", ["missing", "folder"])
+@pytest.mark.parametrize("section, key", MISSING, ids=lambda x: x.replace(" ", "-"))
+def test_file_that_cannot_be_read_is_told_in_the_systems_words(make_gate, stand, tmp_path, section, key, what):
+    if key == "credentials" and what == "folder":
+        pytest.skip("it may be a folder")
+    path = "/no/such/file" if what == "missing" else str(tmp_path)
+    crt, private = stand.server_rsa
+    more = {"tls_client_auth": "optional"} if key == "tls_client_ca" else \
+        {"tls_cert": crt, "tls_key": private} if section == "listener main" else {}
+    gate = make_gate({section: {**more, key: path}}, start=False)
+    gate.write()
+    done = gate.check()
+    need_fault(done.stderr, section, key, "No such file or directory" if what == "missing" else "Is a directory|not an ordinary file")
+    assert len([r for r in done.stderr.splitlines() if f"] {key}: " in r]) == 1, done.stderr
 
 
 def test_file_that_others_may_write_is_a_fault(make_gate):
@@ -304,9 +355,15 @@ def plain_gate(stand, tmp_path):
     home = tmp_path / "gate"
     home.mkdir()
     home.chmod(0o777)
+    nobody = tmp_path / "nobody.txt"
+    nobody.write_text("")
+    nobody.chmod(0o600)
+    if os.geteuid() == 0:
+        shutil.chown(nobody, "nobody")
     gate = Gate(stand.binary, str(home), [
         ("postern", "", [("user", "nobody"), ("log_file", "postern.log"), ("audit_file", "audit.jsonl"),
-                         ("http_listen", "127.0.0.1:0"), ("ready_file", "postern.ready"), ("workers", 1)]),
+                         ("http_listen", "127.0.0.1:0"), ("ready_file", "postern.ready"), ("workers", 1),
+                         ("users_file", str(nobody))]),
         ("listener main", "", [("address", "127.0.0.1"), ("port", 0), ("tls", "off")]),
         ("cluster main", "", [("hosts", f"127.0.0.1:{stand.postgres.port}"), ("tls", "disable"),
                               ("discovery", "off")]),

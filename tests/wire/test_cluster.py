@@ -138,6 +138,63 @@ def test_backend_terminated_in_copy_in(make_gate, login, stand, table):
     assert c.query("SELECT 1") == [["1"]]
 
 
+def monitor_logged_in_since(stand, moment):
+    return stand.postgres.sql("SELECT 1 FROM pg_stat_activity WHERE application_name = 'postern-monitor' "
+                              f"AND backend_start > '{moment}'")
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_role_that_ends_its_own_backend_takes_no_node_away(make_gate, nodes, login, stand, idle):
+    """Every role may do that: nobody else waits for it. The node is asked at once whether it lives."""
+    gate = make_gate(own_cluster(nodes[:1], probe_interval="10min"))
+    c, other = login(gate), login(gate, "globex")
+    moment, pid = c.query("SELECT clock_timestamp(), pg_backend_pid()")[0]
+    if idle:
+        kill_backend(stand, pid)
+    else:
+        messages = c.ask(wire.query("SELECT pg_terminate_backend(pg_backend_pid())"))
+        assert wire.errors(messages)[0]["C"] == "57P01"
+    assert other.query("SELECT 'not concerned'") == [["not concerned"]]
+    assert c.query("SELECT 'again'") == [["again"]]
+    proc.wait_for("the monitor to log in anew", 20, lambda: monitor_logged_in_since(stand, moment))
+    assert gate.is_ready()
+    assert "draining" not in gate.log(), "which the watcher would have told before it asked"
+
+
+def test_monitor_that_is_ended_takes_no_node_away(make_gate, nodes, login, stand):
+    gate = make_gate(own_cluster(nodes[:1]))
+    moment = login(gate).query("SELECT clock_timestamp()")[0][0]
+    proc.wait_for("its login", 20, lambda: stand.postgres.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'postern-monitor'"))
+    proc.wait_for("the monitor to log in anew", 20, lambda: monitor_logged_in_since(stand, moment))
+    assert gate.is_ready()
+    assert "draining" not in gate.log()
+
+
+def test_shutdown_of_the_only_node_is_seen_and_its_return_too(make_gate, nodes, login, stand):
+    """A fast shutdown under load: errors that say so, no session ends, and all goes on afterwards."""
+    gate = make_gate({**own_cluster(nodes[:1]), "database acme": {"wait_limit": "1s"}})
+    clients = [login(gate) for _ in range(8)]
+    for c in clients:
+        c.send(wire.query("SELECT pg_sleep(600)"))
+    proc.wait_for("all to run", 20, lambda: stand.postgres.sql(
+        "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'") == [["8"]])
+    stand.postgres.stop()
+    try:
+        for c in clients:
+            told = wire.errors(c.until("Z"))
+            assert told[0]["C"] in ("57P01", "08006") and told[0]["S"] == "ERROR", told
+        proc.wait_for("the gate to say that it is not ready", 20, lambda: not gate.is_ready())
+        assert "cluster main: no node answers" in gate.http("/health/ready")[1]
+        told = wire.errors(clients[0].ask(wire.query("SELECT 1")))
+        assert told[0]["C"] in ("08001", "57P03", "53300"), told
+    finally:
+        stand.postgres.start()
+    proc.wait_for("the gate to be ready again", 20, gate.is_ready)
+    for c in clients:
+        assert c.query("SELECT 'on'") == [["on"]]
+
+
 def test_session_mode_loses_its_backend_truthfully(make_gate, login, stand):
     c = login(make_gate(), "acme_session")
     c.query("SET work_mem = '17MB'")
@@ -249,6 +306,27 @@ def test_other_ways_to_log_in_to_a_node(gate, login, token, method):
     c = login(gate, user=f"acme_{method}", secret=token("acme", method))
     assert c.query("SELECT current_user, words FROM greeting") == \
         [[f"acme_{method}", "hello from acme"]]
+
+
+def test_role_whose_password_its_client_has_changed_is_told_by_health(make_gate, stand, login, connect, token):
+    """PostgreSQL lets every role change its own password: the gateway cannot log in as it any more."""
+    gate = make_gate({"cluster main": {"discovery": "off"}, "database acme_session": {"wait_limit": "5s"}})
+    kept = login(gate, "acme_session")
+    try:
+        kept.query("ALTER ROLE acme_rw PASSWORD 'my own'")
+        with pytest.raises(wire.ServerError) as caught:
+            connect(gate).login("acme_rw", "acme_session", token())
+        assert caught.value.code == "08004"
+        assert gate.http("/health/ready") == (200, "ready\ncluster main: refuses this gateway's login as acme_rw\n")
+        assert gate.metrics()["postern_backend_roles_refused"] == "1"
+        assert login(gate, "globex").query("SELECT 1") == [["1"]], "others are not concerned"
+        assert "acme_rw" in gate.http("/health/ready")[1]
+    finally:
+        stand.postgres.sql(f"ALTER ROLE acme_rw PASSWORD '{stand.postgres.passwords['acme_rw']}'")
+    assert kept.query("SELECT 1") == [["1"]]
+    proc.wait_for("a login", 15, lambda: login(gate, "acme_session").query("SELECT 1") == [["1"]])
+    assert gate.http("/health/ready") == (200, "ready\n")
+    assert gate.metrics()["postern_backend_roles_refused"] == "0"
 
 
 def test_wrong_password_for_the_database(make_gate, stand, connect, token):

@@ -95,6 +95,26 @@ def test_psycopg_uses_the_console(gate, stand, psycopg_connect):
     assert c.execute("SHOW POOLS").description
 
 
+def test_driver_that_begins_a_transaction_uses_the_console(gate, stand, psycopg2_connect):
+    """Without autocommit it sends BEGIN, which means nothing here, and COMMIT."""
+    c = psycopg2_connect(gate, "postern", user=stand.admin_user, secret=stand.admin_password)
+    rows = c.cursor()
+    for _ in range(2):
+        rows.execute("SHOW VERSION")
+        assert rows.fetchall()
+        c.commit()
+        rows.execute("SHOW NODES")
+        c.rollback()
+
+
+def test_transactions_are_answered_as_done(gate, console):
+    c = console(gate)
+    for sql, tag in (("BEGIN", b"BEGIN\0"), ("start transaction read only;", b"START TRANSACTION\0"), ("COMMIT", b"COMMIT\0"),
+                     ("ROLLBACK;", b"ROLLBACK\0"), ("SET x = 1", b"SET\0")):
+        messages = c.ask(wire.query(sql))
+        assert [body for kind, body in messages if kind == "C"] == [tag] and c.status == "I"
+
+
 def test_unknown_commands_are_syntax_errors(gate, console):
     c = console(gate)
     for sql in ("SELECT 1", "SHOW NOTHING", "DROP TABLE x", "SHOW", "RELOAD NOW OR NEVER"):
@@ -102,6 +122,32 @@ def test_unknown_commands_are_syntax_errors(gate, console):
             c.query(sql)
         assert caught.value.code == "42601" and c.status == "I", sql
     assert c.query("SHOW VERSION")
+
+
+def test_errors_of_commands_that_were_understood(make_gate, console):
+    """They are no syntax errors, and SHOW HELP does not help."""
+    gate = make_gate()
+    c = console(gate)
+    told = wire.errors(c.ask(wire.query("KILL 99999")))[0]
+    assert (told["C"], told["M"], told["H"]) == ("42704", "no client has that id", "SHOW CLIENTS lists them.")
+    gate.write({"plan metered": {"queries_per_second": "many"}})
+    told = wire.errors(c.ask(wire.query("RELOAD")))[0]
+    assert told["C"] == "F0000" and "H" not in told and "queries_per_second" in told["M"]
+    assert told["M"] == told["M"].strip(), "no empty line behind it"
+    assert c.query("SHOW VERSION")
+
+
+def test_reload_tells_what_needs_a_restart(make_gate, console):
+    gate = make_gate()
+    c = console(gate)
+
+    def warnings(changes):
+        gate.write({"postern": changes})
+        return [wire.error_fields(body)["M"] for kind, body in c.ask(wire.query("RELOAD")) if kind == "N"]
+    told = warnings({"workers": 7, "instance": "other", "pid_file": "other.pid", "ready_file": "other.ready",
+                     "user": "nobody"})
+    for key in ("workers", "instance", "pid_file", "ready_file", "user"):
+        assert any(key in line and "only after a restart" in line for line in told), (key, told)
 
 
 def test_empty_command(gate, console):

@@ -257,8 +257,25 @@ def test_redis_away_closed_refuses(make_gate, own_redis, login):
         _, refused = burst(c, QPS)
         return refused and "cannot be checked" in refused[-1]["M"]
     proc.wait_for("queries to be refused", 15, closed)
+    with pytest.raises(wire.ServerError) as caught:
+        login(gate, "acme")
+    assert (caught.value.code, caught.value.fields["H"]) == ("53400", "Try again in a few seconds.")
     own_redis.start()
     until_answered(c)
+
+
+@pytest.mark.parametrize("policy, status, words", [
+    ("share", 200, "ready\nredis: away, and the limits are this gateway's share without it\n"),
+    ("open", 200, "ready\nredis: away, and the limits are open without it\n"),
+    ("closed", 503, "redis: away, and the limits are closed without it\n")])
+def test_redis_away_is_told_by_health(make_gate, own_redis, policy, status, words):
+    gate = away(make_gate, own_redis, policy)
+    own_redis.kill()
+    proc.wait_for("Redis to be missed", 15, lambda: gate.http("/health/ready")[1] != "ready\n")
+    assert gate.http("/health/ready") == (status, words)
+    assert gate.metrics()["postern_redis_up"] == "0"
+    own_redis.start()
+    proc.wait_for("Redis to be there", 15, lambda: gate.http("/health/ready") == (200, "ready\n"))
 
 
 @pytest.mark.parametrize("policy", ["share", "open", "closed"])

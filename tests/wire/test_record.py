@@ -104,6 +104,8 @@ def test_counters_of_a_tenant_stay_when_its_last_session_goes(make_gate, login, 
         r for r in table(admin, "SHOW LIMITS") if r["tenant"] == "metered" and r["source"]])
     row = [r for r in table(admin, "SHOW LIMITS") if r["tenant"] == "metered"][0]
     assert int(row["refused"]) == int(row["rate_limited"]) == refused
+    assert (row["plan"], row["queries_per_second"], row["connections"]) == ("metered", "20", "0"), \
+        "its plan, which 0 would deny"
     assert int(row["queries"]) == 60
     rows = table(admin, "SHOW STATS")
     assert stat(rows, "tenant_queries", "metered") == 60
@@ -167,16 +169,20 @@ def may_log_in(login, gate):
 
 
 def test_audit_required_refuses_logins_while_the_trail_cannot_be_written(make_gate, login):
-    gate = make_gate({"postern": {"audit_file": "/dev/full", "audit_required": "on"}})
+    gate = make_gate({"postern": {"audit_file": "/dev/full", "audit_required": "on"}}, want_ready=False)
+    proc.wait_for("the cluster", SECONDS, lambda: "cluster" not in gate.http("/health/ready")[1])
     proc.wait_for("logins to be refused", SECONDS, lambda: not may_log_in(login, gate))
     gate.await_log(r"audit: the audit trail cannot be written: No space left on device")
     assert metric(gate, "postern_audit_writable") == 0
+    status, said = gate.http("/health/ready")
+    assert (status, said) == (503, "audit trail: cannot be written, and nobody is let in without it\n")
     gate.reload({"postern": {"audit_file": "audit.jsonl"}})
     proc.wait_for("logins to be taken again", SECONDS, lambda: may_log_in(login, gate))
     gate.await_log(r"audit: the audit trail can be written again")
     rows = proc.wait_for("the trail", SECONDS, lambda: events(gate, "login") and events(gate))
     assert [r["event"] for r in rows][0] == "start", "what waited is there"
     assert events(gate, "login_refused", reason="audit_away")
+    assert gate.http("/health/ready") == (200, "ready\n")
     assert metric(gate, "postern_audit_writable") == 1
 
 
@@ -184,6 +190,7 @@ def test_without_audit_required_a_full_disk_refuses_nobody(make_gate, login):
     gate = make_gate({"postern": {"audit_file": "/dev/full"}})
     gate.await_log(r"audit: the audit trail cannot be written")
     assert may_log_in(login, gate) and may_log_in(login, gate)
+    assert gate.http("/health/ready") == (200, "ready\naudit trail: cannot be written\n")
     assert len(re.findall("audit trail cannot be written", gate.log())) == 1, "once a minute"
     gate.reload({"postern": {"audit_file": "audit.jsonl"}})
     proc.wait_for("the lines that waited", SECONDS, lambda: len(events(gate, "login")) == 2)

@@ -259,7 +259,8 @@ def redis_maker(request):
 def test_login_that_fails_is_in_the_log_and_in_the_audit_trail(kit, stand, make_gate, redis_maker, reason):
     what, way, words = TRIED[reason]
     overrides = overrides_of(kit, stand, what, redis_maker)
-    kit.gate = make_gate(overrides, want_ready=not isinstance(what, str) and "cluster main" not in what)
+    kit.gate = make_gate(overrides, want_ready=not isinstance(what, str) and "cluster main" not in what
+                         and reason != "audit_away")
     failed = metric(kit.gate, "postern_logins_failed_total")
     way(kit)
     proc.wait_for("a refusal", SECONDS, lambda: events(kit.gate, "login_refused"))
@@ -383,6 +384,23 @@ def test_log_is_bounded_in_a_flood_and_the_audit_trail_is_not(make_gate):
     assert gate.log().count(": tls_required") < count
 
 
+@pytest.mark.parametrize("mode", ["acme", "acme_session"])
+@pytest.mark.parametrize("parameters, name", [
+    ({"work_mem": "sesame"}, "work_mem"), ({"TimeZone": "sesame"}, "TimeZone"), ({"options": "-c work_mem=sesame"}, "work_mem"),
+    ({"replication": "sesame"}, "replication"), ({"options": "--sesame"}, ""), ({"work_mem": "10048576TB"}, "work_mem"),
+    ({"role": "sesame"}, "")])
+def test_value_of_the_startup_packet_is_the_clients_to_read_and_nobody_elses(kit, make_gate, mode, parameters, name):
+    kit.gate = make_gate({"postern": {"log_level": "debug"}})
+    value = "10048576TB" if "10048576TB" in str(parameters) else "sesame"
+    with pytest.raises(wire.ServerError) as caught:
+        kit.login(kit.gate, mode, **parameters)
+    assert value.rstrip("TB") in caught.value.fields["M"]
+    line = await_event(kit.gate, "login_refused")
+    kit.gate.await_log("login refused")
+    assert name in line.get("detail", "")
+    assert value not in kit.gate.log() and value not in str(events(kit.gate))
+
+
 # ---- the ends of sessions, and what else has a reason ----
 
 def ended(gate, reason):
@@ -401,6 +419,13 @@ def expire(k):
 
 def idle(k):
     assert k.login(k.gate).refusal()["C"] == "57P05"
+
+
+def idle_in_transaction(k):
+    c = k.login(k.gate)
+    c.query("BEGIN")
+    assert c.refusal()["C"] == "25P03"
+    k.gate.await_log("ended: terminating connection due to idle-in-transaction timeout")
 
 
 def database_taken_away(k):
@@ -435,6 +460,7 @@ def message_begun(k):
 
 LOGOUTS = {"message_timeout": ({"postern": {"message_timeout": "200ms"}}, message_begun), "client_gone": ({}, leave), "token_expired": ({"issuer stand": {"leeway": "0s"}}, expire),
            "idle_timeout": ({"postern": {"client_idle_timeout": "1s"}}, idle),
+           "idle_transaction": ({"postern": {"idle_transaction_timeout": "1s"}}, idle_in_transaction),
            "config_changed": ({}, database_taken_away), "killed": ({}, kill), "backend_lost": ({}, server_lost)}
 
 
@@ -462,6 +488,8 @@ ELSEWHERE = {
     "setting_lost": "test_replay.py::test_what_is_gone_is_dropped_with_a_warning",
     "identity_lost": "test_replay.py::test_nothing_runs_without_its_role",
     "canceled": "test_cancel.py::test_cancel_of_a_query_that_waits_for_a_server_connection",
+    "no_client": "test_console.py::test_errors_of_commands_that_were_understood",
+    "config_refused": "test_console.py::test_errors_of_commands_that_were_understood",
     "syntax": "test_console.py::test_unknown_commands_are_syntax_errors",
     "memory": "test_unfinished.py::test_request_that_finds_no_memory_is_refused_in_step",
     "out_of_memory": "../tools/walk-faults.sh",

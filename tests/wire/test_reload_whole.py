@@ -463,6 +463,7 @@ def test_settings_that_need_a_restart_stay_what_they_are(make_gate, console):
     assert not os.path.exists(os.path.join(gate.folder, "other.ready"))
     assert gate.process.stop() == 0
     assert os.path.exists(other) and not os.path.exists(os.path.join(gate.folder, "postern.pid"))
+    assert not os.path.exists(gate.ready_file), "it is ready no more"
 
 
 def alternating(gate, stand):
