@@ -68,5 +68,7 @@ bool var_is_settable(struct text name);
 bool var_is_startup_only(struct text name);
 /* Quotes a literal: doubles quotes, E'' with doubled backslashes when there are any. */
 bool sql_put_literal(struct buf *sql, struct text value);
+/* The name of a variable as RESET and SET want it: "a"."b". */
+bool sql_put_variable(struct buf *sql, struct text name);
 
 #endif

@@ -17,6 +17,8 @@ struct touched {
     bool all; /* more than fit, or names that cannot be known */
     bool unknown; /* ... and not just that what was set is reset */
     bool by_name; /* pg_settings may not be read: what is known by its name is asked for */
+    bool restored; /* a companion has set startup values again: what the server reports is so */
+    bool discards; /* DISCARD ALL */
     bool resets_all; /* RESET ALL, DISCARD ALL, or names that cannot be known */
     bool resets[TOUCHED_MAX]; /* by RESET */
     char names[TOUCHED_MAX][SQL_NAME_BYTES];

@@ -167,7 +167,7 @@ bool sql_put_literal(struct buf *sql, struct text value)
 }
 
 /* "a.b" becomes "a"."b", as RESET wants it. */
-static bool put_name(struct buf *sql, struct text name)
+bool sql_put_variable(struct buf *sql, struct text name)
 {
     bool ok = buf_put_text(sql, "\"");
     for (size_t i = 0; ok && i < name.len; i++) {
@@ -188,7 +188,7 @@ static bool is_identity(struct text name)
 
 static bool put_reset(struct buf *sql, struct text name)
 {
-    return buf_put_text(sql, "RESET ") && put_name(sql, name) && buf_put_text(sql, ";");
+    return buf_put_text(sql, "RESET ") && sql_put_variable(sql, name) && buf_put_text(sql, ";");
 }
 
 static bool put_set(struct buf *sql, struct var v)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "session/companions.h"
 #include "session/lost.h"
 #include "session/naming.h"
 #include "session/sequences.h"
@@ -18,7 +19,8 @@
 
 enum {
     RUN_MAX = 64 * 1024,      /* bytes that pass unchanged before it is seen whether the server takes them */
-    OWED_MAX = 16 * 1024      /* requests under way before the client has to wait */
+    OWED_MAX = 16 * 1024,     /* requests under way before the client has to wait */
+    SMALL_WHOLE = 4096        /* an Execute that is looked at */
 };
 
 /* ---- simple queries ---- */
@@ -52,6 +54,7 @@ static enum step on_query(struct request_walk *w)
     struct session *s = w->s;
     struct sql_scan scan = {.effects = 0};
     struct text sql = {NULL, 0};
+    struct companions_note note = {.session = s};
     bool have, scans = false, names = false;
     unsigned flags = 0;
     if (s->is_transaction_mode && !walk_is_whole(w) && w->size < REQUEST_WHOLE)
@@ -62,6 +65,8 @@ static enum step on_query(struct request_walk *w)
         if (sql_may_have_effects(sql.at, sql.len)) {
             scans = true;
             sql_scan_begin(&scan, walk_standard_strings(s));
+            scan.ended = companions_note;
+            scan.ended_arg = &note;
             sql_scan_feed(&scan, sql.at, sql.len);
             sql_scan_end(&scan);
             names = naming_concerns(s, scan.effects);
@@ -109,6 +114,11 @@ static enum step on_query(struct request_walk *w)
     if (names && !naming_place(w, sql, scan.effects, &flags))
         return STEP_STOP;
     s->settles_first = s->settles_first || s->asks_names;
+    bool sent = false;
+    if (!companions_put_query(w, &note, sql, &scan, fate | flags, &sent))
+        return STEP_STOP;
+    if (sent)
+        return STEP_ON;
     if (!walk_push(w, OWED_QUERY, fate | flags, NULL, NULL))
         return STEP_STOP;
     walk_count_query(s);
@@ -140,17 +150,25 @@ static void feed_scan(struct session *s, const char *at, size_t n, bool last)
 
 static enum step on_run(struct request_walk *w, char type, enum owed_kind kind)
 {
-    bool have;
+    bool have, looks = type == 'E' && companions_are_bound(w->s);
+    if (looks && !walk_is_whole(w))
+        return w->size > SMALL_WHOLE ? walk_violation(w, "invalid Execute message") : STEP_WAIT;
     enum step step = walk_need(w, type, &have);
     if (step != STEP_ON || !have)
         return step;
     if (!relay_may_run(w->s) || !walk_push(w, kind, kind == OWED_EXECUTE ? w->s->bound : 0, NULL, NULL))
         return STEP_STOP;
     walk_count_query(w->s);
-    walk_pass(w);
     if (w->s->forgets && type == 'E')
         w->s->forgets_now = true;
-    return STEP_ON;
+    if (!looks) {
+        walk_pass(w);
+        return STEP_ON;
+    }
+    struct wire_reader r = wire_read(walk_body(w));
+    struct text portal = wire_get_z(&r);
+    w->p += (size_t)w->size + 1;
+    return r.bad || companions_put_behind(w, portal) ? STEP_ON : STEP_STOP;
 }
 
 static enum step on_sync(struct request_walk *w)

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/companions.h"
 #include "session/defaults.h"
 #include "session/greet.h"
 #include "session/lost.h"
@@ -448,6 +449,7 @@ void relay_settle(struct session *s)
     s->suspects = 0;
     s->settings_told = false;
     s->bound = 0;
+    companions_over(s);
     touched_free(&s->touched);
     if (keep) {
         if (s->is_transaction_mode && s->state == SESSION_ASKING && !suits(s, false))

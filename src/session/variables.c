@@ -144,6 +144,7 @@ static void note_resets(struct session *s, const struct sql_scan *scan)
     if (any)
         s->resets = s->resets_now = true;
     t->resets_all = t->resets_all || all;
+    t->discards = t->discards || scan->effects & SQL_DISCARD_ALL;
     for (unsigned i = 0; i < t->count; i++)
         for (unsigned k = 0; k < scan->name_count; k++)
             if (strcmp(t->names[i], scan->names[k]) == 0)
@@ -152,12 +153,19 @@ static void note_resets(struct session *s, const struct sql_scan *scan)
 
 static bool was_reset(const struct touched *t, struct text name)
 {
-    if (!t || t->resets_all)
+    bool is_identity = text_is_nocase(name, "role") || text_is_nocase(name, "session_authorization");
+    if (!t || (is_identity ? t->discards : t->resets_all)) /* RESET ALL leaves those alone */
         return t;
     for (unsigned i = 0; i < t->count; i++)
         if (t->resets[i] && strlen(t->names[i]) == name.len && strncasecmp(t->names[i], name.at, name.len) == 0)
             return true;
     return false;
+}
+
+/* ... and the client was told its own default, whatever the server reported. */
+static bool was_guessed(const struct touched *t, struct text name)
+{
+    return was_reset(t, name) && !t->restored;
 }
 
 /* A DO block or a procedure does what a program may do: all that can be asked is asked for
@@ -283,7 +291,7 @@ bool variables_report(struct session *s, struct text name, struct text value)
     variables_touch(s, name);
     if (s->touched && s->touched->count > seen)
         s->touched->reported = true;
-    if (!s->resets || !was_reset(s->touched, name) || !own_default(s, name, &own) || !reported_default(s, name, &written, &server) ||
+    if (!s->resets || !was_guessed(s->touched, name) || !own_default(s, name, &own) || !reported_default(s, name, &written, &server) ||
         !text_eq(value, server) || text_eq(value, own))
         return false;
     tell(s, written, own);
@@ -303,13 +311,12 @@ static void variables_tell_own(struct session *s)
 
 void variables_were_reset(struct session *s)
 {
-    struct text written, server, present, own;
-    for (unsigned i = 0; s->touched && s->backend->owed.status == 'I' && i < s->touched->count; i++) {
-        struct text name = text_of(s->touched->names[i]);
-        if (was_reset(s->touched, name) && own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
-            varset_get(s->vars, name, &present) && text_eq(present, server) && !text_eq(own, server))
-            tell(s, written, own);
-    }
+    struct text written, server, present;
+    struct var own;
+    for (size_t pos = 0; s->backend->owed.status == 'I' && varset_each(s->startup_vars, &pos, &own);)
+        if (was_guessed(s->touched, own.name) && reported_default(s, own.name, &written, &server) &&
+            varset_get(s->vars, own.name, &present) && text_eq(present, server) && !text_eq(own.value, server))
+            tell(s, written, own.value);
 }
 
 void variables_tell_changes(struct session *s, struct text before, struct text now)
@@ -334,12 +341,12 @@ void variables_retell(struct session *s)
 
 /* What was said in variables_report() was a guess: a value set to the server's default on
  * purpose, or by SET ... TO DEFAULT, is told once more. */
-static void correct(struct session *s, struct text name, bool is_reset, bool was_guessed, struct text wanted)
+static void correct(struct session *s, struct text name, bool is_reset, bool guessed, struct text wanted)
 {
     struct text written, server, own;
     if (!own_default(s, name, &own) || !reported_default(s, name, &written, &server))
         return;
-    if (is_reset == was_guessed)
+    if (is_reset == guessed)
         return;
     if (is_reset || text_eq(wanted, server))
         tell(s, written, wanted);
@@ -367,8 +374,10 @@ void variables_discarded(struct session *s)
     s->pins = 0;
     s->pin_effects = 0;
     touched_free(&s->touched);
-    if (s->resets)
-        touched_of(s)->resets_all = true; /* the server will report its own defaults now */
+    if (s->resets) { /* the server will report its own defaults now */
+        struct touched *t = touched_of(s);
+        t->resets_all = t->discards = true;
+    }
     names_clear(&s->names);
     s->placed = 0;
     varset_drop(&s->vars);
@@ -416,7 +425,8 @@ bool variables_must_ask(const struct session *s)
  * name and value; where they come from (pg_settings.source), where it matters, by a query of its own,
  * because that view may be closed to this role: rows of name, NULL and source. Where all is asked for, a
  * row has the three together. */
-enum row_kind { ROW_ABSENT = 1, ROW_SET, ROW_RESET /* not set by the session: at its default */ };
+enum row_kind { ROW_ABSENT = 1, ROW_SET, ROW_RESET /* not set by the session: at its default */,
+                ROW_GUESSED /* reset, as it seems; or a companion has set it again */ };
 struct answer {
     struct session *session;
     struct touched *touched; /* what it is about */
@@ -455,6 +465,13 @@ static void on_source(struct answer *a, struct text name, struct text source)
         a->text.at[kind] = ROW_RESET;
 }
 
+/* Then its default is what the companion has set, and any other value is one that was set. */
+static bool has_companion(const struct answer *a, struct text name)
+{
+    struct text own;
+    return a->touched->restored && own_default(a->session, name, &own);
+}
+
 static void on_variable(void *arg, struct backend *b, const struct text *columns, unsigned count)
 {
     struct answer *a = arg;
@@ -468,10 +485,10 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
     bool is_reset = count > 2 && columns[2].at && !text_is(columns[2], "session");
     /* Variables that no module has defined are in no list; they are reset to nothing. */
     if ((a->whole || a->with_source) && !(count > 2 && columns[2].at) && columns[1].at && columns[1].len == 0)
-        is_reset = a->session->resets;
+        is_reset = !has_companion(a, columns[0]) && was_reset(a->touched, columns[0]);
     /* Nor is the role. */
     if ((a->whole || a->with_source) && text_is(columns[0], "role") && columns[1].at && text_is(columns[1], "none"))
-        is_reset = was_reset(a->touched, columns[0]);
+        is_reset = !has_companion(a, columns[0]) && was_reset(a->touched, columns[0]);
     char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
     (void)(buf_put(&a->text, &kind, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
            buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));
@@ -510,7 +527,7 @@ static void guess_sources(struct answer *a)
     for (size_t pos = 0; each_row(a, &pos, &kind, &name, &value);)
         if (a->text.at[kind] == ROW_SET && was_reset(a->touched, name) &&
             !(varset_get(s->vars, name, &before) && text_eq(before, value)))
-            a->text.at[kind] = ROW_RESET;
+            a->text.at[kind] = ROW_GUESSED;
 }
 
 void answer_free(struct session *s)
@@ -540,14 +557,15 @@ static bool adopt(struct answer *a)
             continue;
         if (n == COUNT_OF(actual))
             return false;
+        bool is_reset = kind == ROW_RESET || kind == ROW_GUESSED;
+        struct text none = {NULL, 0};
         /* What the session has not set is in neither set: nothing is replayed for it. */
-        if (kind != ROW_SET)
-            value = (struct text){NULL, 0};
-        actual[n] = wanted[n] = (struct var){name, value};
-        if (kind == ROW_RESET && varset_get(s->startup_vars, name, &own))
+        actual[n] = (struct var){name, kind == ROW_SET || kind == ROW_GUESSED ? value : none};
+        wanted[n] = (struct var){name, kind == ROW_SET ? value : none};
+        if (is_reset && varset_get(s->startup_vars, name, &own))
             wanted[n].value = own;
         if (kind != ROW_ABSENT)
-            correct(s, name, kind == ROW_RESET, was_reset(a->touched, name), wanted[n].value);
+            correct(s, name, is_reset, was_guessed(a->touched, name), wanted[n].value);
         n++;
     }
     struct varset *has = varset_make(home, a->whole ? NULL : s->backend->vars, actual, n);
