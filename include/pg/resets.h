@@ -1,4 +1,5 @@
-/* Statements that bring variables back to their defaults, told from their text. Pure.
+/* Statements that take something back (variables to their defaults, all advisory locks), told from their
+ * text. Pure.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef POSTERN_PG_RESETS_H
 #define POSTERN_PG_RESETS_H
@@ -18,5 +19,7 @@ struct sql_reset {
  * SET's forms that say the same (SET TIME ZONE LOCAL, SET NAMES DEFAULT, SET SESSION AUTHORIZATION DEFAULT), or
  * SELECT set_config('name', NULL, false) and nothing else? False for a name that cannot be read. */
 bool sql_is_reset(struct text statement, struct sql_reset *out);
+/* ... or SELECT pg_advisory_unlock_all() and nothing else? */
+bool sql_is_unlock_all(struct text statement);
 
 #endif

@@ -19,6 +19,7 @@
  * a struct companions_note. */
 struct companions_note {
     const struct session *session;
+    bool reads_otherwise; /* what ran before it in its transaction may have changed how it is read */
     bool any; /* some statement resets a variable of the startup packet */
     bool is_local; /* and the last one of those until the end of its transaction only */
 };

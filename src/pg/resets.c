@@ -1,4 +1,4 @@
-/* Which variable a statement brings back to its default. Its grammar is small enough to be read whole.
+/* What a statement takes back. The grammar of these is small enough to be read whole.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "pg/resets.h"
@@ -184,6 +184,13 @@ static bool reads_set_config(struct text t, struct sql_reset *out)
         return false;
     out->local = take(&t, "true");
     return (out->local || take(&t, "false")) && take(&t, ")") && is_over(t) && is_for(out, name.word, name.len > 0);
+}
+
+bool sql_is_unlock_all(struct text t)
+{
+    if (!take(&t, "select") || (take(&t, "pg_catalog") && !take(&t, ".")))
+        return false;
+    return take(&t, "pg_advisory_unlock_all") && take(&t, "(") && take(&t, ")") && is_over(t);
 }
 
 bool sql_is_reset(struct text t, struct sql_reset *out)

@@ -11,7 +11,10 @@
 #include "pg/resets.h"
 #include "session/variables.h"
 
-enum { EDITED_MAX = 8 << 20 };
+enum {
+    COMPANIONS_MAX = 64 * 1024, /* bytes of them in one text; one with more of them has none */
+    BOUND_MAX = 64              /* portals that are bound and have not run */
+};
 
 /* What was put into a text in one place: companions, or the value that set_config() was to find. */
 struct mark {
@@ -37,6 +40,7 @@ struct bound {
 struct companions {
     struct edit *edits; /* in the order of the queue */
     struct bound *bound;
+    unsigned bound_count;
 };
 
 /* ---- which values ---- */
@@ -264,9 +268,9 @@ static bool is_utf8(const struct backend *b, const char *which)
 }
 
 /* Where strings end depends on what cannot be known for sure: in those two cases a text is left alone. */
-static bool is_read_for_sure(const struct session *s, struct text sql)
+static bool is_read_for_sure(const struct companions_note *note, struct text sql)
 {
-    return !memchr(sql.at, '\\', sql.len) || (!s->reads_otherwise && is_utf8(s->backend, "client_encoding"));
+    return !memchr(sql.at, '\\', sql.len) || (!note->reads_otherwise && is_utf8(note->session->backend, "client_encoding"));
 }
 
 static void append(struct session *s, struct edit *edit)
@@ -285,12 +289,12 @@ bool companions_put_query(struct request_walk *w, const struct companions_note *
     /* SET LOCAL by itself is told that it does nothing. */
     bool lone = scan->statements == 1 && inflight_is_quiet(q) && q->status == 'I' && note->is_local;
     *sent = false;
-    if (!note->any || lone || scan->in_doubt || !is_read_for_sure(s, sql))
+    if (!note->any || lone || scan->in_doubt || !is_read_for_sure(note, sql))
         return true;
     struct editing e = {.s = s, .from = sql.at, .end = sql.at + sql.len, .ok = true};
     e.counts_utf8 = is_utf8(s->backend, "client_encoding") && is_utf8(s->backend, "server_encoding");
     struct sql_scan again;
-    buf_init(&e.out, EDITED_MAX);
+    buf_init(&e.out, sql.len + COMPANIONS_MAX);
     sql_scan_begin(&again, walk_standard_strings(s));
     again.ended = on_ended;
     again.ended_arg = &e;
@@ -389,10 +393,11 @@ static struct bound **find_bound(struct session *s, struct text portal)
     return at && *at ? at : NULL;
 }
 
-static void unbind(struct bound **at)
+static void unbind(struct session *s, struct bound **at)
 {
     struct bound *b = *at;
     *at = b->next;
+    s->companions->bound_count--;
     mem_free(b);
 }
 
@@ -401,14 +406,16 @@ void companions_bound(struct session *s, struct text portal, const struct named 
     struct bound **before = find_bound(s, portal);
     struct sql_reset r;
     if (before)
-        unbind(before);
-    if (!n || !n->st || !sql_is_reset(statement_query(n->st), &r) || !has_any(s, &r))
+        unbind(s, before);
+    if (!n || !n->st || !sql_is_reset(statement_query(n->st), &r) || !has_any(s, &r) ||
+        companions_of(s)->bound_count == BOUND_MAX)
         return;
     struct bound *b = mem_new(1, sizeof(*b) + portal.len + 1);
     b->reset = r;
     memcpy(b->portal, portal.at, portal.len);
-    b->next = companions_of(s)->bound;
+    b->next = s->companions->bound;
     s->companions->bound = b;
+    s->companions->bound_count++;
 }
 
 bool companions_are_bound(const struct session *s)
@@ -457,12 +464,12 @@ bool companions_put_behind(struct request_walk *w, struct text portal)
     if (!at)
         return true;
     struct sql_reset r = (*at)->reset;
-    unbind(at);
+    unbind(s, at);
     if (inflight_is_skipped(&s->backend->owed))
         return true;
     restored(s);
     walk_put_run(w);
-    buf_init(&sql, EDITED_MAX);
+    buf_init(&sql, COMPANIONS_MAX);
     for (size_t pos = 0; ok && each_own(s, &r, &pos, &own); sql.len = 0)
         ok = !put_set(&sql, own, r.local) || put_one(w, buf_text(&sql));
     buf_free(&sql);
@@ -472,7 +479,7 @@ bool companions_put_behind(struct request_walk *w, struct text portal)
 void companions_over(struct session *s)
 {
     while (companions_are_bound(s))
-        unbind(&s->companions->bound);
+        unbind(s, &s->companions->bound);
 }
 
 void companions_free(struct session *s)

@@ -54,7 +54,7 @@ static enum step on_query(struct request_walk *w)
     struct session *s = w->s;
     struct sql_scan scan = {.effects = 0};
     struct text sql = {NULL, 0};
-    struct companions_note note = {.session = s};
+    struct companions_note note = {.session = s, .reads_otherwise = s->reads_otherwise};
     bool have, scans = false, names = false;
     unsigned flags = 0;
     if (s->is_transaction_mode && !walk_is_whole(w) && w->size < REQUEST_WHOLE)

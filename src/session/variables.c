@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "pg/resets.h"
 #include "pg/setconfig.h"
 #include "session/relay.h"
 #include "session/sequences.h"
@@ -185,24 +186,6 @@ static void suspect(struct session *s, struct text sql)
         sql_set_names(sql, touch_named, s);
 }
 
-/* Nothing but a call of pg_advisory_unlock_all()? */
-static bool is_unlock_all(struct text sql)
-{
-    static const char *const parts[] = {"select", "pg_catalog.", "pg_advisory_unlock_all", "(", ")", ";"};
-    for (size_t i = 0; i < COUNT_OF(parts); i++) {
-        size_t n = strlen(parts[i]);
-        while (sql.len && isspace((unsigned char)sql.at[0]))
-            sql.at++, sql.len--;
-        if (sql.len >= n && strncasecmp(sql.at, parts[i], n) == 0)
-            sql.at += n, sql.len -= n;
-        else if (i != 1 && i != COUNT_OF(parts) - 1)
-            return false;
-    }
-    while (sql.len && isspace((unsigned char)sql.at[0]))
-        sql.at++, sql.len--;
-    return sql.len == 0;
-}
-
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql)
 {
     uint32_t effects = scan->effects;
@@ -236,7 +219,7 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
             s->pin_effects |= (uint16_t)undo_rows[i].pin;
     if (effects & (SQL_ADVISORY_LOCK | SQL_DO))
         s->unlocks_all = false;
-    else if ((effects & SQL_ADVISORY_UNLOCK) && sql.at && scan->statements == 1 && is_unlock_all(sql))
+    else if ((effects & SQL_ADVISORY_UNLOCK) && sql.at && scan->statements == 1 && sql_is_unlock_all(sql))
         s->unlocks_all = true;
     if ((effects & (SQL_DISCARD | SQL_TEMPORARY)) && s->backend)
         s->backend->dirty = true;

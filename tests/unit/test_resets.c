@@ -66,6 +66,14 @@ static void test_rows(void)
     }
 }
 
+static void test_unlock_all(void)
+{
+    ok(sql_is_unlock_all(TEXT("SELECT pg_advisory_unlock_all()")) && sql_is_unlock_all(TEXT(" select /* a */ pg_catalog . "
+       "PG_ADVISORY_UNLOCK_ALL ( ) ; ")), "a call by itself");
+    ok(!sql_is_unlock_all(TEXT("SELECT pg_advisory_unlock_all() FROM t")) && !sql_is_unlock_all(TEXT("SELECT 1")) &&
+       !sql_is_unlock_all(TEXT("SELECT a.pg_advisory_unlock_all()")) && !sql_is_unlock_all(TEXT("")), "and no others");
+}
+
 static void test_long_names(void)
 {
     char sql[600] = "RESET ";
@@ -118,6 +126,7 @@ static void test_ends(void)
 int main(void)
 {
     test_rows();
+    test_unlock_all();
     test_long_names();
     test_ends();
     return tap_done();

@@ -177,6 +177,17 @@ def test_text_that_only_looks_like_one(both):
         both(wire.query(text))
 
 
+def test_text_with_a_backslash(both):
+    both(wire.query("SET timezone = 'UTC'"))
+    both(wire.query("RESET timezone; SELECT E'it\\'s;'; SHOW timezone"))
+
+
+def test_many_portals_that_never_run(both):
+    both(wire.query("BEGIN"))
+    both(wire.parse("RESET work_mem", "r"), *(wire.bind("r", f"p{i}") for i in range(200)), wire.execute("p1"), wire.sync())
+    both(wire.query("ROLLBACK"))
+
+
 def test_strings_that_are_read_otherwise(both):
     both(wire.query("BEGIN"))
     both(wire.query("SET LOCAL standard_conforming_strings = off"))
@@ -224,3 +235,51 @@ def test_who_may_not_read_pg_settings_leaves_nothing(one, login, stand):
         assert a.query("SHOW work_mem") == [["9MB"]]
     finally:
         stand.postgres.sql("GRANT SELECT ON pg_settings TO PUBLIC", database="acme")
+
+
+@pytest.mark.parametrize("sql, options, said", [
+    ("SET work_mem = '1MB'; RESET work_mem; SELECT current_setting('work_mem')", "-c work_mem=9MB", "9MB"),
+    ("BEGIN; RESET ALL; SELECT current_setting('search_path') || current_setting('lock_timeout'); COMMIT",
+     "-c search_path=app1 -c lock_timeout=77ms", "app177ms")])
+def test_options(one, login, sql, options, said):
+    messages = login(one, options=options).ask(wire.query(sql))
+    assert wire.rows(messages) == [[said]]
+    assert len([kind for kind, _ in messages if kind == "C"]) == sql.count(";") + 1
+
+
+def test_statement_timeout_of_the_startup_packet_holds_behind_reset_all(one, login):
+    c = login(one, statement_timeout="100ms")
+    told = wire.errors(c.ask(wire.query("BEGIN; RESET ALL; SELECT pg_sleep(30); COMMIT")))
+    assert [f["C"] for f in told] == ["57014"]
+    assert c.status == "E"
+
+
+def test_lone_set_local_is_told_that_it_does_nothing(both):
+    assert [m for m in both(wire.query("SET LOCAL work_mem TO DEFAULT")) if m[0] == "N"]
+
+
+def test_a_role_that_may_not_set_everything(one, login, stand):
+    """RESET ALL resets for everybody what only superusers set: it must not fail for what stands behind it."""
+    stand.postgres.sql("GRANT SET ON PARAMETER log_min_duration_statement TO acme_rw; "
+                       "DO $$ BEGIN CREATE ROLE acme_team; EXCEPTION WHEN duplicate_object THEN END $$; GRANT acme_team TO acme_rw"
+                       if stand.postgres.version >= 15 else "SELECT 1")
+    if stand.postgres.version < 15:
+        pytest.skip("only superusers have such a startup packet")
+    c = login(one, log_min_duration_statement="1234s", work_mem="9MB")
+    c.query("BEGIN; SET LOCAL ROLE acme_team; RESET ALL")
+    assert c.query("SHOW work_mem") == [["9MB"]]
+    c.query("COMMIT")
+    assert c.query("SHOW log_min_duration_statement") == [["1234s"]]
+
+
+def test_encodings(one, login, directly):
+    """A value that is not ASCII, in an encoding of one byte a character, and in another one meanwhile."""
+    gate, server = (get(client_encoding="LATIN1", **{"my.own": "x"}) for get in (lambda **p: login(one, **p), directly))
+    for c in gate, server:
+        c.send(wire.message("Q", "SELECT '\xe9'; RESET my.own; SELECT '\xe9', nothing".encode("latin-1") + b"\0"))
+    assert heard(gate.until()) == heard(server.until())
+    for sql in "SET client_encoding = 'UTF8'; RESET my.own", "BEGIN; RESET client_encoding; SHOW client_encoding", "COMMIT":
+        for c in gate, server:
+            c.send(wire.query(sql))
+        assert heard(gate.until()) == heard(server.until())
+    assert gate.query("SHOW client_encoding") == server.query("SHOW client_encoding") == [["LATIN1"]]
