@@ -43,6 +43,7 @@ enum {
     OWED_CLOSES = 256, /* it does nothing but end a transaction block */
     OWED_QUIET = 2048, /* hidden, and so is its failure: a Sync of our own follows */
     OWED_NAMES = 4096, /* a Query that drops statements by their names: its tags say which are gone */
+    OWED_EDITED = 16384, /* a Query with statements of ours in its text (session/companions) */
     OWED_PLACED = 8192 /* hidden: a Parse or Close under the client's own name; what is a struct named */
 };
 

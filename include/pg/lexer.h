@@ -60,6 +60,7 @@ struct sql_scan {
     bool has_block;        /* a DO block, which SQL_DO does not tell from a CALL */
     char target[SQL_NAME_BYTES]; /* of the last DEALLOCATE name, folded like an identifier */
     bool target_too_long; /* or not readable: U&"..." */
+    bool in_doubt;        /* where its statements end cannot be told */
     /* Set behind sql_scan_begin(), or NULL: called for each prepared statement that is named, in
      * order. use is SQL_PREPARE, SQL_EXECUTE (in EXPLAIN and CREATE TABLE AS too) or SQL_DEALLOCATE;
      * the name is as the server has it, its at NULL where it cannot be read (U&"...", too long). */
@@ -74,6 +75,10 @@ struct sql_scan {
      * cannot be read. */
     void (*touches)(void *arg, uint32_t use, struct text name);
     void *touches_arg;
+    /* The same for a text that is fed whole: called where a statement ends that is not empty, with its
+     * number from 1 on, its text, and what is behind its semicolon, which may be the end of the text. */
+    void (*ended)(void *arg, uint32_t number, struct text statement, const char *behind);
+    void *ended_arg;
     /* The lexer's own: bytes to tokens (lexer.c), tokens to effects (statement.c). */
     struct sql_scan_state {
         uint32_t comment_depth, parens;
@@ -83,6 +88,7 @@ struct sql_scan {
         uint8_t step, uescape;
         bool standard_strings, newline, word_quoted, word_opaque, word_clipped;
         bool tag_clipped, empty, atomic, is_reset;
+        const char *at, *end, *statement; /* where it reads, and to where; where the present statement began */
         char word[SQL_WORD_BYTES], tag[SQL_WORD_BYTES], name[SQL_NAME_BYTES];
     } state;
 };

@@ -79,5 +79,7 @@ bool var_is_startup_only(struct text name);
 /* An expression of that value: a literal with doubled quotes, E'' with doubled backslashes when there are
  * any; what is not ASCII by its bytes, in the client encoding that is in force when it runs. */
 bool sql_put_literal(struct buf *sql, struct text value);
+/* The name of a variable as RESET and SET want it: "a"."b". */
+bool sql_put_variable(struct buf *sql, struct text name);
 
 #endif

@@ -39,6 +39,7 @@ struct naming;
 struct learning;
 struct greeting;
 struct touched;
+struct companions;
 
 enum session_state {
     SESSION_GREETING,
@@ -137,6 +138,7 @@ struct session {
     struct named *deallocator; /* what runs in place of a DEALLOCATE, or NULL */
     struct learning *learning; /* what the server tells about a statement, so far */
     struct touched *touched; /* variables that the present transaction may have changed */
+    struct companions *companions; /* what sets startup values again behind a RESET, or NULL */
     struct answer *answer;   /* while ASKING for variables */
     struct varset *prepared_names; /* variables that statements of SQL's PREPARE may set */
     struct replay *replay;   /* while its variables are set one by one */

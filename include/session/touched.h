@@ -33,6 +33,8 @@ struct touched {
     bool all; /* what is set is asked for as well, not only what is in names */
     bool unknown; /* ... and not just because what was set is reset */
     bool by_name; /* pg_settings may not be read: what is known by its name is asked for */
+    bool restored; /* a companion has set startup values again: what the server reports is so */
+    bool discards; /* DISCARD ALL */
     bool resets_all; /* RESET ALL, DISCARD ALL, or names that cannot be known */
 };
 
@@ -41,6 +43,8 @@ void touched_free(struct touched **t);
 struct touched *touched_of(struct session *s);
 struct touched_name *touched_find(const struct touched *t, struct text name);
 bool touched_was_reset(const struct touched *t, struct text name);
+/* ... and the client was told its own default, whatever the server reported. */
+bool touched_was_guessed(const struct touched *t, struct text name);
 
 static inline struct text touched_text(const struct touched_name *n)
 {

@@ -14,7 +14,9 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
 /* A ParameterStatus from the server: true when the client was told another value in its place. */
 bool variables_report(struct session *s, struct text name, struct text value);
 /* What it was told in the place of one was a guess: told once more where that was wrong. */
-void variables_correct(struct session *s, struct text name, bool is_reset, bool was_guessed, struct text wanted);
+void variables_correct(struct session *s, struct text name, bool is_reset, bool guessed, struct text wanted);
+/* The session's own default, from its startup packet, of a variable whose name may be in any case. */
+bool variables_own_default(const struct session *s, struct text name, struct text *value);
 /* The server's defaults are others than the welcome has told: ParameterStatus messages, before and now. */
 void variables_tell_changes(struct session *s, struct text before, struct text now);
 /* The backend is lost with what its transaction has set: tells the client what is so again. */

@@ -8,6 +8,7 @@ libpg_a_SOURCES = \
 	src/pg/options.c include/pg/options.h \
 	src/pg/prepared.c include/pg/prepared.h \
 	src/pg/setconfig.c include/pg/setconfig.h \
+	src/pg/resets.c include/pg/resets.h \
 	src/pg/scram.c include/pg/scram.h \
 	src/pg/statement.c include/pg/statement.h \
 	src/pg/varset.c include/pg/varset.h \

@@ -383,18 +383,20 @@ void sql_scan_begin(struct sql_scan *s, bool standard_strings)
     s->effects = s->statements = 0;
     s->resets_all = s->has_block = false;
     s->target[0] = '\0';
-    s->target_too_long = false;
+    s->target_too_long = s->in_doubt = false;
     s->named = s->touches = NULL;
-    s->named_arg = s->touches_arg = NULL;
+    s->ended = NULL;
+    s->named_arg = s->touches_arg = s->ended_arg = NULL;
     memset(&s->state, 0, offsetof(struct sql_scan_state, word));
     s->state.standard_strings = standard_strings;
     statement_start(s);
 }
 
-void sql_scan_feed(struct sql_scan *s, const char *at, size_t len)
+static void feed(struct sql_scan *s, const char *at, size_t len)
 {
     for (size_t i = 0; i < len;) {
         size_t dull = dull_bytes(&s->state, at + i, len - i);
+        s->state.at = at + i;
         if (dull)
             i += dull;
         else if (take(s, at[i]))
@@ -402,9 +404,17 @@ void sql_scan_feed(struct sql_scan *s, const char *at, size_t len)
     }
 }
 
+void sql_scan_feed(struct sql_scan *s, const char *at, size_t len)
+{
+    s->state.statement = at;
+    s->state.end = at + len;
+    feed(s, at, len);
+}
+
 void sql_scan_end(struct sql_scan *s)
 {
     /* White space ends every token that is complete, and changes no other. */
-    sql_scan_feed(s, " ", 1);
+    feed(s, " ", 1);
+    s->state.at = s->state.end;
     statement_end(s);
 }

@@ -516,6 +516,16 @@ void statement_literal(struct sql_scan *s)
         step_other(s, true);
 }
 
+static void tell_end(struct sql_scan *s)
+{
+    struct sql_scan_state *st = &s->state;
+    const char *behind = st->at == st->end ? st->at : st->at + 1;
+    if (s->ended && !st->empty && !st->atomic)
+        s->ended(s->ended_arg, s->statements, (struct text){st->statement, (size_t)(st->at - st->statement)}, behind);
+    if (!st->atomic)
+        st->statement = behind;
+}
+
 void statement_mark(struct sql_scan *s, char c)
 {
     struct sql_scan_state *st = &s->state;
@@ -523,6 +533,7 @@ void statement_mark(struct sql_scan *s, char c)
         settle(s);
         if (st->step == DEALLOCATE_PREPARE)
             target_is(s, true); /* a statement that is called "prepare", the last word */
+        tell_end(s);
         statement_start(s);
         return;
     }
@@ -560,6 +571,7 @@ void statement_end(struct sql_scan *s)
 
 void statement_doubt(struct sql_scan *s)
 {
+    s->in_doubt = true;
     s->statements++;
     s->has_block = true;
     s->effects |= CALLS | SQL_SETS_UNKNOWN | SQL_LISTEN | SQL_HOLD_CURSOR | SQL_TEMPORARY |

@@ -192,6 +192,21 @@ bool sql_put_literal(struct buf *sql, struct text value)
     return ok && buf_put_text(sql, "'");
 }
 
+/* "a.b" becomes "a"."b", as RESET wants it. */
+bool sql_put_variable(struct buf *sql, struct text name)
+{
+    bool ok = buf_put_text(sql, "\"");
+    for (size_t i = 0; ok && i < name.len; i++) {
+        if (name.at[i] == '.')
+            ok = buf_put_text(sql, "\".\"");
+        else if (name.at[i] == '"')
+            ok = buf_put_text(sql, "\"\"");
+        else
+            ok = buf_put(sql, name.at + i, 1);
+    }
+    return ok && buf_put_text(sql, "\"");
+}
+
 bool var_is_identity(struct text name)
 {
     return text_is(name, "role") || text_is(name, "session_authorization");

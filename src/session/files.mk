@@ -1,6 +1,7 @@
 noinst_LIBRARIES += libsession.a
 libsession_a_SOURCES = \
 	src/session/admit.c \
+	src/session/companions.c include/session/companions.h \
 	src/session/console.c include/session/console.h \
 	src/session/defaults.c include/session/defaults.h \
 	src/session/forward.c \

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "session/companions.h"
 #include "session/lost.h"
 #include "session/naming.h"
 #include "session/replay.h"
@@ -19,7 +20,8 @@
 
 enum {
     RUN_MAX = 64 * 1024,      /* bytes that pass unchanged before it is seen whether the server takes them */
-    OWED_MAX = 16 * 1024      /* requests under way before the client has to wait */
+    OWED_MAX = 16 * 1024,     /* requests under way before the client has to wait */
+    SMALL_WHOLE = 4096        /* an Execute that is looked at */
 };
 
 /* ---- simple queries ---- */
@@ -48,11 +50,25 @@ static unsigned query_fate(struct request_walk *w, const struct sql_scan *scan, 
     return walk_fate(own.effects, own.statements) | (all ? 0 : OWED_UNREAD);
 }
 
+/* Reads what a text at *sql may do; false when there is nothing that could matter. */
+static bool read_text(struct session *s, struct text sql, struct sql_scan *scan, struct companions_note *note)
+{
+    if (!sql_may_have_effects(sql.at, sql.len))
+        return false;
+    sql_scan_begin(scan, walk_standard_strings(s));
+    scan->ended = companions_note;
+    scan->ended_arg = note;
+    sql_scan_feed(scan, sql.at, sql.len);
+    sql_scan_end(scan);
+    return true;
+}
+
 static enum step on_query(struct request_walk *w)
 {
     struct session *s = w->s;
     struct sql_scan scan = {.effects = 0};
     struct text sql = {NULL, 0};
+    struct companions_note note = {.session = s, .reads_otherwise = s->reads_otherwise};
     bool have, scans = false, names = false;
     unsigned flags = 0;
     if (s->is_transaction_mode && !walk_is_whole(w) && w->size < REQUEST_WHOLE)
@@ -60,15 +76,10 @@ static enum step on_query(struct request_walk *w)
     if (s->is_transaction_mode && walk_is_whole(w)) {
         sql = walk_body(w);
         sql.len = strnlen(sql.at, sql.len);
-        if (sql_may_have_effects(sql.at, sql.len)) {
-            scans = true;
-            sql_scan_begin(&scan, walk_standard_strings(s));
-            sql_scan_feed(&scan, sql.at, sql.len);
-            sql_scan_end(&scan);
-            names = naming_concerns(s, scan.effects);
-            if (names && (!walk_names_are_known(w) || !walk_outcome_is_known(s)))
-                return STEP_STOP;
-        }
+        scans = read_text(s, sql, &scan, &note);
+        names = scans && naming_concerns(s, scan.effects);
+        if (names && (!walk_names_are_known(w) || !walk_outcome_is_known(s)))
+            return STEP_STOP;
     }
     if (scans && scan.effects & SQL_EXECUTE && scan.statements == 1) {
         bool mine;
@@ -110,6 +121,11 @@ static enum step on_query(struct request_walk *w)
     if (names && !naming_place(w, sql, scan.effects, &flags))
         return STEP_STOP;
     s->settles_first = s->settles_first || s->asks_names || replay_must_settle(s);
+    bool sent = false;
+    if (!companions_put_query(w, &note, sql, &scan, fate | flags, &sent))
+        return STEP_STOP;
+    if (sent)
+        return STEP_ON;
     if (!walk_push(w, OWED_QUERY, fate | flags, NULL, NULL))
         return STEP_STOP;
     walk_count_query(s);
@@ -145,9 +161,11 @@ enum { OID_SET_CONFIG = 2078 /* pg_proc.dat: the same in every server */ };
 
 static enum step on_run(struct request_walk *w, char type, enum owed_kind kind)
 {
-    bool have;
+    bool have, looks = type == 'E' && companions_are_bound(w->s);
     if (type == 'F' && w->size >= 8 && w->len - w->p < WIRE_HEADER + 4)
         return STEP_WAIT;
+    if (looks && !walk_is_whole(w))
+        return w->size > SMALL_WHOLE ? walk_violation(w, "invalid Execute message") : STEP_WAIT;
     enum step step = walk_need(w, type, &have);
     if (step != STEP_ON || !have)
         return step;
@@ -156,10 +174,16 @@ static enum step on_run(struct request_walk *w, char type, enum owed_kind kind)
     if (type == 'F' && w->size >= 8 && w->s->is_transaction_mode && wire_u32(w->at + w->p + WIRE_HEADER) == OID_SET_CONFIG)
         variables_lose_track(w->s);
     walk_count_query(w->s);
-    walk_pass(w);
     if (w->s->forgets && type == 'E')
         w->s->forgets_now = true;
-    return STEP_ON;
+    if (!looks) {
+        walk_pass(w);
+        return STEP_ON;
+    }
+    struct wire_reader r = wire_read(walk_body(w));
+    struct text portal = wire_get_z(&r);
+    w->p += (size_t)w->size + 1;
+    return r.bad || companions_put_behind(w, portal) ? STEP_ON : STEP_STOP;
 }
 
 static enum step on_sync(struct request_walk *w)

@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/companions.h"
 #include "session/prepare.h"
 #include "session/walk.h"
 #include "session/variables.h"
@@ -441,6 +442,7 @@ void relay_lost(struct session *s, enum reason why)
         (void)snprintf(s->loss.untold->message, sizeof(s->loss.untold->message), "%s", row->text);
     }
     touched_free(&s->touched);
+    companions_over(s);
     limit_ask_cancel(&s->limit);
     timer_stop(&s->timer);
     s->suspects = 0;

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/companions.h"
 #include "session/console.h"
 #include "session/defaults.h"
 #include "session/greet.h"
@@ -449,6 +450,7 @@ void relay_settle(struct session *s)
     s->suspects = 0;
     s->settings_told = false;
     s->bound = 0;
+    companions_over(s);
     touched_free(&s->touched);
     if (s->lack && s->lack->is_over)
         replay_forget(s);

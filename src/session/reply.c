@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/companions.h"
 #include "session/naming.h"
 #include "session/prepare.h"
 #include "session/replay.h"
@@ -129,6 +130,8 @@ static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
     }
     if (o->flags & OWED_NAMES)
         naming_over(s);
+    if (o->flags & OWED_EDITED)
+        companions_settled(s);
     named_drop(&what);
     named_drop(&was);
 }
@@ -269,6 +272,18 @@ static bool tell_refused(struct walk *w)
     return ok;
 }
 
+/* The text that failed has companions in it: the client's own has its place elsewhere. */
+static bool tell_position(struct walk *w, struct text body)
+{
+    struct buf m;
+    buf_init(&m, LOOK_MAX * 2);
+    bool ok = companions_error(w->s, body, &m);
+    if (ok)
+        stream_put(&w->s->client, m.at, m.len);
+    buf_free(&m);
+    return ok;
+}
+
 enum take { TAKE_PASS, TAKE_HIDE, TAKE_DONE, TAKE_LOST };
 
 static enum take take_error(struct walk *w, struct text body, bool whole)
@@ -289,6 +304,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
         w->s->touched->failed = true;
     const struct owed *head = inflight_head(&w->b->owed);
     bool changed = head && head->flags & OWED_CHANGED, refused = head && head->flags & OWED_REFUSED;
+    bool edited = head && head->flags & OWED_EDITED;
     if (ours && head && (changed || head->flags & OWED_HIDDEN)) {
         put_run(w);
         prepare_refused(w->s, head, body);
@@ -301,7 +317,8 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     enum take take = v == REPLY_PASS ? TAKE_PASS : v == REPLY_HIDE ? TAKE_HIDE : TAKE_LOST;
     if (take == TAKE_PASS && ours) {
         put_run(w);
-        if ((refused && tell_refused(w)) || (changed && tell_changed(w, body)) || rename_error(w, body, kept))
+        if ((refused && tell_refused(w)) || (changed && tell_changed(w, body)) || (edited && tell_position(w, body)) ||
+            rename_error(w, body, kept))
             take = TAKE_DONE;
     }
     named_drop(&kept);
@@ -349,6 +366,15 @@ static size_t wanted(char type, size_t size)
     return size < most ? size : most;
 }
 
+/* What the server says now is about a companion: its answer, or a warning. */
+static bool is_companions(const struct session *s, char type)
+{
+    const struct owed *o = inflight_head(&s->backend->owed);
+    if (!o || !memchr("TDCN", type, 4))
+        return false;
+    return (o->flags & OWED_EDITED && companions_answer(s)) || (type == 'N' && o->kind == OWED_EXECUTE && o->flags & OWED_HIDDEN);
+}
+
 /* The message at p, of which at least wanted() bytes are there. */
 static enum take take_message(struct walk *w, char type, size_t size)
 {
@@ -360,6 +386,8 @@ static enum take take_message(struct walk *w, char type, size_t size)
         return TAKE_LOST;
     if (w->s->is_transaction_mode && (type == 't' || type == 'T' || type == 'n'))
         learn_begin(w->s, type);
+    const struct owed *head = inflight_head(&w->b->owed);
+    bool hides = is_companions(w->s, type), edited = type == 'C' && head && head->flags & OWED_EDITED;
     enum reply_verdict v = inflight_reply(&w->b->owed, type, type == 'Z' ? body.at[0] : 0, settled, w->s);
     if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
         return TAKE_LOST;
@@ -373,13 +401,18 @@ static enum take take_message(struct walk *w, char type, size_t size)
             return TAKE_DONE;
     } else if (type == 'A' && body.len >= 4)
         wire_set_u32(w->at + w->p + WIRE_HEADER, reply_sender(w->s, wire_u32(body.at)));
-    else if (type == 'C')
+    else if (edited && hides)
+        companions_completed(w->s);
+    else if (type == 'C') {
         look_at_tag(w, body);
+        if (edited)
+            companions_completed(w->s);
+    }
     else if (type == 'Z') {
         w->s->unsettled = true;
         w->s->settings_told = w->s->settings_told || (w->s->touched && body.at[0] == 'I');
     }
-    return v == REPLY_HIDE ? TAKE_HIDE : TAKE_PASS;
+    return v == REPLY_HIDE || hides ? TAKE_HIDE : TAKE_PASS;
 }
 
 /* The connection is done for. What came before belongs to the client: it is accounted for. */

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "pg/wire.h"
+#include "session/companions.h"
 #include "session/defaults.h"
 #include "session/greet.h"
 #include "session/memory.h"
@@ -250,6 +251,7 @@ static void end_session(struct session *s, enum reason why, struct leftover left
     varset_drop(&s->prepared_names);
     varset_drop(&s->startup_vars);
     varset_drop(&s->ask.startup);
+    companions_free(s);
     touched_free(&s->touched);
     answer_free(s);
     lost_reset(s);

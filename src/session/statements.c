@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "pg/execute.h"
+#include "session/companions.h"
 #include "session/lost.h"
 #include "session/memory.h"
 #include "session/naming.h"
@@ -260,6 +261,7 @@ enum step statements_bind(struct request_walk *w)
     if (n && lost_block_chains(s, n->st->text->effects))
         return STEP_STOP;
     statements_apply_effects(s, n);
+    companions_bound(s, portal, n);
     /* A portal with a name may run later than others that are bound after it. */
     s->bound = (uint16_t)((n ? walk_fate(n->st->text->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));
     struct named *what = n ? named_ref(n) : looked_up(s, name);

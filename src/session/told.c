@@ -38,7 +38,7 @@ static void tell(struct session *s, struct text name, struct text value)
     buf_free(&m);
 }
 
-static bool own_default(const struct session *s, struct text name, struct text *value)
+bool variables_own_default(const struct session *s, struct text name, struct text *value)
 {
     char lower[SQL_NAME_BYTES];
     if (!s->startup_vars || !text_to_array(name, lower, sizeof(lower)))
@@ -57,7 +57,7 @@ bool variables_report(struct session *s, struct text name, struct text value)
     variables_touch(s, name);
     if (s->touched && s->touched->count > seen)
         s->touched->reported = true;
-    if (!s->resets || !touched_was_reset(s->touched, name) || !own_default(s, name, &own) || !reported_default(s, name, &written, &server) ||
+    if (!s->resets || !touched_was_guessed(s->touched, name) || !variables_own_default(s, name, &own) || !reported_default(s, name, &written, &server) ||
         !text_eq(value, server) || text_eq(value, own))
         return false;
     tell(s, written, own);
@@ -77,13 +77,12 @@ static void variables_tell_own(struct session *s)
 
 void variables_were_reset(struct session *s)
 {
-    struct text written, server, present, own;
-    for (unsigned i = 0; s->touched && s->backend->owed.status == 'I' && i < s->touched->count; i++) {
-        struct text name = touched_text(&s->touched->names[i]);
-        if (touched_was_reset(s->touched, name) && own_default(s, name, &own) && reported_default(s, name, &written, &server) &&
-            varset_get(s->vars, name, &present) && text_eq(present, server) && !text_eq(own, server))
-            tell(s, written, own);
-    }
+    struct text written, server, present;
+    struct var own;
+    for (size_t pos = 0; s->backend->owed.status == 'I' && varset_each(s->startup_vars, &pos, &own);)
+        if (touched_was_guessed(s->touched, own.name) && reported_default(s, own.name, &written, &server) &&
+            varset_get(s->vars, own.name, &present) && text_eq(present, server) && !text_eq(own.value, server))
+            tell(s, written, own.value);
 }
 
 void variables_tell_changes(struct session *s, struct text before, struct text now)
@@ -91,7 +90,7 @@ void variables_tell_changes(struct session *s, struct text before, struct text n
     struct text name, value, old, own, message;
     while (wire_each_parameter(&now, &message, &name, &value))
         for (struct text rest = before, was; wire_each_parameter(&rest, &message, &was, &old);)
-            if (text_eq(name, was) && !text_eq(value, old) && !own_default(s, name, &own))
+            if (text_eq(name, was) && !text_eq(value, old) && !variables_own_default(s, name, &own))
                 tell(s, name, value);
 }
 
@@ -108,12 +107,12 @@ void variables_retell(struct session *s)
 
 /* What was said in variables_report() was a guess: a value set to the server's default on
  * purpose, or by SET ... TO DEFAULT, is told once more. */
-void variables_correct(struct session *s, struct text name, bool is_reset, bool was_guessed, struct text wanted)
+void variables_correct(struct session *s, struct text name, bool is_reset, bool guessed, struct text wanted)
 {
     struct text written, server, own;
-    if (!own_default(s, name, &own) || !reported_default(s, name, &written, &server))
+    if (!variables_own_default(s, name, &own) || !reported_default(s, name, &written, &server))
         return;
-    if (is_reset == was_guessed)
+    if (is_reset == guessed)
         return;
     if (is_reset || text_eq(wanted, server))
         tell(s, written, wanted);
@@ -158,8 +157,10 @@ void variables_discarded(struct session *s)
     s->pin_effects = 0;
     variables_forget_prepared(s);
     touched_free(&s->touched);
-    if (s->resets)
-        (s->touched = NEW(struct touched))->resets_all = true; /* the server will report its own defaults now */
+    if (s->resets) { /* the server will report its own defaults now */
+        struct touched *t = touched_of(s);
+        t->resets_all = t->discards = true;
+    }
     names_clear(&s->names);
     s->placed = 0;
     varset_drop(&s->vars);

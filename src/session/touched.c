@@ -150,10 +150,16 @@ void variables_touches(void *arg, uint32_t use, struct text name)
 
 bool touched_was_reset(const struct touched *t, struct text name)
 {
-    if (!t || t->resets_all)
+    bool is_identity = text_is_nocase(name, "role") || text_is_nocase(name, "session_authorization");
+    if (!t || (is_identity ? t->discards : t->resets_all)) /* RESET ALL leaves those alone */
         return t;
     const struct touched_name *n = touched_find(t, name);
     return n && n->is_reset;
+}
+
+bool touched_was_guessed(const struct touched *t, struct text name)
+{
+    return touched_was_reset(t, name) && !t->restored;
 }
 
 /* The text once more, now that it is about to run: what it sets and calls. */

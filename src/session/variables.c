@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "pg/body.h"
+#include "pg/resets.h"
 #include "pg/setconfig.h"
 #include "session/relay.h"
 #include "session/replay.h"
@@ -139,24 +140,6 @@ void variables_forget_prepared(struct session *s)
     s->prepared = 0;
 }
 
-/* Nothing but a call of pg_advisory_unlock_all()? */
-static bool is_unlock_all(struct text sql)
-{
-    static const char *const parts[] = {"select", "pg_catalog.", "pg_advisory_unlock_all", "(", ")", ";"};
-    for (size_t i = 0; i < COUNT_OF(parts); i++) {
-        size_t n = strlen(parts[i]);
-        while (sql.len && isspace((unsigned char)sql.at[0]))
-            sql.at++, sql.len--;
-        if (sql.len >= n && strncasecmp(sql.at, parts[i], n) == 0)
-            sql.at += n, sql.len -= n;
-        else if (i != 1 && i != COUNT_OF(parts) - 1)
-            return false;
-    }
-    while (sql.len && isspace((unsigned char)sql.at[0]))
-        sql.at++, sql.len--;
-    return sql.len == 0;
-}
-
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql)
 {
     uint32_t effects = scan->effects;
@@ -179,8 +162,11 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     bool resets_all = scan->resets_all || (effects & (SQL_SETS_UNKNOWN | SQL_DISCARD_ALL));
     if (resets_all || (effects & (SQL_SET_CONFIG | SQL_READS_OTHERWISE | SQL_DO)))
         s->reads_otherwise = true;
-    if (resets_all && s->startup_vars)
-        touched_of(s)->resets_all = true;
+    if (resets_all && s->startup_vars) {
+        struct touched *t = touched_of(s);
+        t->resets_all = true;
+        t->discards = t->discards || effects & SQL_DISCARD_ALL;
+    }
     if (resets_all || (effects & SQL_RESETS))
         variables_note_reset(s);
     for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
@@ -193,7 +179,7 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
             s->pin_effects |= (uint16_t)undo_rows[i].pin;
     if (effects & (SQL_ADVISORY_LOCK | SQL_DO))
         s->unlocks_all = false;
-    else if ((effects & SQL_ADVISORY_UNLOCK) && sql.at && scan->statements == 1 && is_unlock_all(sql))
+    else if ((effects & SQL_ADVISORY_UNLOCK) && sql.at && scan->statements == 1 && sql_is_unlock_all(sql))
         s->unlocks_all = true;
     if ((effects & (SQL_DISCARD | SQL_TEMPORARY)) && s->backend)
         s->backend->dirty = true;
@@ -241,7 +227,8 @@ bool variables_may_defer(const struct session *s)
  * name and value; where they come from (pg_settings.source), where it matters, by a query of its own,
  * because that view may be closed to this role: rows of name, NULL and source. Where all is asked for, a
  * row has the three together. */
-enum row_kind { ROW_ABSENT = 1, ROW_SET, ROW_RESET /* not set by the session: at its default */ };
+enum row_kind { ROW_ABSENT = 1, ROW_SET, ROW_RESET /* not set by the session: at its default */,
+                ROW_GUESSED /* reset, as it seems; or a companion has set it again */ };
 struct answer {
     struct session *session;
     struct touched *touched; /* what it is about */
@@ -296,6 +283,13 @@ static bool is_own_identity(const struct answer *a, struct text name, struct tex
     return text_is(value, is_role ? "none" : s->pool->role);
 }
 
+/* Then its default is what the companion has set, and any other value is one that was set. */
+static bool has_companion(const struct answer *a, struct text name)
+{
+    struct text own;
+    return a->touched->restored && variables_own_default(a->session, name, &own);
+}
+
 static void on_variable(void *arg, struct backend *b, const struct text *columns, unsigned count)
 {
     struct answer *a = arg;
@@ -313,10 +307,10 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
     bool is_reset = count > 2 && columns[2].at && !text_is(columns[2], "session");
     /* Variables that no module has defined are in no list; they are reset to nothing. */
     if ((a->whole || a->with_source) && !(count > 2 && columns[2].at) && columns[1].at && columns[1].len == 0)
-        is_reset = a->session->resets;
+        is_reset = !has_companion(a, columns[0]) && touched_was_reset(a->touched, columns[0]);
     /* Nor is the role. */
     if ((a->whole || a->with_source) && text_is(columns[0], "role") && columns[1].at && text_is(columns[1], "none"))
-        is_reset = touched_was_reset(a->touched, columns[0]);
+        is_reset = !has_companion(a, columns[0]) && touched_was_reset(a->touched, columns[0]);
     char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
     (void)(buf_put(&a->text, &kind, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
            buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));
@@ -355,7 +349,7 @@ static void guess_sources(struct answer *a)
     for (size_t pos = 0; each_row(a, &pos, &kind, &name, &value);)
         if (a->text.at[kind] == ROW_SET && touched_was_reset(a->touched, name) &&
             !(varset_get(s->vars, name, &before) && text_eq(before, value)))
-            a->text.at[kind] = ROW_RESET;
+            a->text.at[kind] = ROW_GUESSED;
 }
 
 void answer_free(struct session *s)
@@ -385,20 +379,21 @@ static bool adopt(struct answer *a)
             continue;
         if (n == COUNT_OF(actual))
             return false;
+        bool is_reset = kind == ROW_RESET || kind == ROW_GUESSED;
+        struct text none = {NULL, 0};
         /* What the session has not set is in neither set: nothing is replayed for it. */
-        if (kind != ROW_SET)
-            value = (struct text){NULL, 0};
-        actual[n] = wanted[n] = (struct var){name, value};
+        actual[n] = (struct var){name, kind == ROW_SET || kind == ROW_GUESSED ? value : none};
+        wanted[n] = (struct var){name, kind == ROW_SET ? value : none};
         if (replay_lacks(s, name)) { /* it is the connection's, whatever was tried */
-            actual[n].value = (struct text){NULL, 0};
-            wanted[n].value = varset_get(s->vars, name, &own) ? own : actual[n].value;
+            actual[n].value = none;
+            wanted[n].value = varset_get(s->vars, name, &own) ? own : none;
             n++;
             continue;
         }
-        if (kind == ROW_RESET && varset_get(s->startup_vars, name, &own))
+        if (is_reset && varset_get(s->startup_vars, name, &own))
             wanted[n].value = own;
         if (kind != ROW_ABSENT)
-            variables_correct(s, name, kind == ROW_RESET, touched_was_reset(a->touched, name), wanted[n].value);
+            variables_correct(s, name, is_reset, touched_was_guessed(a->touched, name), wanted[n].value);
         n++;
     }
     struct varset *has = varset_make(home, a->whole ? NULL : s->backend->vars, actual, n);

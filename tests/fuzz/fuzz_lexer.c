@@ -5,6 +5,7 @@
 #include "pg/lexer.h"
 
 #include "base/check.h"
+#include "pg/resets.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -31,6 +32,27 @@ static void scan(struct sql_scan *s, uint64_t *digest, bool strict, const char *
     sql_scan_end(s);
 }
 
+struct ends {
+    const char *at, *end;
+    uint32_t count;
+    bool resets;
+};
+
+static void on_ended(void *arg, uint32_t number, struct text statement, const char *behind)
+{
+    struct ends *e = arg;
+    struct sql_reset r;
+    CHECK(statement.at >= e->at && statement.at + statement.len <= behind && behind <= e->end);
+    CHECK(number > e->count);
+    e->at = behind;
+    e->count = number;
+    if (!sql_is_reset(statement, &r))
+        return;
+    e->resets = true;
+    CHECK(r.all || r.name[0]);
+    CHECK(!r.null.at || (r.null.at > statement.at && r.null.at + r.null.len < statement.at + statement.len));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct sql_scan whole, pieces;
@@ -41,11 +63,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t len = size - 1;
     bool strict = data[0] & 1;
     memset(&whole, 0xa5, sizeof(whole));
+    struct ends ends = {.at = sql, .end = sql + len};
     sql_scan_begin(&whole, strict);
     whole.touches = touch;
     whole.touches_arg = &touched;
+    whole.ended = on_ended;
+    whole.ended_arg = &ends;
     sql_scan_feed(&whole, sql, len);
     sql_scan_end(&whole);
+    CHECK(ends.count <= whole.statements && (!ends.resets || sql_may_have_effects(sql, len)));
     scan(&pieces, &in_pieces, strict, sql, len, data[0]);
 
     CHECK(whole.effects == pieces.effects && whole.statements == pieces.statements);

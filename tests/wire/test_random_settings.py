@@ -106,9 +106,33 @@ def one_statement(r, open_):
     return r.choice(["BEGIN", "BEGIN READ ONLY", "BEGIN ISOLATION LEVEL SERIALIZABLE", "START TRANSACTION"])
 
 
+STARTUP = {"work_mem": "9MB", "search_path": "app1, public", "timezone": "Europe/Lisbon", "datestyle": "SQL, DMY",
+           "application_name": "its own", "my.own": "it's \\ one", "options": "-c lock_timeout=1234 -c intervalstyle=sql_standard "
+           "-c default_transaction_isolation=repeatable\\ read"}
+
+
+def one_reset(r):
+    own = [name for name in STARTUP if name != "options"] + ["intervalstyle", "default_transaction_isolation", "lock_timeout"]
+    name = r.choice(own * 3 + ["role", "session_authorization", "extra_float_digits"])
+    return r.choice([f"RESET {name}", "RESET ALL", f"SET LOCAL {name} TO DEFAULT", f"SET {name} = DEFAULT", "SET TIME ZONE LOCAL",
+                     f"SELECT set_config('{name}', NULL, {r.choice(['true', 'false'])})", "SET LOCAL TIME ZONE DEFAULT"])
+
+
+def some_statements(r, open_, without):
+    """A text of several, resets more often among them than by chance. What SET LOCAL x TO DEFAULT has brought to
+    its default is passed over by the server's RESET ALL, and has its old value behind the COMMIT: never both."""
+    all_ = [one_reset(r) if r.random() < 0.4 else one_statement(r, open_) for _ in range(r.choice([1, 2, 3, 5]))]
+    return [sql for sql in all_ if "DISCARD ALL" not in sql and not (without in sql and (without == "RESET ALL" or "DEFAULT" in sql)) and not (without == "LOCAL" and "NULL, true" in sql)] or ["SELECT 1"]
+
+
+def pipeline(c, texts):
+    """The same as one batch of the extended protocol."""
+    return c.ask(*(part for sql in texts for part in (wire.parse(sql), wire.bind(), wire.execute())), wire.sync())
+
+
 def answer(c, sql):
     """What the client is told, as far as it may be compared."""
-    messages = c.ask(wire.query(sql))
+    messages = pipeline(c, sql) if isinstance(sql, list) else c.ask(wire.query(sql))
     kinds = "".join(kind for kind, _ in messages if kind not in "NST")
     return kinds, [f["C"] for f in wire.errors(messages)], [b.rstrip(b"\0").decode() for k, b in messages if k == "C"], c.status
 
@@ -134,10 +158,10 @@ def two(module_gate, stand):
 def directly(stand):
     clients = []
 
-    def get():
+    def get(**parameters):
         c = wire.Client(("127.0.0.1", stand.postgres.port), "request", ca=stand.authority.crt)
         clients.append(c)
-        return c.login("acme_rw", "acme", stand.postgres.passwords["acme_rw"])
+        return c.login("acme_rw", "acme", stand.postgres.passwords["acme_rw"], **parameters)
     yield get
     for c in clients:
         c.close()
@@ -162,3 +186,33 @@ def test_variables_are_as_on_the_server(two, login, directly, seed):
             assert set(left[0]) == {""}, (told, left)
         if server.status != "E":
             assert values(gate) == values(server), told
+
+
+@pytest.mark.parametrize("seed", range(HISTORIES))
+@pytest.mark.parametrize("how", ["texts", "pipelines", "both"])
+def test_defaults_of_a_startup_packet(one, login, directly, stand, seed, how):
+    """The same with sessions that have defaults of their own: a RESET goes back to those, wherever it stands."""
+    stand.postgres.sql("DO $$ BEGIN CREATE ROLE acme_team; EXCEPTION WHEN duplicate_object THEN END $$; GRANT acme_team TO acme_rw")
+    r = random.Random(f"{how} {seed}")
+    without = r.choice(["RESET ALL", "LOCAL"])
+    more = {"role": "acme_team"} if seed % 5 == 0 else {}
+    gate, server, other = login(one, **STARTUP, **more), directly(**STARTUP, **more), login(one)
+    told = []
+    for _ in range(LENGTH):
+        sql = some_statements(r, server.status != "I", without)
+        if how == "texts" or (how == "both" and r.random() < 0.5):
+            sql = "; ".join(sql) + r.choice(["", ";", " -- the end"])
+        told.append(sql)
+        assert answer(gate, sql) == answer(server, sql), told
+        if server.status == "I" and r.random() < 0.7:
+            other.query("SET work_mem = '77MB'; SET my.own = 'of another'; SET timezone = 'America/Lima'; SET datestyle = 'SQL, MDY'")
+            other.query("SELECT 1")
+        if server.status != "E":
+            assert values(gate) == values(server), told
+        if server.status == "I":
+            assert reported(gate) == reported(server), told
+
+
+def reported(c):
+    return {name: value for name, value in c.parameters.items()
+            if name in ("TimeZone", "DateStyle", "IntervalStyle", "application_name", "session_authorization", "is_superuser")}
