@@ -217,7 +217,8 @@ void admit_limited(struct session *s, enum limit_verdict v, uint64_t retry_after
     counter_add(s->home->counters, COUNTER_RATE_REFUSED, 1);
     enum reason why = v == LIMIT_CONNECTIONS ? REASON_TENANT_CONNECTIONS : v == LIMIT_RATE ? REASON_CONNECT_RATE
                                                                                            : REASON_LIMITS_AWAY;
-    session_fail(s, why, NULL, hint[0] ? hint : "Close connections that are not needed, or ask for a larger plan.");
+    const char *fewer = why == REASON_TENANT_CONNECTIONS ? "Close connections that are not needed, or ask for a larger plan." : NULL;
+    session_fail(s, why, NULL, hint[0] ? hint : fewer);
 }
 
 /* ---- variables and welcome ---- */
