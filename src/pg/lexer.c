@@ -405,5 +405,7 @@ void sql_scan_end(struct sql_scan *s)
 {
     /* White space ends every token that is complete, and changes no other. */
     sql_scan_feed(s, " ", 1);
+    if (s->state.lexeme != NONE && s->state.lexeme != LINE_COMMENT)
+        statement_break(s);
     statement_end(s);
 }
