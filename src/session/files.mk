@@ -1,6 +1,7 @@
 noinst_LIBRARIES += libsession.a
 libsession_a_SOURCES = \
 	src/session/admit.c \
+	src/session/copying.c include/session/copying.h \
 	src/session/defaults.c include/session/defaults.h \
 	src/session/forward.c \
 	src/session/generation.c include/session/generation.h \

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/copying.h"
 #include "session/naming.h"
 #include "session/prepare.h"
 #include "session/variables.h"
@@ -164,6 +165,11 @@ void relay_fail_owed(struct session *s)
     inflight_free(&s->backend->owed, settled, s);
 }
 
+bool relay_settle_copy(struct session *s)
+{
+    return inflight_settle_copy(&s->backend->owed, settled, s);
+}
+
 void reply_local(struct session *s)
 {
     struct inflight *q = &s->backend->owed;
@@ -280,6 +286,8 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
         return TAKE_LOST;
     }
     bool ours = whole && w->s->is_transaction_mode;
+    struct text sqlstate;
+    w->s->loss.violated = wire_error_field(body, 'C', &sqlstate) && text_is(sqlstate, "08P01");
     w->s->failed = true;
     if (w->s->touched)
         w->s->touched->failed = true;
@@ -292,8 +300,6 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     const struct named *n = ours ? name_at_head(w->b) : NULL;
     struct named *kept = n ? named_ref((struct named *)n) : NULL;
     enum reply_verdict v = inflight_reply(&w->b->owed, 'E', 0, settled, w->s);
-    if (w->b->owed.unsure)
-        w->b->doomed = true;
     enum take take = v == REPLY_PASS ? TAKE_PASS : v == REPLY_HIDE ? TAKE_HIDE : TAKE_LOST;
     if (take == TAKE_PASS && ours) {
         put_run(w);
@@ -344,6 +350,17 @@ static size_t wanted(char type, size_t size)
     return size < most ? size : most;
 }
 
+/* A ReadyForQuery that was not known to be the client's when it came. */
+static void put_released(struct walk *w)
+{
+    char ready[] = "Z\0\0\0\5I", status = inflight_released(&w->b->owed);
+    if (!status)
+        return;
+    put_run(w);
+    ready[WIRE_HEADER] = status;
+    stream_put(&w->s->client, ready, WIRE_HEADER + 1);
+}
+
 /* The message at p, of which at least wanted() bytes are there. */
 static enum take take_message(struct walk *w, char type, size_t size)
 {
@@ -358,6 +375,7 @@ static enum take take_message(struct walk *w, char type, size_t size)
     enum reply_verdict v = inflight_reply(&w->b->owed, type, type == 'Z' ? body.at[0] : 0, settled, w->s);
     if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
         return TAKE_LOST;
+    put_released(w);
     if (type == 'S') {
         struct wire_reader r = wire_read(body);
         struct text name = wire_get_z(&r), value = wire_get_z(&r);
@@ -372,6 +390,7 @@ static enum take take_message(struct walk *w, char type, size_t size)
         look_at_tag(w, body);
     else if (type == 'Z') {
         w->s->unsettled = true;
+        w->s->loss.violated = false;
         w->s->settings_told = w->s->settings_told || (w->s->touched && body.at[0] == 'I');
     }
     return v == REPLY_HIDE ? TAKE_HIDE : TAKE_PASS;
@@ -473,6 +492,9 @@ void reply_input(struct backend_user *u, struct backend *b)
         relay_lost(s, REASON_BACKEND_PROTOCOL);
         return;
     }
+    copying_asks(s);
+    if (s->state == SESSION_CLOSED)
+        return;
     if (naming_must_ask(s)) {
         naming_ask(s);
     } else if (s->unsettled && relay_is_at_rest(s)) {
