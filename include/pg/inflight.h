@@ -4,7 +4,7 @@
  * Requests are pushed in the order in which they are sent; each reply is looked up with
  * inflight_reply(). The rules are those of the documentation's "Message Flow" and of the
  * server's main loop: one ErrorResponse ends an extended batch up to its Sync; a simple Query
- * goes on to its ReadyForQuery; Sync and Flush during COPY IN are ignored by the server.
+ * goes on to its ReadyForQuery.
  * Pure: no I/O.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef POSTERN_PG_INFLIGHT_H
@@ -15,6 +15,13 @@
 #include <stdint.h>
 
 #include "base/check.h"
+
+/* COPY IN reads what comes by itself, up to CopyDone or CopyFail, and swallows Syncs and Flushes; any
+ * other request ends the connection (CopyGetData() in copyfromparse.c). When it fails, the main loop
+ * reads on where it stood: a Sync sent before the error was read was swallowed, or is answered, and
+ * where in the input the server stood nobody else knows. Such Syncs are OWED_UNSURE until an answer
+ * tells. A request that nobody knows the fate of is not sent meanwhile (inflight_doubt()); what
+ * does not come to rest by itself is asked for (inflight_ask()). */
 
 enum owed_kind {
     OWED_QUERY,
@@ -43,13 +50,15 @@ enum {
     OWED_CLOSES = 256, /* it does nothing but end a transaction block */
     OWED_QUIET = 2048, /* hidden, and so is its failure: a Sync of our own follows */
     OWED_NAMES = 4096, /* a Query that drops statements by their names: its tags say which are gone */
-    OWED_EDITED = 16384, /* a Query with statements of ours in its text (session/companions) */
-    OWED_PLACED = 8192 /* hidden: a Parse or Close under the client's own name; what is a struct named */
+    OWED_PLACED = 8192, /* hidden: a Parse or Close under the client's own name; what is a struct named */
+    OWED_UNSURE = 16384, /* a Sync: a COPY IN that has failed may have swallowed it */
+    OWED_BEHIND_DATA = 32768, /* CopyData was sent between the request before and this one */
+    OWED_EDITED = 65536 /* a Query with statements of ours in its text (session/companions) */
 };
 
 struct owed {
     uint8_t kind;
-    uint16_t flags;
+    uint32_t flags;
     void *what, *was; /* the pusher's own, handed back by settled() */
 };
 
@@ -73,13 +82,18 @@ struct inflight {
     char within;        /* the same; behind a BEGIN or COMMIT answered since, in a batch, what it made of it */
     bool skipping;      /* an error was seen whose Sync has not been sent yet */
     bool batch_open;    /* extended messages were pushed since the last Sync */
+    bool batch_closed;  /* ... or had been before the Syncs that were pushed last */
     bool copy_in;       /* the server waits for CopyData */
     bool copy_end_sent; /* and its end is on the way */
-    bool sync_ignored;  /* a Sync was sent in this COPY IN before its end */
-    bool unsure;        /* one ReadyForQuery more than we know of may come: not to be lent again */
     bool copy_out;
     bool copy_both;
-    bool query_failed; /* the simple Query at the head has had its error */
+    bool query_failed;  /* the simple Query at the head has had its error */
+    bool copy_data;     /* CopyData was sent behind the request pushed last */
+    bool copy_in_sync;  /* CopyData, or an end of COPY, was sent behind a Sync that was owed, and something still is */
+    bool asked;         /* the messages of inflight_ask() are under way */
+    bool owes_sync;     /* the last of them has failed, and a hidden Sync is to be sent behind it */
+    char withheld;      /* status of a ReadyForQuery that answers a Sync of the client's, or that of inflight_ask(): or 0 */
+    char released;      /* the same, when it is known to be the client's */
 };
 
 /* Called for each request that leaves the queue, in order; those behind an error from the last to
@@ -117,12 +131,40 @@ static inline bool inflight_is_quiet(const struct inflight *q)
 bool inflight_has_end(const struct inflight *q);
 /* An error was seen, and no Sync has been sent since: the server skips what is sent now. */
 bool inflight_is_skipped(const struct inflight *q);
-/* A Sync or Flush sent now would be read, and ignored, by COPY IN. */
+/* The server reads what is sent now as part of a COPY IN, unless that has failed meanwhile. */
 static inline bool inflight_copy_is_open(const struct inflight *q)
 {
     return q->copy_in && !q->copy_end_sent;
 }
-/* One was read from the client while inflight_copy_is_open(), and is not pushed. */
-void inflight_sync_in_copy(struct inflight *q);
+/* A CopyData was sent. */
+void inflight_copy_data(struct inflight *q);
+
+/* May a request be sent now that is no Sync, Flush or part of a COPY? */
+enum inflight_doubt {
+    INFLIGHT_SEND,
+    INFLIGHT_WAIT, /* not before more has been answered; a Flush makes sure that it is */
+    INFLIGHT_ASK   /* not before the server was asked: inflight_ask() */
+};
+enum inflight_doubt inflight_doubt(const struct inflight *q);
+/* Which Syncs behind a COPY that failed are answered. */
+enum inflight_question {
+    INFLIGHT_MARK,     /* send Close of a statement that does not exist, and Sync */
+    INFLIGHT_MARK_FAIL /* and behind them Describe of one that does not exist */
+};
+/* Pushes what is to be sent now; false when there is no room. The status is I or E when the server gets so
+ * far: the error behind a COPY that failed does no harm. A COPY that has not failed, for all that was
+ * known, ends its connection, as it does by any request but these. */
+bool inflight_ask(struct inflight *q, enum inflight_question *question) MUST_USE;
+/* All that is owed is Syncs that may have been swallowed: it will not come to rest unless it is asked. */
+bool inflight_must_ask(const struct inflight *q);
+/* How many more ReadyForQuery will come is not known now. */
+bool inflight_is_unsure(const struct inflight *q);
+/* Status of the ReadyForQuery that the client gets now, before the message at hand; or 0. Once. */
+char inflight_released(struct inflight *q);
+/* CopyDone or CopyFail was sent behind a Sync: one that counts may be missing yet. */
+bool inflight_copy_ends_in_sync(const struct inflight *q);
+/* The connection is lost. Syncs in a COPY IN that had to be swallowed leave the queue. False when which of
+ * them the client is owed an answer to cannot be known, or when it has sent a request within the COPY. */
+bool inflight_settle_copy(struct inflight *q, inflight_settled *settled, void *arg);
 
 #endif

@@ -35,14 +35,16 @@ enum sql_effect {
     SQL_LOAD = 1u << 16,
     SQL_BEGIN = 1u << 17,        /* BEGIN, START TRANSACTION */
     SQL_END = 1u << 18,          /* COMMIT, END, ROLLBACK (not TO a savepoint), ABORT, PREPARE
-                                    TRANSACTION; with AND CHAIN also SQL_BEGIN */
+                                    TRANSACTION; with AND CHAIN also SQL_BEGIN. Never reported in
+                                    doubt: nothing else stands in the statement */
     SQL_EXECUTE = 1u << 19,      /* EXECUTE name */
     SQL_DO = 1u << 20,           /* DO block or CALL: may do anything */
     SQL_COPY = 1u << 21,
     SQL_SEQUENCE = 1u << 22,     /* nextval(, setval(: what currval() and lastval() will say */
     SQL_REPLICATION = 1u << 23,  /* START_REPLICATION, IDENTIFY_SYSTEM, CREATE_REPLICATION_SLOT...: first words only */
     SQL_RESETS = 1u << 24,       /* RESET (DISCARD ALL has a bit of its own, SET x TO DEFAULT has none) */
-    SQL_COMMITS = 1u << 25,      /* beside SQL_END: COMMIT, END, PREPARE TRANSACTION */
+    SQL_COMMITS = 1u << 25,      /* COMMIT, END, PREPARE TRANSACTION; without SQL_END COMMIT PREPARED and
+                                    ROLLBACK PREPARED, which last at once and end no block */
     SQL_SEQUENCE_READ = 1u << 26,/* currval(, lastval(: what this session's nextval() gave */
     SQL_SEED = 1u << 27,         /* setseed(: random() follows from it; SET seed is one of names[] */
     SQL_READS_OTHERWISE = 1u << 28,/* SET LOCAL of what decides how a text is read (var_decides_reading()) */

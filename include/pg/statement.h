@@ -12,6 +12,8 @@ void statement_word(struct sql_scan *s);
 void statement_literal(struct sql_scan *s);
 /* One of the characters that stand alone: ( ) [ ] , . ; : and what is no SQL at all. */
 void statement_mark(struct sql_scan *s, char c);
+/* The text ends within a token, which the server takes for an error: it ends no transaction block. */
+void statement_break(struct sql_scan *s);
 /* The text is over. */
 void statement_end(struct sql_scan *s);
 /* Something that cannot be followed: every effect that a session may keep is reported. */

@@ -27,6 +27,7 @@ struct loss {
     struct server_error *untold; /* what the next request must be told, or NULL */
     uint8_t block;               /* enum lost_block */
     bool had_failed;             /* ... which the server had failed before: its COMMIT has nothing to hear */
+    bool violated;              /* the server has said so of the protocol, and not been ready since */
     uint16_t rest;               /* enum reason: why the rest of a batch is dropped, outside of a block; or REASON_OK */
 };
 

@@ -82,6 +82,8 @@ static inline bool relay_is_blocked(const struct session *s)
 }
 /* Settles what is owed to a session that goes: names and statements are let go of. */
 void relay_settle_owed(struct session *s);
+/* The backend is gone. False when nobody knows which Syncs of the client's in a COPY are owed an answer. */
+bool relay_settle_copy(struct session *s);
 /* The backend is gone: what was owed has failed, and names go back to what they were. */
 void relay_fail_owed(struct session *s);
 /* Replies of our own whose turn has come. */

@@ -41,14 +41,57 @@ bool inflight_has_room(const struct inflight *q, uint32_t n)
     return q->count + n <= INFLIGHT_MAX;
 }
 
+static bool is_unsure(const struct owed *o)
+{
+    return o->flags & OWED_UNSURE;
+}
+
+static bool has_sync(const struct inflight *q)
+{
+    for (uint32_t i = 0; i < q->count; i++)
+        if (at(q, i)->kind == OWED_SYNC)
+            return true;
+    return false;
+}
+
+/* Where the Syncs begin that a COPY IN that has failed may have swallowed, should there be any. */
+static uint32_t unsure_at(const struct inflight *q)
+{
+    return q->query_failed ? 1 : 0;
+}
+
+bool inflight_is_unsure(const struct inflight *q)
+{
+    uint32_t i = unsure_at(q);
+    return q->withheld || (q->count > i && is_unsure(at(q, i)));
+}
+
+void inflight_copy_data(struct inflight *q)
+{
+    if (q->copy_data || q->count == 0 || inflight_is_unsure(q))
+        return;
+    q->copy_data = true;
+    q->copy_in_sync = q->copy_in_sync || has_sync(q);
+}
+
 bool inflight_push(struct inflight *q, enum owed_kind kind, unsigned flags, void *what, void *was)
 {
-    if (kind == OWED_COPY_END && q->count == 0)
-        return true; /* outside of any COPY the server ignores it */
+    /* Outside of any COPY the server ignores it. */
+    if (kind == OWED_COPY_END && (q->count == 0 || inflight_is_unsure(q)))
+        return true;
     if (q->count == q->cap && !grow(q))
         return false;
-    *at(q, q->count) = (struct owed){(uint8_t)kind, (uint16_t)flags, what, was};
+    if (q->copy_data)
+        flags |= OWED_BEHIND_DATA;
+    if (kind == OWED_COPY_END)
+        q->copy_in_sync = q->copy_in_sync || has_sync(q);
+    q->copy_data = false;
+    *at(q, q->count) = (struct owed){(uint8_t)kind, flags, what, was};
     q->count++;
+    if (kind == OWED_SYNC)
+        q->batch_closed = q->batch_closed || q->batch_open;
+    else if (kind != OWED_COPY_END)
+        q->batch_closed = false;
     if (kind == OWED_SYNC)
         q->batch_open = false;
     else if (kind >= OWED_PARSE && kind <= OWED_CLOSE)
@@ -62,7 +105,7 @@ void inflight_was_read(struct inflight *q, unsigned flags)
 {
     struct owed *o = q->count ? at(q, q->count - 1) : NULL;
     if (o && (o->flags & OWED_UNREAD))
-        o->flags = (uint16_t)((o->flags & ~OWED_UNREAD) | flags);
+        o->flags = (o->flags & ~(uint32_t)OWED_UNREAD) | flags;
 }
 
 static void pop(struct inflight *q, enum owed_outcome outcome, inflight_settled *settled, void *arg)
@@ -70,8 +113,20 @@ static void pop(struct inflight *q, enum owed_outcome outcome, inflight_settled 
     struct owed o = *at(q, 0);
     q->head = (q->head + 1) & (q->cap - 1);
     q->count--;
+    if (q->count == 0)
+        q->copy_in_sync = q->asked = false;
     if (settled)
         settled(arg, &o, outcome);
+}
+
+/* The one at i, which need not be the head. */
+static void take_out(struct inflight *q, uint32_t i, enum owed_outcome outcome, inflight_settled *settled, void *arg)
+{
+    struct owed o = *at(q, i);
+    for (; i > 0; i--)
+        *at(q, i) = *at(q, i - 1);
+    *at(q, 0) = o;
+    pop(q, outcome, settled, arg);
 }
 
 /* Ends of copies that are over answer nothing. */
@@ -108,68 +163,80 @@ void inflight_answered(struct inflight *q, inflight_settled *settled, void *arg)
     drop_copy_ends(q, settled, arg);
 }
 
-/* Whether requests of an extended batch stand behind the last Sync. */
-static bool ends_in_batch(const struct inflight *q)
+static uint32_t copy_end_at(const struct inflight *q)
 {
-    for (uint32_t i = q->count; i-- > 0;) {
-        enum owed_kind kind = at(q, i)->kind;
-        if (kind == OWED_SYNC)
-            return false;
-        if (kind >= OWED_PARSE && kind <= OWED_CLOSE)
-            return true;
-    }
-    return false;
+    uint32_t i = 1;
+    while (i < q->count && at(q, i)->kind != OWED_COPY_END)
+        i++;
+    return i;
 }
 
-/* The server reads, and ignores, every Sync between the command and the end of its COPY IN
- * (CopyGetData in copyfromparse.c): those will never be answered. */
-static void begin_copy_in(struct inflight *q, inflight_settled *settled, void *arg)
+static void begin_copy_in(struct inflight *q)
 {
     q->copy_in = true;
-    q->copy_end_sent = q->sync_ignored = false;
-    uint32_t kept = 1, i = 1;
-    for (; i < q->count; i++) {
-        struct owed *o = at(q, i);
-        if (o->kind == OWED_COPY_END) {
-            q->copy_end_sent = true;
-            break;
-        }
-        if (o->kind == OWED_SYNC) {
-            q->sync_ignored = true;
-            if (settled)
-                settled(arg, o, OWED_SKIPPED);
-            continue;
-        }
-        *at(q, kept++) = *o;
-    }
-    for (; i < q->count; i++)
-        *at(q, kept++) = *at(q, i);
-    q->count = kept;
-    q->batch_open = q->batch_open || ends_in_batch(q); /* the Sync that counts is still to come */
-}
-
-void inflight_sync_in_copy(struct inflight *q)
-{
-    CHECK(inflight_copy_is_open(q));
-    q->sync_ignored = true;
+    q->copy_end_sent = copy_end_at(q) < q->count;
 }
 
 static void end_copy(struct inflight *q)
 {
-    q->copy_in = q->copy_end_sent = q->copy_out = q->copy_both = q->sync_ignored = false;
+    q->copy_in = q->copy_end_sent = q->copy_out = q->copy_both = q->copy_data = false;
 }
 
-/* A COPY IN of a simple Query is over, and the next one in the same text wants an end of its own. */
-static void take_copy_end(struct inflight *q, inflight_settled *settled, void *arg)
+/* Those between the command at the head and the end of its COPY IN will never be answered. */
+static void swallow_syncs(struct inflight *q, inflight_settled *settled, void *arg)
 {
-    if (q->count < 2 || at(q, 1)->kind != OWED_COPY_END)
-        return;
-    struct owed end = *at(q, 1);
-    for (uint32_t i = 1; i + 1 < q->count; i++)
-        *at(q, i) = *at(q, i + 1);
-    q->count--;
-    if (settled)
-        settled(arg, &end, OWED_DONE);
+    uint32_t end = copy_end_at(q);
+    bool any = false;
+    for (uint32_t i = 1; i < end;) {
+        if (at(q, i)->kind != OWED_SYNC) {
+            i++;
+            continue;
+        }
+        take_out(q, i, OWED_SKIPPED, settled, arg);
+        any = true;
+        end--;
+    }
+    /* The one that counts is still to come. */
+    q->batch_open = q->batch_open || (any && q->batch_closed && !has_sync(q));
+}
+
+/* A COPY IN has come to its end. A Query may go on with another one, which wants an end of its own. */
+static void finish_copy_in(struct inflight *q, inflight_settled *settled, void *arg)
+{
+    if (copy_end_at(q) < q->count)
+        swallow_syncs(q, settled, arg);
+    if (at(q, 0)->kind == OWED_QUERY && q->count > 1 && at(q, 1)->kind == OWED_COPY_END)
+        take_out(q, 1, OWED_DONE, settled, arg);
+}
+
+/* The COPY IN of the command at the head has failed, somewhere in its input. A Sync behind its end is
+ * answered; so is one with another request straight behind, which COPY IN would have choked on. */
+static void doubt_syncs(struct inflight *q, inflight_settled *settled, void *arg)
+{
+    bool sure = false;
+    uint32_t i = 1;
+    while (i < q->count) {
+        struct owed *o = at(q, i);
+        if (o->kind == OWED_COPY_END && i > 1) {
+            take_out(q, i, OWED_SKIPPED, settled, arg);
+            sure = true;
+            continue;
+        }
+        if (o->kind != OWED_SYNC)
+            break;
+        o->flags |= sure ? 0 : OWED_UNSURE;
+        i++;
+    }
+    if (!sure && i > 1 && i < q->count && at(q, i)->kind != OWED_COPY_END && !(at(q, i)->flags & OWED_BEHIND_DATA))
+        at(q, i - 1)->flags &= ~(uint32_t)OWED_UNSURE;
+}
+
+static uint32_t count_unsure(const struct inflight *q)
+{
+    uint32_t n = 0;
+    while (n < q->count && is_unsure(at(q, n)))
+        n++;
+    return n;
 }
 
 /* What is behind an error is undone from its end: each request finds what it had found. */
@@ -185,6 +252,8 @@ static void skip_to_sync(struct inflight *q, enum owed_outcome first, inflight_s
     }
     q->head = n ? (q->head + n) & (q->cap - 1) : q->head;
     q->count -= n;
+    if (q->count == 0)
+        q->copy_in_sync = q->asked = false;
 }
 
 static enum reply_verdict on_error(struct inflight *q, inflight_settled *settled, void *arg)
@@ -192,9 +261,10 @@ static enum reply_verdict on_error(struct inflight *q, inflight_settled *settled
     struct owed *o = q->count ? at(q, 0) : NULL;
     if (!o && !q->batch_open)
         return REPLY_UNSOLICITED;
-    /* Whether such a Sync was read before the failure, and ignored, or behind it, and will be
-     * answered, nobody can tell. */
-    q->unsure = q->unsure || (q->copy_in && q->sync_ignored);
+    if (q->copy_in && o) {
+        doubt_syncs(q, settled, arg);
+        o = at(q, 0);
+    }
     end_copy(q);
     if (o && (o->kind == OWED_QUERY || o->kind == OWED_FUNCTION)) {
         q->query_failed = true;
@@ -202,16 +272,9 @@ static enum reply_verdict on_error(struct inflight *q, inflight_settled *settled
     }
     bool quiet = o && (o->flags & OWED_QUIET);
     skip_to_sync(q, OWED_FAILED, settled, arg);
-    q->skipping = q->count == 0;
+    uint32_t unsure = count_unsure(q);
+    q->skipping = q->count == unsure || at(q, unsure)->kind != OWED_SYNC;
     return quiet ? REPLY_HIDE : REPLY_PASS;
-}
-
-static bool has_sync(const struct inflight *q)
-{
-    for (uint32_t i = 0; i < q->count; i++)
-        if (at(q, i)->kind == OWED_SYNC)
-            return true;
-    return false;
 }
 
 bool inflight_is_skipped(const struct inflight *q)
@@ -222,17 +285,124 @@ bool inflight_is_skipped(const struct inflight *q)
 bool inflight_has_end(const struct inflight *q)
 {
     for (uint32_t i = 0; i < q->count; i++) {
-        enum owed_kind kind = at(q, i)->kind;
-        if (kind == OWED_SYNC || kind == OWED_QUERY || kind == OWED_FUNCTION)
+        const struct owed *o = at(q, i);
+        if ((o->kind == OWED_SYNC && !is_unsure(o)) || o->kind == OWED_QUERY || o->kind == OWED_FUNCTION)
             return true;
     }
     return false;
+}
+
+/* ---- Syncs that a COPY IN may have swallowed ---- */
+
+enum inflight_doubt inflight_doubt(const struct inflight *q)
+{
+    if (q->asked || q->owes_sync)
+        return INFLIGHT_WAIT;
+    if (inflight_is_unsure(q))
+        return count_unsure(q) == q->count ? INFLIGHT_ASK : INFLIGHT_WAIT;
+    if (q->copy_in && !q->copy_end_sent && has_sync(q))
+        return INFLIGHT_ASK;
+    return q->copy_in_sync ? INFLIGHT_WAIT : INFLIGHT_SEND;
+}
+
+bool inflight_ask(struct inflight *q, enum inflight_question *question)
+{
+    /* Perhaps none of them is answered, and the server skips all up to the next one. Then the answer to our own
+     * Sync is the first, and cannot be told from one of theirs before the next has come; and the
+     * server must be made to skip again what it would have skipped. */
+    bool skips = q->skipping || (at(q, 0)->kind == OWED_EXECUTE && q->copy_data);
+    if (!inflight_has_room(q, 3) || !inflight_push(q, OWED_CLOSE, OWED_HIDDEN, NULL, NULL) ||
+        !inflight_push(q, OWED_SYNC, OWED_HIDDEN, NULL, NULL) ||
+        (skips && !inflight_push(q, OWED_DESCRIBE, OWED_HIDDEN | OWED_QUIET, NULL, NULL)))
+        return false;
+    q->asked = true;
+    *question = skips ? INFLIGHT_MARK_FAIL : INFLIGHT_MARK;
+    return true;
+}
+
+bool inflight_must_ask(const struct inflight *q)
+{
+    return q->count && !q->asked && !q->skipping && count_unsure(q) == q->count;
+}
+
+char inflight_released(struct inflight *q)
+{
+    char status = q->released;
+    q->released = 0;
+    return status;
+}
+
+bool inflight_copy_ends_in_sync(const struct inflight *q)
+{
+    return q->copy_in_sync && q->count && at(q, q->count - 1)->kind == OWED_COPY_END;
+}
+
+bool inflight_settle_copy(struct inflight *q, inflight_settled *settled, void *arg)
+{
+    if (inflight_is_unsure(q))
+        return false;
+    if (!q->copy_in)
+        return true;
+    uint32_t end = copy_end_at(q);
+    for (uint32_t i = 1; i < end; i++)
+        if (at(q, i)->kind != OWED_SYNC || at(q, i)->flags & OWED_BEHIND_DATA)
+            return false;
+    swallow_syncs(q, settled, arg);
+    return true;
+}
+
+/* An answer that is no ReadyForQuery: those before it that are still owed were swallowed. */
+static void end_doubt(struct inflight *q, char type, inflight_settled *settled, void *arg)
+{
+    bool skipped = q->withheld && type == 'E';
+    for (uint32_t n = count_unsure(q); n > 0; n--)
+        pop(q, OWED_SKIPPED, settled, arg);
+    if (skipped) { /* the Sync of inflight_ask() was the first that was answered */
+        pop(q, OWED_SKIPPED, settled, arg);
+        pop(q, OWED_DONE, settled, arg);
+    } else if (q->withheld) {
+        q->released = q->withheld;
+        q->skipping = false;
+        q->owes_sync = true;
+    }
+    q->withheld = 0;
+}
+
+static enum reply_verdict ready_in_doubt(struct inflight *q, uint32_t unsure, inflight_settled *settled, void *arg)
+{
+    const struct owed *next = q->count > unsure ? at(q, unsure) : NULL;
+    if (next && next->kind == OWED_SYNC) {
+        enum reply_verdict verdict = next->flags & OWED_HIDDEN ? REPLY_HIDE : REPLY_PASS;
+        take_out(q, unsure, OWED_DONE, settled, arg);
+        q->skipping = false;
+        return verdict;
+    }
+    if (q->asked && q->skipping && !q->withheld) {
+        q->withheld = q->status;
+        return REPLY_HIDE;
+    }
+    if (q->withheld) { /* there are two: neither is our own */
+        if (unsure < 2)
+            return REPLY_BAD;
+        q->released = q->withheld;
+        q->withheld = 0;
+        q->owes_sync = true;
+        pop(q, OWED_DONE, settled, arg);
+    }
+    q->skipping = false;
+    pop(q, OWED_DONE, settled, arg);
+    return REPLY_PASS;
 }
 
 static enum reply_verdict on_ready(struct inflight *q, char status, inflight_settled *settled, void *arg)
 {
     if (status != 'I' && status != 'T' && status != 'E')
         return REPLY_BAD;
+    uint32_t unsure = count_unsure(q);
+    if (unsure) {
+        q->status = q->within = status;
+        return ready_in_doubt(q, unsure, settled, arg);
+    }
     /* What was sent behind the error and before the Sync has never been looked at. */
     if (q->skipping && has_sync(q))
         skip_to_sync(q, OWED_SKIPPED, settled, arg);
@@ -242,11 +412,8 @@ static enum reply_verdict on_ready(struct inflight *q, char status, inflight_set
         bool is_sync = o->kind == OWED_SYNC;
         verdict = o->flags & OWED_HIDDEN ? REPLY_HIDE : REPLY_PASS;
         pop(q, q->query_failed && !is_sync ? OWED_FAILED : OWED_DONE, settled, arg);
-    } else if (!q->skipping && !q->unsure) {
-        return REPLY_BAD;
     } else {
-        /* A Sync that we took for lost in COPY IN was read after all, behind the error. */
-        q->batch_open = false;
+        return REPLY_BAD;
     }
     q->skipping = q->query_failed = false;
     q->status = q->within = status;
@@ -271,6 +438,11 @@ enum reply_verdict inflight_reply(struct inflight *q, char type, char status,
     if (type == 'N' || type == 'S' || type == 'A')
         return REPLY_PASS;
     drop_copy_ends(q, settled, arg);
+    if (type != 'Z' && count_unsure(q)) {
+        if (q->skipping && !q->withheld)
+            return REPLY_BAD; /* it comes behind a ReadyForQuery */
+        end_doubt(q, type, settled, arg);
+    }
     if (type == 'E')
         return on_error(q, settled, arg);
     if (type == 'Z')
@@ -300,9 +472,10 @@ enum reply_verdict inflight_reply(struct inflight *q, char type, char status,
     case 'C':
         if (!runs)
             return REPLY_BAD;
-        if (q->copy_in && kind == OWED_QUERY)
-            take_copy_end(q, settled, arg);
+        if (q->copy_in)
+            finish_copy_in(q, settled, arg);
         end_copy(q);
+        o = at(q, 0);
         if (kind == OWED_EXECUTE && (o->flags & (OWED_OPENS | OWED_CLOSES)))
             q->within = o->flags & OWED_OPENS ? 'T' : 'I';
         return finish(q, kind == OWED_EXECUTE, settled, arg);
@@ -314,7 +487,7 @@ enum reply_verdict inflight_reply(struct inflight *q, char type, char status,
     case 'G':
         if (!runs)
             return REPLY_BAD;
-        begin_copy_in(q, settled, arg);
+        begin_copy_in(q);
         return finish(q, false, settled, arg);
     case 'H':
     case 'W':

@@ -415,6 +415,8 @@ void sql_scan_end(struct sql_scan *s)
 {
     /* White space ends every token that is complete, and changes no other. */
     feed(s, " ", 1);
+    if (s->state.lexeme != NONE && s->state.lexeme != LINE_COMMENT)
+        statement_break(s);
     s->state.at = s->state.end;
     statement_end(s);
 }

@@ -33,8 +33,17 @@ enum step {
     DEALLOCATE,
     DEALLOCATE_PREPARE,
     DISCARD,
+    /* What ends a transaction block, if nothing more comes: */
+    COMMIT,
     ROLLBACK,
-    ENDING, /* behind what ends a transaction */
+    ROLLBACK_WORK,
+    ENDING, /* END, ABORT */
+    ENDING_WORK,
+    ENDED,
+    CHAINED,
+    /* ... and what does not yet: */
+    ENDING_AND,
+    ENDING_NO,
     SET,    /* the name of a variable comes now */
     SET_DOT,
     /* Behind a first word; state.name holds it, in case it is only the begin of a name. */
@@ -64,9 +73,9 @@ static const struct rule rules[] = {
     {FIRST, "reset", SQL_RESETS, SET, NULL},
     {FIRST, "begin", SQL_BEGIN, ANY, NULL},
     {FIRST, "start", SQL_BEGIN, ANY, NULL},
-    {FIRST, "commit", SQL_END | SQL_COMMITS, ENDING, NULL},
-    {FIRST, "end", SQL_END | SQL_COMMITS, ENDING, NULL},
-    {FIRST, "abort", SQL_END, ENDING, NULL},
+    {FIRST, "commit", SQL_COMMITS, COMMIT, NULL},
+    {FIRST, "end", SQL_COMMITS, ENDING, NULL},
+    {FIRST, "abort", 0, ENDING, NULL},
     {FIRST, "rollback", 0, ROLLBACK, NULL},
     {FIRST, "savepoint", SQL_SAVEPOINT, ANY, NULL},
     {FIRST, "explain", 0, EXPLAIN, NULL},
@@ -104,6 +113,11 @@ static const struct rule rules[] = {
     {EXPLAIN, "analyze", 0, EXPLAIN, NULL},
     {EXPLAIN, "analyse", 0, EXPLAIN, NULL},
     {EXPLAIN, "verbose", 0, EXPLAIN, NULL},
+    {EXPLAIN, "commit", 0, ANY, NULL}, /* these cannot be explained */
+    {EXPLAIN, "end", 0, ANY, NULL},
+    {EXPLAIN, "abort", 0, ANY, NULL},
+    {EXPLAIN, "rollback", 0, ANY, NULL},
+    {EXPLAIN, "prepare", 0, ANY, NULL},
     {EXPLAIN, "into", 0, INTO, NULL}, /* in EXPLAIN (SELECT ... INTO ...) */
 
     {DECLARE, "with", 0, DECLARE_WITH, NULL},
@@ -130,12 +144,24 @@ static const struct rule rules[] = {
     {DEALLOCATE, "prepare", 0, DEALLOCATE_PREPARE, NULL},
     {DEALLOCATE_PREPARE, "all", SQL_DEALLOCATE_ALL, ANY, NULL},
     {DISCARD, "all", SQL_DISCARD_ALL, ANY, NULL},
-    {ROLLBACK, "work", 0, ROLLBACK, NULL},
-    {ROLLBACK, "transaction", 0, ROLLBACK, NULL},
+    {COMMIT, "work", 0, ENDING_WORK, NULL},
+    {COMMIT, "transaction", 0, ENDING_WORK, NULL},
+    {COMMIT, "and", 0, ENDING_AND, NULL},
+    {COMMIT, "prepared", SQL_COMMITS, ANY, NULL},
+    {ROLLBACK, "work", 0, ROLLBACK_WORK, NULL},
+    {ROLLBACK, "transaction", 0, ROLLBACK_WORK, NULL},
     {ROLLBACK, "to", 0, ANY, NULL},
-    {ROLLBACK, "and", SQL_END, ENDING, NULL},
-    {ENDING, "no", 0, ANY, NULL},
-    {ENDING, "chain", SQL_BEGIN | SQL_CHAIN, ANY, NULL},
+    {ROLLBACK, "and", 0, ENDING_AND, NULL},
+    {ROLLBACK, "prepared", SQL_COMMITS, ANY, NULL},
+    {ROLLBACK_WORK, "to", 0, ANY, NULL},
+    {ROLLBACK_WORK, "and", 0, ENDING_AND, NULL},
+    {ENDING, "work", 0, ENDING_WORK, NULL},
+    {ENDING, "transaction", 0, ENDING_WORK, NULL},
+    {ENDING, "and", 0, ENDING_AND, NULL},
+    {ENDING_WORK, "and", 0, ENDING_AND, NULL},
+    {ENDING_AND, "no", 0, ENDING_NO, NULL},
+    {ENDING_AND, "chain", 0, CHAINED, NULL},
+    {ENDING_NO, "chain", 0, ENDED, NULL},
 
     {SET, "all", SQL_RESETS, ANY, NULL},
     {SET, "local", 0, SET_LOCAL, NULL},
@@ -292,9 +318,6 @@ static void settle(struct sql_scan *s)
     case SET_DOT:
         s->effects |= SQL_SETS_UNKNOWN;
         break;
-    case ROLLBACK:
-        s->effects |= SQL_END;
-        break;
     case DISCARD:
         s->effects |= SQL_DISCARD;
         break;
@@ -303,6 +326,27 @@ static void settle(struct sql_scan *s)
         break;
     default:
         break;
+    }
+}
+
+/* The statement is over. What ends a transaction block is told only of one that has nothing more: of
+ * anything else the server may say that it is an error, and the block goes on. */
+static void settle_whole(struct sql_scan *s)
+{
+    switch ((enum step)s->state.step) {
+    case COMMIT:
+    case ROLLBACK:
+    case ROLLBACK_WORK:
+    case ENDING:
+    case ENDING_WORK:
+    case ENDED:
+        s->effects |= SQL_END;
+        break;
+    case CHAINED:
+        s->effects |= SQL_END | SQL_BEGIN | SQL_CHAIN;
+        break;
+    default:
+        settle(s);
     }
 }
 
@@ -315,7 +359,6 @@ static enum step otherwise(enum step at)
     case CREATED:
     case SCHEMA:
     case ROUTINE:
-    case ENDING:
     case EXPLAIN:
         return at;
     case INTO:
@@ -412,7 +455,11 @@ static void step_other(struct sql_scan *s, bool literal)
 {
     struct sql_scan_state *st = &s->state;
     if (st->step == PREPARE_TX)
-        s->effects |= literal ? SQL_END | SQL_COMMITS : SQL_PREPARE;
+        s->effects |= literal ? SQL_COMMITS : SQL_PREPARE;
+    if (st->step == PREPARE_TX && literal) {
+        st->step = ENDED;
+        return;
+    }
     settle(s);
     st->step = (uint8_t)otherwise((enum step)st->step);
 }
@@ -530,7 +577,7 @@ void statement_mark(struct sql_scan *s, char c)
 {
     struct sql_scan_state *st = &s->state;
     if (c == ';' && st->parens == 0) {
-        settle(s);
+        settle_whole(s);
         if (st->step == DEALLOCATE_PREPARE)
             target_is(s, true); /* a statement that is called "prepare", the last word */
         tell_end(s);
@@ -567,6 +614,12 @@ void statement_end(struct sql_scan *s)
 {
     s->state.parens = 0;
     statement_mark(s, ';');
+}
+
+void statement_break(struct sql_scan *s)
+{
+    if (s->state.step >= COMMIT && s->state.step <= CHAINED)
+        s->state.step = ANY;
 }
 
 void statement_doubt(struct sql_scan *s)

@@ -3,6 +3,7 @@ libsession_a_SOURCES = \
 	src/session/admit.c \
 	src/session/companions.c include/session/companions.h \
 	src/session/console.c include/session/console.h \
+	src/session/copying.c include/session/copying.h \
 	src/session/defaults.c include/session/defaults.h \
 	src/session/forward.c \
 	src/session/generation.c include/session/generation.h \

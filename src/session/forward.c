@@ -12,6 +12,7 @@
 
 #include "base/mem.h"
 #include "session/companions.h"
+#include "session/copying.h"
 #include "session/lost.h"
 #include "session/naming.h"
 #include "session/replay.h"
@@ -203,13 +204,14 @@ static enum step on_sync(struct request_walk *w)
         buf_free(&m);
         return STEP_ON;
     }
-    if (inflight_copy_is_open(&s->backend->owed)) {
-        inflight_sync_in_copy(&s->backend->owed);
-        walk_drop(w); /* the server would read it as part of the COPY, and ignore it */
-        return STEP_ON;
-    }
+    /* One that COPY IN swallows ends no batch. Should the COPY have failed, nothing is sent in doubt anyway. */
+    bool copies = inflight_copy_is_open(&s->backend->owed);
     if (!walk_push(w, OWED_SYNC, 0, NULL, NULL))
         return STEP_STOP;
+    if (copies) {
+        walk_pass(w);
+        return STEP_ON;
+    }
     s->settles_first = s->resets_now || s->asks_names || replay_must_settle(s);
     s->resets_now = false;
     s->names_in_doubt = s->names_in_doubt || s->moves_names;
@@ -227,7 +229,9 @@ static enum step on_copy(struct request_walk *w, char type)
         walk_drop(w);
         return STEP_ON;
     }
-    if (type != 'd' && !walk_push(w, OWED_COPY_END, 0, NULL, NULL))
+    if (type == 'd')
+        inflight_copy_data(&w->s->backend->owed);
+    else if (!walk_push(w, OWED_COPY_END, 0, NULL, NULL))
         return STEP_STOP;
     walk_pass(w);
     return STEP_ON;
@@ -370,6 +374,11 @@ size_t forward(struct session *s, const char *at, size_t len)
             skip_message(&w, type);
             continue;
         }
+        if (s->backend && copying_holds(&w, type)) {
+            if (s->state == SESSION_CLOSED)
+                return len;
+            break;
+        }
         enum step step = on_message(&w, type);
         if (step == STEP_WAIT && s->input.is_over)
             step = walk_refuse(&w, type, REASON_MEMORY);
@@ -382,6 +391,7 @@ size_t forward(struct session *s, const char *at, size_t len)
     if (s->backend) {
         walk_put_run(&w);
         stream_flush(walk_backend(&w));
+        copying_asks(s);
     }
-    return w.p;
+    return s->state == SESSION_CLOSED ? len : w.p;
 }

@@ -128,7 +128,7 @@ void lost_block_over(struct session *s)
 void lost_reset(struct session *s)
 {
     s->loss.rest = REASON_OK;
-    s->loss.had_failed = false;
+    s->loss.had_failed = s->loss.violated = false;
     told(s);
     lost_block_over(s);
 }
@@ -402,6 +402,15 @@ static bool is_autosaving(const struct session *s)
     return false;
 }
 
+/* The server ends the connection because of what its client has sent: a request inside of COPY IN. What the
+ * client makes of an answer from here nobody knows. A server that closes over unread input may not
+ * get so far as to say FATAL. */
+static bool has_broken_protocol(const struct session *s)
+{
+    const struct server_error *said = s->loss.untold;
+    return s->loss.violated || (said && strcmp(said->sqlstate, "08P01") == 0);
+}
+
 static void log_loss(struct session *s, enum reason why)
 {
     char tag[40], node[96];
@@ -418,10 +427,11 @@ void relay_lost(struct session *s, enum reason why)
     log_loss(s, why);
     b->doomed = true;
     bool cut = b->body_left && !b->body_hidden;
+    bool in_doubt = !relay_settle_copy(s);
     struct wire_fault f = fault_of(s, why, fate_of(s));
     const struct server_error *said = s->loss.untold;
     /* A SET that was told to be done and not asked for yet went with the connection. */
-    if (cut || !s->is_transaction_mode || s->pins || s->settings_told || is_beginning(s) || is_about_to_begin(s) || is_autosaving(s)) {
+    if (cut || in_doubt || has_broken_protocol(s) || !s->is_transaction_mode || s->pins || s->settings_told || is_beginning(s) || is_about_to_begin(s) || is_autosaving(s)) {
         f.severity = "FATAL";
         if (said && (!s->is_transaction_mode || f.why != REASON_COMMIT_LOST))
             f.hint = said->hint[0] ? said->hint : NULL; /* to the letter what a client without a gateway reads */

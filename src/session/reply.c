@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "session/companions.h"
+#include "session/copying.h"
 #include "session/naming.h"
 #include "session/prepare.h"
 #include "session/replay.h"
@@ -168,6 +169,11 @@ void relay_fail_owed(struct session *s)
     inflight_free(&s->backend->owed, settled, s);
 }
 
+bool relay_settle_copy(struct session *s)
+{
+    return inflight_settle_copy(&s->backend->owed, settled, s);
+}
+
 void reply_local(struct session *s)
 {
     struct inflight *q = &s->backend->owed;
@@ -298,6 +304,8 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
         return TAKE_LOST;
     }
     bool ours = whole && w->s->is_transaction_mode;
+    struct text sqlstate;
+    w->s->loss.violated = wire_error_field(body, 'C', &sqlstate) && text_is(sqlstate, "08P01");
     w->s->failed = true;
     replay_heard(w->s, (struct text){NULL, 0});
     if (w->s->touched)
@@ -312,8 +320,6 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     const struct named *n = ours ? name_at_head(w->b) : NULL;
     struct named *kept = n ? named_ref((struct named *)n) : NULL;
     enum reply_verdict v = inflight_reply(&w->b->owed, 'E', 0, settled, w->s);
-    if (w->b->owed.unsure)
-        w->b->doomed = true;
     enum take take = v == REPLY_PASS ? TAKE_PASS : v == REPLY_HIDE ? TAKE_HIDE : TAKE_LOST;
     if (take == TAKE_PASS && ours) {
         put_run(w);
@@ -375,6 +381,17 @@ static bool is_companions(const struct session *s, char type)
     return (o->flags & OWED_EDITED && companions_answer(s)) || (type == 'N' && o->kind == OWED_EXECUTE && o->flags & OWED_HIDDEN);
 }
 
+/* A ReadyForQuery that was not known to be the client's when it came. */
+static void put_released(struct walk *w)
+{
+    char ready[] = "Z\0\0\0\5I", status = inflight_released(&w->b->owed);
+    if (!status)
+        return;
+    put_run(w);
+    ready[WIRE_HEADER] = status;
+    stream_put(&w->s->client, ready, WIRE_HEADER + 1);
+}
+
 /* The message at p, of which at least wanted() bytes are there. */
 static enum take take_message(struct walk *w, char type, size_t size)
 {
@@ -391,6 +408,7 @@ static enum take take_message(struct walk *w, char type, size_t size)
     enum reply_verdict v = inflight_reply(&w->b->owed, type, type == 'Z' ? body.at[0] : 0, settled, w->s);
     if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
         return TAKE_LOST;
+    put_released(w);
     if (type == 'S') {
         struct wire_reader r = wire_read(body);
         struct text name = wire_get_z(&r), value = wire_get_z(&r);
@@ -410,6 +428,7 @@ static enum take take_message(struct walk *w, char type, size_t size)
     }
     else if (type == 'Z') {
         w->s->unsettled = true;
+        w->s->loss.violated = false;
         w->s->settings_told = w->s->settings_told || (w->s->touched && body.at[0] == 'I');
     }
     return v == REPLY_HIDE || hides ? TAKE_HIDE : TAKE_PASS;
@@ -511,6 +530,9 @@ void reply_input(struct backend_user *u, struct backend *b)
         relay_lost(s, REASON_BACKEND_PROTOCOL);
         return;
     }
+    copying_asks(s);
+    if (s->state == SESSION_CLOSED)
+        return;
     if (naming_must_ask(s)) {
         naming_ask(s);
     } else if (s->unsettled && relay_is_at_rest(s)) {

@@ -145,8 +145,8 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     uint32_t effects = scan->effects;
     if (!s->is_transaction_mode || !effects)
         return;
-    /* set_config() with its name written out is as good as SET; but not in what is only prepared here. */
-    if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s) && !(effects & SQL_PREPARE))
+    /* set_config() with its name written out is as good as SET. */
+    if ((effects & SQL_SET_CONFIG) && sql.at && sql_set_config_names(sql, touch_named, s))
         effects &= ~(uint32_t)SQL_SET_CONFIG;
     effects |= prepared_effects(s, scan->effects, effects, sql);
     if ((effects & (SQL_SETS | SQL_DO)) && sql.at)

@@ -529,7 +529,7 @@ void pool_return(struct pool *p, struct backend **lent)
     b->user = NULL;
     if (b->task)
         backend_forget_task(b);
-    if (b->cancels == 0 && !b->dirty && !b->doomed && !b->owed.unsure && backend_is_clean(b)) {
+    if (b->cancels == 0 && !b->dirty && !b->doomed && backend_is_clean(b)) {
         pool_available(b);
         return;
     }

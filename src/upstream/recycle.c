@@ -80,9 +80,10 @@ static bool end_requests(struct backend *b)
         wire_put_z(&w, "the client went away");
         ok = wire_end(&w) && inflight_push(&b->owed, OWED_COPY_END, OWED_HIDDEN, NULL, NULL);
     }
-    if (b->owed.batch_open && !inflight_is_skipped(&b->owed))
+    bool batch = b->owed.batch_open || inflight_copy_ends_in_sync(&b->owed);
+    if (batch && !inflight_is_skipped(&b->owed))
         ok = ok && fail_batch(b, &m);
-    if (b->owed.batch_open || b->owed.skipping)
+    if (batch || b->owed.skipping)
         ok = ok && wire_simple(&m, 'S') && inflight_push(&b->owed, OWED_SYNC, OWED_HIDDEN, NULL, NULL);
     if (ok && m.len) {
         stream_put(&b->stream, m.at, m.len);
@@ -170,7 +171,7 @@ void recycle_start(struct backend *b)
         timer_init(&b->recycle->pace, b->stream.loop, on_pace);
         timer_start(&b->recycle->deadline, b->pool->row ? b->pool->row->cancel_timeout : 0);
     }
-    if (b->doomed || b->owed.unsure || b->stream.broken) {
+    if (b->doomed || inflight_is_unsure(&b->owed) || b->stream.broken) {
         give_up(b, "it is not to be used again");
         return;
     }

@@ -25,6 +25,7 @@ class Conversation:
         self.breaks = False  # ends by a violation of the protocol, or with Terminate
         self.deaf = False    # it leaves without waiting for what it asked for
         self.in_step = True  # one ReadyForQuery for each Query, FunctionCall and Sync
+        self.without = ()    # events that make another number of ReadyForQuery due: a COPY that fails before its Syncs
         self.first = 0       # where cutting begins: the first message is too long to be cut everywhere
         self.open = []
 
@@ -358,6 +359,36 @@ def sync_in_a_copy(c):
     c.one("COPY t FROM STDIN").say(wire.sync()).data(c.copy_row(1)).done().sync().commits()
     c.q(c.row(2)).commits()
     c.in_step = False
+
+
+@conversation
+def syncs_in_a_copy(c):
+    """None of them counts but the last."""
+    c.one("COPY t FROM STDIN").say(wire.flush()).data(c.copy_row(1)).say(wire.sync())
+    c.data(c.copy_row(2)).say(wire.sync(), wire.flush(), wire.sync()).done().one(c.row(3)).sync().commits()
+    c.q(c.row(4)).commits()
+    c.in_step = False
+    c.without = ("cancel", "terminate", "node")
+
+
+@conversation
+def sync_behind_a_copy_that_has_failed(c):
+    """Straight behind the row that fails, before anybody has heard of it: the server answers it."""
+    c.one("COPY t FROM STDIN").say(wire.flush()).data(b"bad\n").sync().one(c.row(1)).sync().commits()
+    c.q(c.row(2)).commits()
+    c.q("BEGIN").q(c.row(3)).one("COPY t FROM STDIN").say(wire.flush()).data(b"bad\n").sync().q(c.row(4))
+    c.q("COMMIT").commits()
+    c.q(c.row(5)).commits()
+
+
+@conversation
+def sync_before_the_row_that_fails(c):
+    """It is swallowed, and the request behind the failure is skipped."""
+    c.one("COPY t FROM STDIN").say(wire.flush()).data(c.copy_row(1)).say(wire.sync()).data(b"bad\n").done()
+    c.one(c.row(2)).sync().commits()
+    c.q(c.row(3)).commits()
+    c.in_step = False
+    c.without = ("cancel", "terminate", "node")
 
 
 @conversation

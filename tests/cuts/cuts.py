@@ -511,7 +511,7 @@ def run(lane, name, modes, events, near=None, middle=False):
     ks = middles(conversations.make(name)) if middle else positions(conversations.make(name), near)
     count, wrong = 0, []
     for mode in modes:
-        for event in events:
+        for event in (event for event in events if event not in conversations.make(name).without):
             done = []
             lane.heal()
             if event in TOGETHER:

@@ -14,7 +14,7 @@ enum { STEPS_MAX = 4096 };
 
 struct run {
     struct inflight q;
-    uint8_t settled[STEPS_MAX];
+    uint8_t settled[STEPS_MAX * 3];
     size_t pushed, left;
 };
 
@@ -31,8 +31,16 @@ static void request(struct run *r, uint8_t step)
 {
     enum owed_kind kind = (enum owed_kind)(step % 9);
     unsigned flags = kind == OWED_COPY_END ? 0 : step / 9 % 4 == 1 ? OWED_HIDDEN : step / 9 % 4 == 2 ? OWED_LOCAL : 0;
-    if (kind == OWED_SYNC && inflight_copy_is_open(&r->q)) {
-        inflight_sync_in_copy(&r->q);
+    if (step / 9 % 4 == 3 && kind == OWED_COPY_END) {
+        inflight_copy_data(&r->q);
+        return;
+    }
+    if (step / 9 % 4 == 3 && inflight_doubt(&r->q) == INFLIGHT_ASK) {
+        enum inflight_question question;
+        uint32_t owed = r->q.count;
+        CHECK(inflight_ask(&r->q, &question));
+        for (; owed < r->q.count; owed++, r->left++)
+            r->q.ring[(r->q.head + owed) & (r->q.cap - 1)].what = (void *)(uintptr_t)r->pushed++;
         return;
     }
     uint32_t before = r->q.count;
@@ -52,6 +60,7 @@ static bool reply(struct run *r, uint8_t step)
     char type = types[step % (sizeof(types) - 1)];
     const struct owed *head = inflight_head(&r->q);
     bool was_local = inflight_local(&r->q) != NULL, was_quiet = inflight_is_quiet(&r->q);
+    bool was_unsure = inflight_is_unsure(&r->q);
     bool is_hidden = head && (head->flags & OWED_HIDDEN);
     enum reply_verdict v =
         inflight_reply(&r->q, type, type == 'Z' ? "ITE?"[step / 24 % 4] : 0, on_settled, r);
@@ -59,9 +68,10 @@ static bool reply(struct run *r, uint8_t step)
         return false;
     if (type == 'N' || type == 'S' || type == 'A')
         return true;
-    CHECK(!was_quiet || r->q.unsure);
+    CHECK(!was_quiet);
+    (void)inflight_released(&r->q);
     CHECK(!was_local || type == 'E' || type == 'Z');
-    CHECK(v != REPLY_HIDE || is_hidden || type == 'Z');
+    CHECK(v != REPLY_HIDE || is_hidden || type == 'Z' || r->q.skipping || was_unsure);
     return true;
 }
 

@@ -26,7 +26,7 @@ static void on_settled(void *arg, const struct owed *o, enum owed_outcome outcom
     static const char kinds[] = "QFPBDECSc";
     char text[3] = {kinds[o->kind], "+-~"[outcome], 0};
     write_down(text);
-    is_int((uintptr_t)o->what, o->kind + 1, "%s brings what it was pushed with", text);
+    is_int((uintptr_t)o->what, o->what ? o->kind + 1 : 0, "%s brings what it was pushed with", text);
 }
 
 static enum owed_kind kind_of(char letter)
@@ -36,7 +36,8 @@ static enum owed_kind kind_of(char letter)
 }
 
 /* ">" pushes follow: a letter a request, after "h" a hidden one, after "l" a local one.
- * "<" replies follow: a letter each; "Z" stands for status I, "z" for T.
+ * "d" CopyData, "?" the messages of inflight_ask().
+ * "<" replies follow: a letter each; "Z" stands for status I, "z" for T; "^" a ReadyForQuery is released.
  * "!" answers the local one at the head. The journal shows verdicts (. hide=h lost=u bad=x)
  * and, as letter and sign, what was settled (+ done, - failed, ~ skipped). */
 static const char *play(struct inflight *q, const char *script)
@@ -50,6 +51,12 @@ static const char *play(struct inflight *q, const char *script)
             pushes = c == '>';
         } else if (c == '!') {
             inflight_answered(q, on_settled, NULL);
+        } else if (pushes && c == 'd') {
+            inflight_copy_data(q);
+        } else if (pushes && c == '?') {
+            enum inflight_question question;
+            ok(inflight_doubt(q) == INFLIGHT_ASK && inflight_ask(q, &question), "asked");
+            write_down(question == INFLIGHT_MARK ? "m" : "M");
         } else if (pushes && (c == 'h' || c == 'l')) {
             flags = c == 'h' ? OWED_HIDDEN : OWED_LOCAL;
         } else if (pushes) {
@@ -61,6 +68,7 @@ static const char *play(struct inflight *q, const char *script)
             char type = c == 'z' ? 'Z' : c, status = c == 'Z' ? 'I' : c == 'z' ? 'T' : 0;
             enum reply_verdict v = inflight_reply(q, type, status, on_settled, NULL);
             char text[2] = {".hux"[v], 0};
+            write_down(inflight_released(q) ? "^" : "");
             write_down(text);
         }
     }
@@ -117,17 +125,34 @@ static const struct rule rules[] = {
     {">Qc<TDCZ", "...Q+c+.", true, "a stray CopyDone behind a Query that was no COPY"},
     {">PBE<12G>cS<CZ", "P+.B+..E+c+.S+.", true, "COPY IN by Execute"},
     {">PBEcS<12GCZ", "P+.B+..E+c+.S+.", true, "all of it ahead"},
-    {">PBES<12G>cS<CZ", "P+.B+.S~.E+c+.S+.", true, "a Sync ahead of COPY IN is ignored"},
-    {">PBESS<12G>cS<CZ", "P+.B+.S~S~.E+c+.S+.", true, "two of them"},
-    {">PBEScS<12GCZ", "P+.B+.S~.E+c+.S+.", true, "the ignored one, the end, the one that counts"},
-    {">PBESc<12GC", "P+.B+.S~.E+c+.", false, "the one that counts is still to come"},
-    {">PBESc<12GC>S<Z", "P+.B+.S~.E+c+.S+.", true, "and comes"},
-    {">PBEScSPBES<12GCZ12CZ", "P+.B+.S~.E+c+.S+.P+.B+.E+.S+.", true, "and another batch"},
+    {">PBES<12G>cS<CZ", "P+.B+..S~E+c+.S+.", true, "a Sync ahead of COPY IN is ignored"},
+    {">PBESS<12G>cS<CZ", "P+.B+..S~S~E+c+.S+.", true, "two of them"},
+    {">PBEScS<12GCZ", "P+.B+..S~E+c+.S+.", true, "the ignored one, the end, the one that counts"},
+    {">PBESc<12GC", "P+.B+..S~E+c+.", false, "the one that counts is still to come"},
+    {">PBESc<12GC>S<Z", "P+.B+..S~E+c+.S+.", true, "and comes"},
+    {">PBEScSPBES<12GCZ12CZ", "P+.B+..S~E+c+.S+.P+.B+.E+.S+.", true, "and another batch"},
     {">PBEcS<12GEZ", "P+.B+..c~E-.S+.", true, "COPY IN that fails"},
     {">PBE<12GE>cS<Z", "P+.B+..E-.S+.", true, "before its end was sent"},
     {">PBES<EZ", "E~B~P-.S+.", true, "COPY IN that never starts: the Sync is answered"},
-    {">PBES<12GE>S<Z", "P+.B+.S~.E-.S+.", true, "a Sync in COPY IN that fails, and another one"},
-    {">PBES<12GEZ", "P+.B+.S~.E-..", true, "or that very Sync, read behind the failure"},
+    {">PBES<12GE", "P+.B+..E-.", false, "a Sync in COPY IN that fails"},
+    {">PBES<12GEZ", "P+.B+..E-.S+.", true, "was read behind the failure"},
+    {">PBES<12GE>S<Z", "P+.B+..E-.S+.", false, "or it was swallowed, and the next one is answered: nobody knows"},
+    {">PBES<12GE>S<Z>?<3Z", "P+.B+..E-.S+.mS~C+hS+h", true, "and the server is asked: one"},
+    {">PBES<12GE>S<Z>?<Z3Z", "P+.B+..E-.S+.mS+.C+hS+h", true, "or both"},
+    {">PBE<12G>dScS<EZ>?<Z3Z", "P+.B+..c~E-.S+.mS+.C+hS+h", true, "the end of a COPY that had failed means nothing"},
+    {">PBE<12G>dSS<EZ>?<Z3Z", "P+.B+..E-.S+.mS+.C+hS+h", true, "two within"},
+    {">PBE<12G>dS?<EZ3Z", "P+.B+..mE-.S+.C+hS+h", true, "a request straight behind: the Sync is answered, or the connection ends"},
+    {">PBE<12G>dSd?<EZE>S<Z", "P+.B+..ME-.hS~C~S+D-hS+.", true, "data between them: it was swallowed, and all up to the next is skipped"},
+    {">PBE<12G>dSd?<EZ3ZE>hS<Z", "P+.B+..ME-.hS~C+^hS+hD-hS+h", true, "or answered, of which the client hears when that is known"},
+    {">PBE<12G>dSdSd?<EZZ3ZE>hS<Z", "P+.B+..ME-.hS+S+^.C+hS+hD-hS+h", true, "both of two"},
+    {">PBE<12G>dSdSd?<EZ3ZE>hS<Z", "P+.B+..ME-.hS~S~C+^hS+hD-hS+h", true, "one of two"},
+    {">PBE<12G>dSdSd?<EZE", "P+.B+..ME-.hS~S~C~S+D-h", false, "none of two: the server skips what comes"},
+    {">PBE<12G>dSdc<E>?<E", "P+.B+..c~E-.Mx", false, "an error where none can be"},
+    {">PBE<12G>dSdc<E>?<ZE", "P+.B+..c~E-.MhS~C~S+D-h", false, "asked behind the failure"},
+    {">PBE<12G>dSd?<EZZ", "P+.B+..ME-.hx", false, "more than there can be"},
+    {">PBE<12G>dSd?<E3", "P+.B+..ME-.x", false, "no ReadyForQuery at all"},
+    {">Q<G>SS<EZ>?<Z3Z", "..Q-.mS+.S~C+hS+h", true, "a Query whose COPY fails: nothing is skipped"},
+    {">Q<G>SdSc<C>S<ZZ", ".S~S~c+.Q+.S+.", true, "Syncs in the COPY of a Query"},
     /* COPY OUT and both */
     {">Q<HddcCZ", ".....Q+.", true, "COPY OUT"},
     {">PBES<12HddcCZ", "P+.B+.....E+.S+.", true, "by Execute"},
@@ -190,21 +215,57 @@ static void test_copy_open(void)
     ok(!inflight_copy_is_open(&q), "no COPY yet");
     play(&q, "<G");
     ok(inflight_copy_is_open(&q), "COPY IN is open");
-    inflight_sync_in_copy(&q);
+    is_int(inflight_doubt(&q), INFLIGHT_SEND, "a request may be sent: it ends the connection, or is skipped");
+    play(&q, ">S");
+    ok(inflight_copy_is_open(&q), "so it is behind a Sync");
+    is_int(inflight_doubt(&q), INFLIGHT_ASK, "but what becomes of a request nobody knows");
     play(&q, ">c");
-    ok(!inflight_copy_is_open(&q), "not any more behind its end");
+    ok(!inflight_copy_is_open(&q), "it is not any more behind its end");
+    is_int(inflight_doubt(&q), INFLIGHT_WAIT, "where the answer to the COPY will tell");
+    ok(inflight_copy_ends_in_sync(&q), "another Sync may be missing");
     play(&q, ">S<CZ");
-    ok(inflight_is_quiet(&q) && !q.unsure, "a Sync inside of a COPY that went well leaves no doubt");
-    play(&q, ">PBE<12G");
-    inflight_sync_in_copy(&q);
-    play(&q, "<E>S<Z");
-    ok(q.unsure, "inside of one that failed it does");
-    is_text(play(&q, "<Z"), ".", "one ReadyForQuery more is taken");
+    ok(inflight_is_quiet(&q) && !inflight_is_unsure(&q), "a Sync inside of a COPY that went well leaves no doubt");
+    is_int(inflight_doubt(&q), INFLIGHT_SEND, "and no request waits");
+    play(&q, ">PBES<12GE");
+    ok(inflight_is_unsure(&q) && !inflight_must_ask(&q) && !inflight_has_end(&q), "inside of one that failed it does");
+    play(&q, ">S");
+    ok(inflight_is_unsure(&q) && !inflight_must_ask(&q) && inflight_has_end(&q), "also before the next one");
+    play(&q, "<Z");
+    ok(inflight_is_unsure(&q) && inflight_must_ask(&q), "and behind its answer");
+    play(&q, ">?<3Z");
+    ok(inflight_is_quiet(&q) && !inflight_is_unsure(&q), "until the server was asked");
     inflight_free(&q, NULL, NULL);
-    ok(!q.unsure, "a freed queue is a new one");
     play(&q, ">Q<W");
     ok(inflight_copy_is_open(&q) && q.copy_both, "COPY BOTH is open both ways");
     inflight_free(&q, NULL, NULL);
+}
+
+static void test_copy_lost(void)
+{
+    static const struct {
+        const char *script;
+        bool known;
+        uint32_t left;
+        const char *what;
+    } cases[] = {
+        {">PBE<12G>d", true, 1, "a COPY without a Sync in it"},
+        {">PBES<12G>d", true, 1, "one with a Sync straight behind the command, which had to be swallowed"},
+        {">PBES<12G>dcS", true, 3, "and the one that counts"},
+        {">PBE<12G>dS", false, 2, "a Sync behind rows: the COPY may have failed before it"},
+        {">PBE<12G>dSdcS", false, 4, "also when the end was sent"},
+        {">PBES<12GE", false, 1, "one that has failed"},
+        {">Q<G>Sd", true, 1, "that of a Query"},
+        {">Q<G>dP", false, 2, "one with a request in it"},
+        {">PBE<12G>S?", false, 4, "one that was asked about"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct inflight q;
+        inflight_init(&q);
+        play(&q, cases[i].script);
+        is_int(inflight_settle_copy(&q, on_settled, NULL), cases[i].known, "lost in %s", cases[i].what);
+        is_int(q.count, cases[i].left, "%s: owed", cases[i].what);
+        inflight_free(&q, NULL, NULL);
+    }
 }
 
 static size_t counted;
@@ -233,33 +294,37 @@ static void test_size(void)
 
 /* ---- at random, against a small server ---- */
 
-enum { STEPS = 60, REPLIES = 512 };
+enum { STEPS = 60, REPLIES = 1024, COPY_DATA = OWED_COPY_END + 1 /* is not pushed */ };
 
 struct request {
-    uint8_t kind, flags, copies; /* copies: COPY INs that it starts, if it gets that far */
+    bool ours;                   /* sent by inflight_ask() */
+    uint8_t kind, copies; /* copies: COPY INs that it starts, if it gets that far */
+    uint16_t flags;
     int8_t expected, got;        /* outcome; -1 not yet, -2 any */
 };
 
 static struct episode {
     struct inflight q;
-    struct request sent[STEPS * 4];
+    struct request sent[STEPS * 8];
     size_t sent_count, read; /* read by the server */
     struct {
         char type, status;
         bool hidden;
     } replies[REPLIES];
-    size_t reply_count, delivered;
+    size_t reply_count, delivered, shown;
+    bool over; /* a request in COPY IN: the server has closed */
     /* the server */
     bool ignoring, batch;
+    bool work; /* a Sync would commit something */
     int copying; /* index of the request whose COPY IN runs, or -1 */
     int copies_left;
     /* the client */
     int ends_to_send;
-    bool by_execute;
     const char *wrong;
 } *ep;
 
 static uint64_t seed;
+static unsigned closed;
 
 static unsigned dice(unsigned sides)
 {
@@ -270,6 +335,7 @@ static unsigned dice(unsigned sides)
 static void say(char type, const struct request *about)
 {
     CHECK(ep->reply_count < REPLIES);
+    ep->work = ep->work && type != 'Z' && type != 'E';
     ep->replies[ep->reply_count].type = type;
     ep->replies[ep->reply_count].status = type == 'Z' ? "ITE"[dice(3)] : 0;
     ep->replies[ep->reply_count++].hidden = about && (about->flags & OWED_HIDDEN);
@@ -278,6 +344,8 @@ static void say(char type, const struct request *about)
 static void note_settled(void *arg, const struct owed *o, enum owed_outcome outcome)
 {
     struct request *r = o->what;
+    if (!r) /* of inflight_ask() */
+        return;
     if (r->got != -1)
         ep->wrong = "settled twice";
     r->got = (int8_t)outcome;
@@ -287,7 +355,7 @@ static void fail(struct request *r)
 {
     struct request quiet = {0}; /* the error that ends a batch is shown, whoever caused it */
     bool simple = r->kind == OWED_QUERY || r->kind == OWED_FUNCTION;
-    say('E', simple ? r : &quiet);
+    say('E', simple || r->flags & OWED_QUIET ? r : &quiet);
     r->expected = OWED_FAILED;
     ep->ignoring = !simple;
     if (simple)
@@ -304,8 +372,11 @@ static void run(struct request *r, int index)
     }
     if (ep->copies_left > 0) {
         ep->copies_left--;
-        ep->copying = index;
         say('G', r);
+        if (dice(8) == 0)
+            fail(r); /* a trigger, before anything was read */
+        else
+            ep->copying = index;
         return;
     }
     if (!r->copies) {
@@ -328,7 +399,7 @@ static void serve_copy(struct request *r)
 {
     struct request *copy = &ep->sent[ep->copying];
     int index = ep->copying;
-    if (dice(8) == 0 && r->kind == OWED_COPY_END) {
+    if (dice(6) == 0 && (r->kind == OWED_COPY_END || r->kind == COPY_DATA)) {
         ep->copying = -1;
         fail(copy);
     } else if (r->kind == OWED_COPY_END) {
@@ -342,8 +413,8 @@ static void serve_copy(struct request *r)
         } else {
             copy->expected = OWED_DONE;
         }
-    } else {
-        r->expected = OWED_SKIPPED; /* a Sync */
+    } else if (r->kind != OWED_SYNC && r->kind != COPY_DATA) {
+        ep->over = true;
     }
     if (r->kind == OWED_COPY_END)
         r->expected = -2;
@@ -352,8 +423,8 @@ static void serve_copy(struct request *r)
 static void serve_extended(struct request *r)
 {
     bool local = r->flags & OWED_LOCAL;
-    ep->batch = true;
-    if (!local && r->kind != OWED_EXECUTE && dice(8) == 0) {
+    ep->batch = ep->work = true;
+    if (r->flags & OWED_QUIET || (!local && !r->ours && r->kind != OWED_EXECUTE && dice(8) == 0)) {
         fail(r);
         return;
     }
@@ -380,13 +451,13 @@ static void serve(void)
     struct request *r = &ep->sent[ep->read++];
     if (ep->copying >= 0) {
         serve_copy(r);
-    } else if (r->kind == OWED_COPY_END) {
+    } else if (r->kind == OWED_COPY_END || r->kind == COPY_DATA) {
         r->expected = -2;
     } else if (r->kind == OWED_SYNC) {
-        if (!ep->ignoring && dice(10) == 0)
-            say('E', r); /* a deferred constraint */
+        struct request shown = {0};
+        if (ep->work && !r->ours && dice(10) == 0)
+            say('E', &shown); /* a deferred constraint */
         ep->ignoring = ep->batch = false;
-        r->expected = OWED_DONE;
         say('Z', r);
     } else if (ep->ignoring) {
         r->expected = OWED_SKIPPED;
@@ -406,20 +477,37 @@ static void serve(void)
     }
 }
 
+/* The client reads a message: it must be the next that the server has not hidden from it. */
+static void show(char type, char status)
+{
+    while (ep->shown < ep->delivered && ep->replies[ep->shown].hidden)
+        ep->shown++;
+    if (ep->shown == ep->reply_count || ep->replies[ep->shown].type != type || (type == 'Z' && ep->replies[ep->shown].status != status))
+        ep->wrong = "shown what was not said";
+    ep->shown++;
+}
+
+static void send_hidden_sync(void);
+static void ask(void);
+
 static void deliver(void)
 {
-    char type = ep->replies[ep->delivered].type;
-    enum reply_verdict want = ep->replies[ep->delivered].hidden ? REPLY_HIDE : REPLY_PASS;
-    enum reply_verdict v =
-        inflight_reply(&ep->q, type, ep->replies[ep->delivered].status, note_settled, NULL);
-    /* The error of a hidden Sync would be a shown one as well. */
-    if (v != want && type != 'E')
-        ep->wrong = v == REPLY_BAD ? "a true reply is called bad" : "shown or hidden wrongly";
+    char type = ep->replies[ep->delivered].type, status = ep->replies[ep->delivered].status;
+    enum reply_verdict v = inflight_reply(&ep->q, type, status, note_settled, NULL);
+    char released = inflight_released(&ep->q);
+    if (released)
+        show('Z', released);
+    if (v == REPLY_PASS)
+        show(type, status);
     if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
         ep->wrong = "a true reply is not known";
-    if (type == 'Z' && ep->q.status != ep->replies[ep->delivered].status)
+    if (type == 'Z' && ep->q.status != status)
         ep->wrong = "the status is not the server's";
     ep->delivered++;
+    if (!ep->wrong && inflight_must_ask(&ep->q))
+        ask();
+    else if (!ep->wrong && ep->q.owes_sync)
+        send_hidden_sync();
 }
 
 static void answer_local(void)
@@ -428,27 +516,58 @@ static void answer_local(void)
         inflight_answered(&ep->q, note_settled, NULL);
 }
 
+static struct request *add_request(unsigned kind, unsigned flags, unsigned copies)
+{
+    struct request *r = &ep->sent[ep->sent_count++];
+    CHECK(ep->sent_count <= COUNT_OF(ep->sent));
+    *r = (struct request){.kind = (uint8_t)kind, .flags = (uint16_t)flags, .copies = (uint8_t)copies, .expected = -1, .got = -1};
+    return r;
+}
+
 static void send_request(enum owed_kind kind, unsigned flags, unsigned copies)
 {
-    if (kind == OWED_SYNC && inflight_copy_is_open(&ep->q)) {
-        inflight_sync_in_copy(&ep->q);
-        return; /* it does reach the server, which ignores it or, in doubt, does not */
-    }
-    struct request *r = &ep->sent[ep->sent_count++];
-    *r = (struct request){(uint8_t)kind, (uint8_t)flags, (uint8_t)copies, -1, -1};
-    if (!inflight_push(&ep->q, kind, flags, r, NULL))
+    if (!inflight_push(&ep->q, kind, flags, add_request(kind, flags, copies), NULL))
         ep->wrong = "cannot be pushed";
 }
 
-/* What a lawful client may send now: behind what may be a COPY IN only its end, and Syncs. */
+static void send_hidden_sync(void)
+{
+    ep->q.owes_sync = false;
+    send_request(OWED_SYNC, OWED_HIDDEN, 0);
+}
+
+static void ask(void)
+{
+    enum inflight_question question;
+    if (!inflight_ask(&ep->q, &question))
+        ep->wrong = "cannot be asked";
+    add_request(OWED_CLOSE, OWED_HIDDEN, 0)->ours = true;
+    add_request(OWED_SYNC, OWED_HIDDEN, 0)->ours = true;
+    if (question == INFLIGHT_MARK_FAIL)
+        add_request(OWED_DESCRIBE, OWED_HIDDEN | OWED_QUIET, 0)->ours = true;
+}
+
+static void send_data(void)
+{
+    add_request(COPY_DATA, 0, 0);
+    inflight_copy_data(&ep->q);
+}
+
+/* What a client may send now: behind what may be a COPY IN its rows, its end, and Syncs; or it takes the COPY
+ * for failed already. */
 static void send_something(void)
 {
+    if (ep->ends_to_send > 0 && dice(12) == 0)
+        ep->ends_to_send = 0;
     if (ep->ends_to_send > 0) {
-        if (ep->by_execute && dice(3) == 0) {
+        unsigned what = dice(4);
+        if (what == 0) {
             send_request(OWED_SYNC, 0, 0);
-        } else {
+        } else if (what == 1) {
             send_request(OWED_COPY_END, 0, 0);
             ep->ends_to_send--;
+        } else {
+            send_data();
         }
         return;
     }
@@ -456,14 +575,24 @@ static void send_something(void)
     unsigned copies = 0, flags = dice(6) == 0 ? OWED_HIDDEN : 0;
     if (dice(4) == 0)
         kind = OWED_SYNC;
+    if (kind == OWED_COPY_END && dice(2)) {
+        send_data();
+        return;
+    }
+    if (kind != OWED_SYNC && kind != OWED_COPY_END) {
+        enum inflight_doubt doubt = inflight_doubt(&ep->q);
+        if (doubt == INFLIGHT_ASK)
+            ask();
+        if (doubt != INFLIGHT_SEND)
+            return;
+    } else {
+        flags = 0;
+    }
     if ((kind == OWED_QUERY || kind == OWED_EXECUTE) && dice(3) == 0)
         copies = kind == OWED_QUERY ? 1 + dice(2) : 1;
     if ((kind == OWED_PARSE || kind == OWED_CLOSE) && dice(3) == 0)
         flags = OWED_LOCAL;
-    if (kind == OWED_COPY_END)
-        flags = 0;
     ep->ends_to_send = (int)copies;
-    ep->by_execute = kind == OWED_EXECUTE;
     send_request(kind, flags, copies);
 }
 
@@ -471,9 +600,15 @@ static void check_end(void)
 {
     for (size_t i = 0; !ep->wrong && i < ep->sent_count; i++) {
         const struct request *r = &ep->sent[i];
-        if (r->kind != OWED_COPY_END && r->expected != r->got)
+        if (r->ours || r->kind == OWED_COPY_END || r->kind == COPY_DATA)
+            continue;
+        if (r->kind == OWED_SYNC ? r->got == -1 : r->expected != r->got)
             ep->wrong = r->got == -1 ? "never settled" : "settled with another outcome";
     }
+    while (ep->shown < ep->delivered && ep->replies[ep->shown].hidden)
+        ep->shown++;
+    if (!ep->wrong && ep->shown != ep->reply_count)
+        ep->wrong = "an answer was never shown";
     if (!ep->wrong && !inflight_is_quiet(&ep->q))
         ep->wrong = "not quiet in the end";
 }
@@ -483,13 +618,13 @@ static bool is_at_rest(void)
     return ep->read == ep->sent_count && ep->delivered == ep->reply_count;
 }
 
-/* True unless the queue is wrong. An episode whose Syncs in COPY IN leave a doubt ends there. */
+/* True unless the queue is wrong. */
 static bool run_episode(uint64_t number)
 {
     *ep = (struct episode){.copying = -1};
     seed = number;
     inflight_init(&ep->q);
-    for (int step = 0; !ep->wrong && !ep->q.unsure; step++) {
+    for (int step = 0; !ep->wrong && !ep->over; step++) {
         unsigned what = dice(4);
         if (step < STEPS && what == 0)
             send_something();
@@ -501,6 +636,8 @@ static bool run_episode(uint64_t number)
             serve();
         else if (step >= STEPS && ep->ends_to_send > 0)
             send_something();
+        else if (step >= STEPS && is_at_rest() && ep->copying >= 0)
+            send_request(OWED_COPY_END, 0, 0);
         else if (step >= STEPS && is_at_rest() && (ep->batch || ep->ignoring))
             send_request(OWED_SYNC, 0, 0);
         else if (step >= STEPS && is_at_rest())
@@ -513,8 +650,9 @@ static bool run_episode(uint64_t number)
         if (!ep->wrong && inflight_is_quiet(&ep->q) && ep->delivered < ep->reply_count)
             ep->wrong = "quiet while a reply is on its way";
     }
-    if (!ep->q.unsure)
+    if (!ep->over)
         check_end();
+    closed += ep->over;
     inflight_free(&ep->q, NULL, NULL);
     return !ep->wrong;
 }
@@ -529,6 +667,7 @@ static void test_model(void)
             printf("# episode %llu: %s\n", (unsigned long long)i, ep->wrong);
             bad++;
         }
+    ok(closed > EPISODES / 50 && closed < EPISODES / 2, "%u of them broke the protocol", closed);
     is_int(bad, 0, "%d episodes end as the server says", EPISODES);
     mem_free(ep);
 }
@@ -538,6 +677,7 @@ int main(void)
     test_rules();
     test_status();
     test_copy_open();
+    test_copy_lost();
     test_size();
     test_model();
     return tap_done();

@@ -190,7 +190,10 @@ static void test_hopeless(void)
     run_turns(loop, 5);
     ok(p->idle.count + p->cleaning.count == 0, "left in the middle of a message it is closed");
     ok(borrow_now(p, &w), "lent");
-    w.backend->owed.unsure = true;
+    struct inflight *q = &w.backend->owed;
+    ok(inflight_push(q, OWED_EXECUTE, 0, NULL, NULL) && inflight_push(q, OWED_SYNC, 0, NULL, NULL), "a COPY");
+    (void)inflight_reply(q, 'G', 0, NULL, NULL);
+    (void)inflight_reply(q, 'E', 0, NULL, NULL);
     pool_return(p, &w.backend);
     run_turns(loop, 5);
     ok(p->idle.count + p->cleaning.count == 0, "so is one that may still answer to the last one's COPY");

@@ -15,7 +15,7 @@ import histories  # noqa: E402
 # One of each kind of message and state; all of them are for the long form.
 NAMES = ("block", "savepoints", "named", "flushes", "extended_block", "failed_block_extended", "copy_simple_in_block",
          "copy_extended_fails_under_way", "copy_flushed_duplicate", "functions", "listens", "long_bind_40000",
-         "violates_the_protocol")
+         "violates_the_protocol", "sync_in_a_copy", "sync_behind_a_copy_that_has_failed")
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,59 @@ def test_what_ends_the_block(lost, form, before):
     assert lost.query("SELECT 'goes on'") == [["goes on"]]
 
 
+# Each begins as what ends a block, and ends none.
+ENDS_NOTHING = {
+    "COMMIT PREPARED 'h1'": ABORTED, "ROLLBACK PREPARED 'h1'": ABORTED, "commit /* so */ prepared 'h1';": ABORTED,
+    "COMMIT garbage": "42601", "ROLLBACK garbage": "42601", "COMMIT WORK AND": "42601", "END foo": "42601", "ABORT 1": "42601",
+    "COMMIT WORK PREPARED 'h1'": "42601", "COMMIT AND CHAIN garbage": "42601", "ROLLBACK AND NO": "42601",
+    "COMMIT /* no end": "42601", "COMMIT \"": "42601", "PREPARE TRANSACTION 'x' garbage": "42601", "EXPLAIN COMMIT": "42601",
+    "ROLLBACK TO a": "3B001", "ROLLBACK WORK TO SAVEPOINT a": "3B001", "RELEASE a": ABORTED, "BEGIN": ABORTED,
+    "START TRANSACTION READ ONLY": ABORTED,
+}
+
+
+@pytest.mark.parametrize("how", ["simple", "extended"])
+@pytest.mark.parametrize("first", [False, True], ids=["told", "first"])
+def test_what_only_looks_like_an_end(gate, login, stand, table, how, first):
+    """COMMIT PREPARED is no end of a block, and neither is a COMMIT that is an error: as the server has it,
+    the block goes on failed, and what comes next does not run by itself."""
+    def ask(c, sql):
+        return codes(c.ask(wire.query(sql) if how == "simple" else wire.one(sql) + wire.sync()))
+    server = wire.Client(("127.0.0.1", stand.postgres.port), "request", ca=stand.authority.crt)
+    server.login("acme_rw", "acme", stand.postgres.passwords["acme_rw"])
+    for sql, code in ENDS_NOTHING.items():
+        server.query("BEGIN")
+        server.ask(wire.query("SELECT 1/0"))
+        assert (ask(server, sql), server.status) == ([code], "E"), sql
+        server.query("ROLLBACK")
+        c = login(gate)
+        c.query("BEGIN")
+        c.query(f"INSERT INTO {table} VALUES (1)")
+        lose(stand, c)
+        if not first:
+            assert codes(c.ask(wire.query("SELECT 1"))) == ["57P01"]
+        assert (ask(c, sql), c.status) == (["57P01" if first else code], "E"), sql
+        assert ask(c, f"INSERT INTO {table} VALUES (2)") == [ABORTED]
+        assert tags(c.ask(wire.query("COMMIT"))) == ["ROLLBACK"] and c.status == "I"
+        c.close()
+    assert stand.postgres.sql(f"SELECT count(*) FROM {table}", "acme") == [["0"]]
+
+
+@pytest.mark.parametrize("sql", ["COMMIT PREPARED 'two'", "ROLLBACK PREPARED 'two'"])
+@pytest.mark.parametrize("how", ["simple", "extended", "no sync"])
+def test_outcome_of_commit_prepared_that_is_lost_is_unknown(make_gate, nodes, login, sql, how):
+    """It lasts as soon as it has run, before any Sync."""
+    gate = make_gate(own_cluster(nodes))
+    c = login(gate)
+    c.query("SELECT 1")
+    node = node_of(c, nodes)
+    node.freeze()
+    c.send(wire.query(sql) if how == "simple" else wire.one(sql) + (wire.sync() if how == "extended" else wire.flush()))
+    reached(node)
+    node.kill()
+    assert codes(c.until("E")) == ["08007"]
+
+
 def test_savepoints_are_gone(gate, login, stand):
     c = login(gate)
     c.query("BEGIN")
@@ -102,7 +155,8 @@ def test_text_that_ends_the_block_and_goes_on(lost, stand, table):
 def test_chain_is_not_guessed(lost):
     """AND CHAIN would go on with an isolation level that nobody knows any more."""
     lost.send(wire.query("ROLLBACK AND CHAIN"))
-    assert lost.refusal()["C"] == "08006"
+    fields = lost.refusal()
+    assert (fields["S"], fields["C"]) == ("FATAL", "08006") and fields["H"].startswith("The transaction was rolled back.")
 
 
 @pytest.mark.parametrize("end, told", [("COMMIT", ["57P01"]), ("ROLLBACK", [])])
