@@ -22,6 +22,7 @@ struct companions_note {
     bool reads_otherwise; /* what ran before it in its transaction may have changed how it is read */
     bool any; /* some statement resets a variable of the startup packet */
     bool is_local; /* and the last one of those until the end of its transaction only */
+    bool names_object; /* one's value names what may have been dropped: setting it again may fail */
 };
 void companions_note(void *arg, uint32_t number, struct text statement, const char *behind);
 

@@ -109,6 +109,19 @@ static bool each_own(const struct session *s, const struct sql_reset *r, size_t 
     return false;
 }
 
+/* The server looks in its catalog for what the value names; its own RESET does not. */
+static bool names_object(const struct session *s, const struct sql_reset *r)
+{
+    static const char *const names[] = {"default_text_search_config", "default_tablespace", "default_table_access_method",
+                                        "role", "session_authorization"};
+    struct var own;
+    for (size_t pos = 0; each_own(s, r, &pos, &own);)
+        for (size_t i = 0; i < COUNT_OF(names); i++)
+            if (text_is(own.name, names[i]))
+                return true;
+    return false;
+}
+
 static bool has_any(const struct session *s, const struct sql_reset *r)
 {
     struct var own;
@@ -186,6 +199,7 @@ void companions_note(void *arg, uint32_t number, struct text statement, const ch
         return;
     note->any = true;
     note->is_local = r.local && !r.null.at;
+    note->names_object = note->names_object || names_object(note->session, &r);
 }
 
 struct editing {
@@ -281,8 +295,9 @@ bool companions_put_query(struct request_walk *w, const struct companions_note *
 {
     struct session *s = w->s;
     const struct inflight *q = &s->backend->owed;
-    /* SET LOCAL by itself is told that it does nothing. */
-    bool lone = scan->statements == 1 && inflight_is_quiet(q) && q->status == 'I' && note->is_local;
+    /* SET LOCAL by itself is told that it does nothing. And a RESET by itself need not fail for a value that the
+     * session can do without: it is replayed behind it (replay.h). */
+    bool lone = scan->statements == 1 && inflight_is_quiet(q) && q->status == 'I' && (note->is_local || note->names_object);
     *sent = false;
     if (!note->any || lone || scan->in_doubt || !is_read_for_sure(note, sql))
         return true;
