@@ -235,7 +235,7 @@ struct answer {
     struct buf text; /* row_kind, name NUL value NUL */
     bool whole;      /* all variables were asked for: what is not in the answer is not set */
     bool with_source, has_source; /* sources were asked for; some have come */
-    bool is_anothers;             /* something is set that the pool's own role may not set */
+    bool asks_rights, is_anothers; /* something is set that the pool's own role may not set: asked for; so it is */
 };
 
 /* Of the text at *pos, which goes on; false at the end. */
@@ -294,7 +294,7 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
 {
     struct answer *a = arg;
     if (count == 1)
-        a->is_anothers = true;
+        a->is_anothers = a->asks_rights;
     if (count < 2 || count > 3 || !columns[0].at)
         return;
     if (!a->whole && count == 3) {
@@ -545,7 +545,8 @@ static void ask_variables(struct session *s)
         a->with_source = own_default;
         ok = varset_ask(names, t->count, &sql) && (!own_default || (buf_put(&sql, "", 1) && varset_ask_source(names, t->count, &sql)));
     }
-    if (!t->by_name && sets_as_another(s))
+    a->asks_rights = !t->by_name && sets_as_another(s);
+    if (a->asks_rights)
         ok = ok && buf_put(&sql, "", 1) && varset_ask_rights(&sql);
     a->touched = t;
     s->touched = NULL;

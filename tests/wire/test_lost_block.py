@@ -109,7 +109,7 @@ def test_what_only_looks_like_an_end(gate, login, stand, table, how, first):
 @pytest.mark.parametrize("how", ["simple", "extended", "no sync"])
 def test_outcome_of_commit_prepared_that_is_lost_is_unknown(make_gate, nodes, login, sql, how):
     """It lasts as soon as it has run, before any Sync."""
-    gate = make_gate(own_cluster(nodes))
+    gate = make_gate(own_cluster(nodes[:1]))
     c = login(gate)
     c.query("SELECT 1")
     node = node_of(c, nodes)
