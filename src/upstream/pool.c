@@ -297,6 +297,15 @@ static void lend(struct pool *p, struct backend *b, struct pool_ask *ask)
     ask->lending = b->lending = ++p->lent;
 }
 
+/* Its node does not answer, as the probe sees it, and others do: a request sent there would wait for it. */
+static bool is_cut_off(const struct pool *p, const struct backend *b)
+{
+    if (atomic_load_explicit(&b->node->health, memory_order_relaxed) != NODE_DOWN || !p->row)
+        return false;
+    const struct topology *t = pools_topology(p->home, p->row->cluster_row->at.name);
+    return t && topology_has_healthy(t);
+}
+
 /* One with news in this turn has probably died: what is sent to it would be lost. When that is
  * all there is, pool_offer() or pool_discard() follows in the same turn. */
 struct backend *pool_idle_for(const struct pool *p, const struct pool_ask *ask, bool *have_news)
@@ -309,6 +318,8 @@ struct backend *pool_idle_for(const struct pool *p, const struct pool_ask *ask, 
             *have_news = true;
             continue;
         }
+        if (is_cut_off(p, b))
+            continue;
         if (!ask->wants_own || (ask->lending && b->lending == ask->lending))
             return b;
         first = first ? first : b;

@@ -221,6 +221,18 @@ def test_frozen_node_is_passed_over_while_connecting(make_gate, nodes, login):
     nodes[0].thaw()
 
 
+def test_idle_connection_to_a_node_that_does_not_answer_is_not_lent(make_gate, nodes, login):
+    gate = make_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}, **own_cluster(nodes)})
+    c = login(gate)
+    node = node_of(c, nodes)
+    node.freeze()
+    gate.await_log("down .cluster main")
+    for each in c, login(gate):
+        assert each.query("SELECT 'by another node'") == [["by another node"]]
+    assert node_of(c, nodes) is not node
+    node.thaw()
+
+
 def test_node_that_comes_back_is_used_again(make_gate, nodes, login):
     gate = make_gate(own_cluster(nodes))
     nodes[1].kill()
