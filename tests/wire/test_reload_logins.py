@@ -50,6 +50,7 @@ class Login(threading.Thread):
             assert self.go.wait(60 * proc.PATIENCE)
 
     def run(self):
+        c = None
         try:
             address = ("127.0.0.1", self.gate.port())
             if self.stage == "accepted":
@@ -62,10 +63,10 @@ class Login(threading.Thread):
             else:
                 c = Held(self, address, ca=self.stand.authority.crt)
             self.client = c.login(*self.words, **self.parameters)
-        except wire.ServerError as e:
-            self.error = e
         except Exception as e: # noqa: BLE001 (told where it is joined)
             self.error = e
+            if c: # the gate would wait for that when it ends
+                c.close()
 
     def held(self, console=None):
         self.start()
