@@ -264,7 +264,8 @@ static void answer_one(struct session *s, struct answering *a, const struct owed
         answer_query(s, a, o, had_error);
         break;
     case OWED_SYNC:
-        if (!a->skipping) /* it commits: whether it did will never be known */
+        /* It commits: whether it did will never be known. In a failed block it does nothing. */
+        if (!a->skipping && !a->failed)
             put_failure(s, a);
         if (a->runs && a->closes)
             a->in_block = false;

@@ -250,6 +250,19 @@ def test_rollback_in_flight_has_rolled_back(make_gate, nodes, login):
     assert tags(c.until("Z")) == ["ROLLBACK"] and c.status == "I"
 
 
+def test_sync_alone_behind_a_lost_batch_is_no_error(make_gate, nodes, login):
+    """In a failed block it does nothing, as on the server."""
+    gate = make_gate(own_cluster(nodes[:1]))
+    c = login(gate)
+    c.query("BEGIN")
+    c.query("SELECT 'and no question is under way'")
+    nodes[0].freeze()
+    c.send(wire.one("SELECT 1"), wire.sync(), wire.sync(), wire.one("SELECT 2"), wire.sync(), wire.sync())
+    reached(nodes[0])
+    nodes[0].kill()
+    assert [(codes(c.until("Z")), c.status) for _ in range(4)] == [(["08006"], "E"), ([], "E"), ([ABORTED], "E"), ([], "E")]
+
+
 def test_begin_with_more_behind_it_leaves_a_failed_block(make_gate, nodes, login):
     """As JDBC and Npgsql send it, together with the first statement."""
     gate = make_gate({"database acme": {"pool_size": 1}, **own_cluster(nodes)})
