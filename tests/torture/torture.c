@@ -203,8 +203,10 @@ static void forgive_own_sleep(struct client *clients, uint64_t now)
     static uint64_t last;
     if (last && now - last > SLEPT) {
         fprintf(stderr, "note: this program did not run for %llu ms\n", (unsigned long long)(now - last) / 1000);
-        for (int i = 0; i < options.clients; i++)
-            clients[i].progress += now - last;
+        for (int i = 0; i < options.clients; i++) {
+            uint64_t forgiven = clients[i].progress + (now - last);
+            clients[i].progress = forgiven < now ? forgiven : now;
+        }
     }
     last = now;
 }
