@@ -247,7 +247,9 @@ def test_options(one, login, sql, options, said):
     assert len([kind for kind, _ in messages if kind == "C"]) == sql.count(";") + 1
 
 
-def test_statement_timeout_of_the_startup_packet_holds_behind_reset_all(one, login):
+def test_statement_timeout_of_the_startup_packet_holds_behind_reset_all(one, login, stand):
+    if stand.postgres.version < 12:
+        return  # its timer is not started within a text where it was off: the next Query's is
     c = login(one, statement_timeout="100ms")
     told = wire.errors(c.ask(wire.query("BEGIN; RESET ALL; SELECT pg_sleep(30); COMMIT")))
     assert [f["C"] for f in told] == ["57014"]
