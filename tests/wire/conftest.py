@@ -113,6 +113,12 @@ def module_gate(stand):
     _end_all(made)
 
 
+@pytest.fixture(scope="module")
+def one(module_gate):
+    """A gate whose pools have one server connection: everybody follows on everybody."""
+    return module_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}})
+
+
 def _end_all(made):
     with contextlib.ExitStack() as stack:
         for it in made:
@@ -193,6 +199,20 @@ def login(connect, token):
         secret = secret or token(tenant, user.rpartition("_")[2])
         return connect(gate, tls, listener).login(user, database, secret, version, **parameters)
     return get
+
+
+@pytest.fixture
+def directly(stand):
+    """directly(...): a session of acme_rw on the server itself, past every gate, to compare with."""
+    clients = []
+
+    def get(**parameters):
+        c = wire.Client(("127.0.0.1", stand.postgres.port), "request", ca=stand.authority.crt)
+        clients.append(c)
+        return c.login("acme_rw", "acme", stand.postgres.passwords["acme_rw"], **parameters)
+    yield get
+    for c in clients:
+        c.close()
 
 
 @pytest.fixture

@@ -15,24 +15,6 @@ RESETS = ["RESET {0}", "SET {0} TO DEFAULT", "SET SESSION {0} = DEFAULT", "SET L
           "select pg_catalog.set_config ( '{0}' , null , true )"]
 
 
-@pytest.fixture(scope="module")
-def one(module_gate):
-    return module_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}})
-
-
-@pytest.fixture
-def directly(stand):
-    clients = []
-
-    def get(**parameters):
-        c = wire.Client(("127.0.0.1", stand.postgres.port), "request", ca=stand.authority.crt)
-        clients.append(c)
-        return c.login("acme_rw", "acme", stand.postgres.passwords["acme_rw"], **parameters)
-    yield get
-    for c in clients:
-        c.close()
-
-
 @pytest.fixture
 def both(one, login, directly):
     """Runs requests at the gate and on the server: the answers are the same, and so are all variables behind

@@ -154,24 +154,6 @@ def two(module_gate, stand):
     return module_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 2, "shards": 1}})
 
 
-@pytest.fixture(scope="module")
-def one(module_gate):
-    return module_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}})
-
-
-@pytest.fixture
-def directly(stand):
-    clients = []
-
-    def get(**parameters):
-        c = wire.Client(("127.0.0.1", stand.postgres.port), "request", ca=stand.authority.crt)
-        clients.append(c)
-        return c.login("acme_rw", "acme", stand.postgres.passwords["acme_rw"], **parameters)
-    yield get
-    for c in clients:
-        c.close()
-
-
 @pytest.mark.parametrize("seed", range(HISTORIES))
 def test_variables_are_as_on_the_server(two, login, directly, seed):
     r = random.Random(seed)

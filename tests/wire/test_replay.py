@@ -8,12 +8,6 @@ import pytest
 from stand import wire
 
 
-@pytest.fixture(scope="module")
-def one(module_gate):
-    """A gate whose pools have one server connection: everybody follows on everybody."""
-    return module_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}})
-
-
 @pytest.fixture
 def granted(stand):
     """granted(role): acme_rw may become it, until revoked() takes that away."""
