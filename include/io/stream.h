@@ -6,7 +6,8 @@
  *   reading the other side.
  *
  * A write that fails is not reported where it happens: output is dropped and the next
- * stream_read() says STREAM_FAILED, so an owner has one place where connections end.
+ * stream_read() says STREAM_FAILED, so an owner has one place where connections end. On a stream
+ * that we connected, what the peer had said until then is read first: why it ends is the end of it.
  * Thread: that of its loop; it may move to another loop between turns.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef POSTERN_IO_STREAM_H
@@ -42,6 +43,7 @@ struct stream {
     int fd;
     uint8_t phase;
     bool broken;    /* a write failed */
+    bool connected; /* by us: see above */
     int error;      /* errno of the failure, or 0 */
     const char *why;/* what failed beside the socket (TLS, a limit of ours), or NULL */
     bool is_client; /* of the handshake */

@@ -56,7 +56,7 @@ void stream_open(struct stream *s, struct loop *loop, int fd, size_t held_max,
     s->fd = fd;
     s->ops = ops;
     s->ssl = NULL;
-    s->broken = false;
+    s->broken = s->connected = false;
     s->error = 0;
     s->why = NULL;
     s->phase = STREAM_OPEN;
@@ -86,6 +86,7 @@ bool stream_connect(struct stream *s, struct loop *loop, const struct sockaddr *
     stream_open(s, loop, fd, held_max, ops);
     want(&s->rd, false);
     s->phase = STREAM_CONNECTING;
+    s->connected = true;
     want(&s->wr, true);
     return true;
 }
@@ -217,13 +218,8 @@ static ssize_t read_tls(struct stream *s, char *to, size_t room)
     return (ssize_t)total;
 }
 
-ssize_t stream_read(struct stream *s, char *to, size_t room)
+static ssize_t read_plain(struct stream *s, char *to, size_t room)
 {
-    CHECK(room > 0);
-    if (s->broken || s->phase == STREAM_CLOSED || fault_here())
-        return STREAM_FAILED;
-    if (s->ssl)
-        return read_tls(s, to, room);
     for (;;) {
         ssize_t n = recv(s->fd, to, room, 0);
         if (n > 0) {
@@ -235,10 +231,24 @@ ssize_t stream_read(struct stream *s, char *to, size_t room)
         if (is_for_now(errno))
             return STREAM_AGAIN;
         if (errno != EINTR) {
-            s->error = errno;
+            s->error = s->error ? s->error : errno;
             return STREAM_FAILED;
         }
     }
+}
+
+ssize_t stream_read(struct stream *s, char *to, size_t room)
+{
+    CHECK(room > 0);
+    if (s->phase != STREAM_OPEN || (s->broken && !s->connected) || fault_here())
+        return STREAM_FAILED;
+    ssize_t n = s->ssl ? read_tls(s, to, room) : read_plain(s, to, room);
+    if (!s->broken)
+        return n;
+    if (n <= 0)
+        return STREAM_FAILED;
+    event_active(&s->rd, EV_READ, 0); /* for the end, which comes behind this */
+    return n;
 }
 
 ssize_t stream_peek(struct stream *s, char *to, size_t room)

@@ -213,14 +213,22 @@ static void test_failures(void)
     close_pair();
 }
 
+/* A listening socket and, in to, its address. */
+static int listen_somewhere(struct sockaddr_in *to)
+{
+    socklen_t len = sizeof(*to);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    *to = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    CHECK(bind(fd, (struct sockaddr *)to, len) == 0 && listen(fd, 4) == 0 &&
+          getsockname(fd, (struct sockaddr *)to, &len) == 0);
+    return fd;
+}
+
 static void test_connect(void)
 {
-    struct sockaddr_in to = {.sin_family = AF_INET};
+    struct sockaddr_in to;
     socklen_t len = sizeof(to);
-    int lfd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    CHECK(bind(lfd, (struct sockaddr *)&to, len) == 0 && listen(lfd, 4) == 0 &&
-          getsockname(lfd, (struct sockaddr *)&to, &len) == 0);
+    int lfd = listen_somewhere(&to);
     a = (struct end){0};
     ok(stream_connect(&a.s, loop, (struct sockaddr *)&to, len, HELD, &ops), "connecting");
     ok(a.ready == 0 && a.refused == 0, "never tells inside of the call");
@@ -441,6 +449,51 @@ static void test_tls_files(void)
        "no authorities");
 }
 
+/* The peer (b) closes over what it has not read, so that the next write fails, while what it had
+ * said before is there and unread. */
+static void check_last_words(const char *how, bool connected, struct tls_context *server, struct tls_context *client)
+{
+    struct sockaddr_in to;
+    int lfd = listen_somewhere(&to);
+    a = b = (struct end){0};
+    CHECK(stream_connect(&a.s, loop, (struct sockaddr *)&to, sizeof(to), HELD, &ops));
+    run_turns(loop, 5);
+    int fd = accept4(lfd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    CHECK(fd >= 0 && a.ready == 1);
+    stream_open(&b.s, loop, fd, HELD, &ops);
+    if (server) {
+        stream_start_tls(&b.s, server, false, NULL);
+        stream_start_tls(&a.s, client, true, "localhost");
+        CHECK(run_until(loop, both_know, NULL) && b.ready == 1);
+        run_turns(loop, 5); /* session tickets */
+    }
+    a.s.connected = connected;
+    stream_stop_reading(&b.s);
+    stream_put(&a.s, "unread", 6);
+    stream_flush(&a.s);
+    stream_put(&b.s, "last words", 10);
+    stream_close(&b.s);
+    for (int i = 0; i < 3; i++) { /* the peer's reset is here by the second at the latest */
+        stream_put(&a.s, "x", 1);
+        stream_flush(&a.s);
+    }
+    ok(a.s.broken && a.got == 0, "%s: a write fails before anything is read", how);
+    ok(run_until(loop, has_ended, &a) && a.failed, "%s: a failure in the end", how);
+    is_int(a.got, connected ? 10 : 0, "%s: %s", how, connected ? "what was said before is read" : "it is not read on");
+    close_pair();
+    close(lfd);
+}
+
+static void test_last_words(void)
+{
+    check_last_words("plaintext", true, NULL, NULL);
+    check_last_words("a connection of a client's", false, NULL, NULL);
+    struct tls_context *server = serve(&localhost, true, ""), *client = client_of(NULL, true, true);
+    check_last_words("TLS", true, server, client);
+    tls_unref(server);
+    tls_unref(client);
+}
+
 int main(void)
 {
     loop = loop_new();
@@ -461,6 +514,7 @@ int main(void)
     test_tls_names();
     test_tls_clients();
     test_tls_files();
+    test_last_words();
     struct certificate *const all[] = {&authority, &localhost, &elsewhere, &stranger};
     for (size_t i = 0; i < COUNT_OF(all); i++)
         certificate_free(all[i]);
