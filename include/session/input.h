@@ -32,6 +32,7 @@ struct client_input {
     bool skipping;         /* a batch was refused: messages up to its Sync are dropped */
     bool is_over;          /* there is no memory for the rest of the message that waits */
     bool is_canceled;      /* a cancel came for the request that waits while the gateway was at something of its own */
+    bool has_ended;        /* the client has left behind requests that wait and are still to run */
 };
 
 /* held_max: the most that may wait, in bytes. */
@@ -53,5 +54,8 @@ static inline bool input_is_pending(const struct client_input *in)
 {
     return in->left > 0 || in->skipping || buf_size(&in->held) > 0;
 }
+
+/* A whole message waits. */
+bool input_has_request(const struct client_input *in);
 
 #endif

@@ -21,8 +21,11 @@ void relay_init(struct session *s);
 void relay_release(struct session *s);
 void relay_client_readable(struct session *s);
 void relay_client_drained(struct session *s);
-/* Handles what is in session.in, then reads on. */
+/* Handles what is in session.input, then reads on. */
 void relay_resume(struct session *s);
+/* A client that has left ends its session as soon as nothing of its is left to run, or would have to wait
+ * for others: looked at every second. */
+void relay_end_if_gone(struct session *s);
 /* What cannot be handled yet waits in session.input. */
 void relay_keep_input(struct session *s, const char *at, size_t len);
 /* The throttle's time is over. */

@@ -4,6 +4,7 @@
 #include "session/input.h"
 
 #include "base/mem.h"
+#include "pg/wire.h"
 
 void input_init(struct client_input *in, size_t held_max)
 {
@@ -16,7 +17,7 @@ void input_reset(struct client_input *in)
     (void)input_abandon(in);
     buf_wipe(&in->held);
     in->left = 0;
-    in->skipping = in->is_canceled = false;
+    in->skipping = in->is_canceled = in->has_ended = false;
 }
 
 void input_begin(struct client_input *in, uint32_t left, enum frame_mode mode)
@@ -32,4 +33,10 @@ bool input_abandon(struct client_input *in)
     in->scan = NULL;
     in->mode = FRAME_DROP;
     return half;
+}
+
+bool input_has_request(const struct client_input *in)
+{
+    size_t there = buf_size(&in->held);
+    return in->left == 0 && there >= WIRE_HEADER && there - 1 >= wire_u32(buf_front(&in->held) + 1);
 }

@@ -526,14 +526,26 @@ void relay_keep_input(struct session *s, const char *at, size_t len)
         s->input.is_over = true;
 }
 
-void relay_resume(struct session *s)
+/* What a client that has left had asked for is run, as by the server. Where that takes others to make room
+ * it is not waited for long: who gave up in a crowd would add to it. */
+static bool runs_on(const struct session *s)
 {
-    if (s->state == SESSION_CLOSED)
-        return;
-    s->stalled = false;
-    stream_start_reading(&s->client);
+    enum { GONE_WAIT = 1 * US_PER_S };
+    bool waits_for_others = s->state == SESSION_QUEUED || (s->state == SESSION_METERING && !relay_is_under_way(s));
+    return input_has_request(&s->input) &&
+           !(waits_for_others && loop_now(s->home->loop) - s->input.progress > GONE_WAIT);
+}
+
+void relay_end_if_gone(struct session *s)
+{
+    if (s->state != SESSION_CLOSED && s->input.has_ended && !runs_on(s))
+        session_close(s, REASON_CLIENT_GONE);
+}
+
+/* Handles what waits, as far as it may be now. */
+static void handle_held(struct session *s)
+{
     size_t len = buf_size(&s->input.held);
-    s->input.progress = loop_now(s->home->loop);
     if (len == 0 || relay_is_blocked(s))
         return;
     /* forward() may come back here through a backend lent at once: work on a copy's ownership. */
@@ -553,6 +565,18 @@ void relay_resume(struct session *s)
         relay_transaction_over(s);
 }
 
+void relay_resume(struct session *s)
+{
+    if (s->state == SESSION_CLOSED)
+        return;
+    s->stalled = false;
+    if (!s->input.has_ended)
+        stream_start_reading(&s->client);
+    s->input.progress = loop_now(s->home->loop);
+    handle_held(s);
+    relay_end_if_gone(s);
+}
+
 /* The client's connection has ended (n: what stream_read() said). Where something of its was under
  * way the log says so, and what of. */
 static void client_ended(struct session *s, ssize_t n)
@@ -562,7 +586,9 @@ static void client_ended(struct session *s, ssize_t n)
         session_tag(s, tag, sizeof(tag));
         log_info(tag, "the client went away with requests under way: %s", n == STREAM_EOF ? "it closed" : stream_failure(&s->client));
     }
-    session_close(s, REASON_CLIENT_GONE);
+    s->input.has_ended = true;
+    stream_stop_reading(&s->client);
+    relay_end_if_gone(s);
 }
 
 /* Input while nothing can be done with it: kept up to a limit, mainly so that a client that
@@ -615,6 +641,11 @@ static void read_on(struct session *s)
 
 void relay_client_readable(struct session *s)
 {
+    if (s->input.has_ended) { /* and does not take its answers either */
+        if (s->stalled)
+            relay_resume(s);
+        return;
+    }
     if (s->state == SESSION_CONSOLE) {
         console_readable(s);
         return;

@@ -345,6 +345,9 @@ static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
     const struct conf_postern *conf = &s->home->generation->conf->postern;
     if (s->greeting || s->state == SESSION_CANCELING)
         return;
+    relay_end_if_gone(s);
+    if (s->state == SESSION_CLOSED)
+        return;
     if (is_in_the_way(s) && s->state == SESSION_ACTIVE) {
         s->keeps_numbers = false;
         relay_settle(s);

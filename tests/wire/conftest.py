@@ -147,6 +147,14 @@ def own_cluster(nodes, **more):
 
 
 @pytest.fixture
+def one_node(make_gate, nodes):
+    """A gate with one server connection, and the node that can be stopped under it."""
+    gate = make_gate({"database acme": {"pool_size": 1, "shards": 1}, **own_cluster(nodes[:1]),
+                      "postern": {"workers": 1}})
+    return gate, nodes[0]
+
+
+@pytest.fixture
 def own_redis(stand):
     """A Redis of the test's own: it may be killed."""
     it = Redis(tempfile.mkdtemp(prefix="redis-", dir=stand.folder), stand.path("log", "own-redis.log"))

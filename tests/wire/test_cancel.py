@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from conftest import conninfo, own_cluster
+from conftest import conninfo
 from stand import proc, wire
 
 
@@ -168,14 +168,6 @@ def test_cancel_of_a_query_that_waits_for_a_server_connection(make_gate, login, 
 
 REQUESTS = {"simple": wire.query("SELECT 'never'"), "extended": wire.one("SELECT 'never'") + wire.sync(),
             "block": wire.query("BEGIN")}
-
-
-@pytest.fixture
-def one_node(make_gate, nodes):
-    """A gate with one server connection, and the node that can be stopped under it."""
-    gate = make_gate({"database acme": {"pool_size": 1, "shards": 1}, **own_cluster(nodes[:1]),
-                      "postern": {"workers": 1}})
-    return gate, nodes[0]
 
 
 @pytest.mark.parametrize("form", REQUESTS)

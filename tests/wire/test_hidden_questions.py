@@ -346,6 +346,22 @@ def test_cancel_of_a_request_behind_a_question(faked, stand, login, form, how):
     c.query("SELECT 1")
 
 
+def test_requests_of_who_left_behind_a_question(faked, stand, login):
+    """They run as they would have without the question."""
+    node = SlowNode()
+    gate = faked(node)
+    c = login(gate)
+    c.query("SELECT pg_advisory_lock(1)")
+    assert node.is_asked.wait(20)
+    c.send(wire.query("SELECT 'first'"), wire.one("SELECT 'last'"), wire.sync())
+    pins_of(gate, login, stand)  # the one worker has read it, then
+    c.close()
+    proc.wait_for("the gateway to have read that", 10, lambda: "went away" in gate.log())
+    node.may_answer.set()
+    proc.wait_for("both to be asked for", 10, lambda: all(any(word in body for _, _, body in node.server.heard)
+                                                          for word in (b"'first'", b"'last'")))
+
+
 class SlowNodeInBlock(SlowNode):
     """... in a transaction block, where it is asked which statements are left."""
 
