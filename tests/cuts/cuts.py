@@ -431,8 +431,8 @@ def await_end_of_last(lane, event, token):
     last = lane.log_in(0, "transaction" if event == "expire" else "session", True, token)
     if event == "idle":
         last.ask(wire.query("BEGIN"))
-    if not last.take(lambda: False):
-        raise StandError(f"{event}: a session was not ended")
+    if not last.take(lambda: False, STUCK + 3 * lane.pace):
+        raise StandError(f"{event}: a session was not ended; {lane.states(last)}")
     last.close()
     lane.ping()
 
