@@ -163,6 +163,19 @@ static bool carry(struct end *from)
     return true;
 }
 
+/* An end was reset: what it had said before is passed on as far as the other takes it, as a network does. */
+static void fail(struct pair *p)
+{
+    for (int i = 0; i < 2; i++) {
+        struct end *from = &p->end[i];
+        ssize_t n;
+        while (!other(from)->held && (n = recv(from->fd, scratch, sizeof(scratch), 0)) > 0)
+            if (send(other(from)->fd, scratch, (size_t)n, MSG_NOSIGNAL) != n)
+                break;
+    }
+    bury(p, true);
+}
+
 static void on_event(struct end *e, unsigned events)
 {
     struct pair *p = e->pair;
@@ -181,7 +194,7 @@ static void on_event(struct end *e, unsigned events)
         return;
     }
     if (events & EPOLLERR) {
-        bury(p, true);
+        fail(p);
         return;
     }
     bool alive = true;
@@ -190,7 +203,7 @@ static void on_event(struct end *e, unsigned events)
     if (alive && (events & (EPOLLIN | EPOLLHUP)) && !e->at_end && !other(e)->held)
         alive = carry(e);
     if (!alive) {
-        bury(p, true);
+        fail(p);
         return;
     }
     /* Hung up both ways while we still hold data for it: nobody will ever take it. */
