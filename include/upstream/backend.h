@@ -110,6 +110,9 @@ struct backend {
 
 /* The most of a server's input that is ever kept: answers to our own queries. */
 enum { BACKEND_INPUT_MAX = 4 << 20 };
+/* What it may report of itself: bytes of one ParameterStatus, and of all that are in force; how many, and how
+ * long their names. Far more than any server does; what passes it is no server's. */
+enum { PARAMETER_MAX = 32 * 1024, PARAMETERS_MAX = 64 * 1024, PARAMETERS_COUNT = 64, PARAMETER_NAME_MAX = 127 };
 
 /* For login.c. */
 const struct stream_ops *backend_stream_ops(void);
@@ -120,8 +123,10 @@ void backend_become(struct backend *b, enum backend_state next);
  * end can be waited for; -1: there is nothing to wait for. */
 int backend_close(struct backend *b, bool keeps_socket);
 /* The server has reported a parameter: the body of a ParameterStatus, in place of the one before.
- * False when it is none, or too much. */
-bool backend_parameter(struct backend *b, struct text body);
+ * False when it is none, or too much: such a connection is not used. */
+bool backend_parameter(struct backend *b, struct text body) MUST_USE;
+/* For the log: what it has sent follows no protocol, and its connection is closed. */
+void backend_log_nonsense(const struct backend *b, const char *what);
 /* Off one worker and onto another: a clean one that is in no list. What is interned by the worker is
  * forgotten at once; on the other side the server is to forget it too (RESETTING, dirty). Its stream
  * is detached when the turn is over, and says nothing until then. */

@@ -368,8 +368,8 @@ uint32_t reply_sender(const struct session *s, uint32_t pid)
 /* How many bytes of the message must be there before it is handled. */
 static size_t wanted(char type, size_t size)
 {
-    size_t most = type == 'E' || type == 'S' ? LOOK_MAX : type == 'C' ? TAG_MAX : type == 'Z' ? WIRE_HEADER + 1
-                  : type == 'A' ? WIRE_HEADER + 4 : WIRE_HEADER;
+    size_t most = type == 'S' ? WIRE_HEADER + PARAMETER_MAX : type == 'E' ? LOOK_MAX : type == 'C' ? TAG_MAX
+                  : type == 'Z' ? WIRE_HEADER + 1 : type == 'A' ? WIRE_HEADER + 4 : WIRE_HEADER;
     return size < most ? size : most;
 }
 
@@ -413,10 +413,10 @@ static enum take take_message(struct walk *w, char type, size_t size)
     if (type == 'S') {
         struct wire_reader r = wire_read(body);
         struct text name = wire_get_z(&r), value = wire_get_z(&r);
-        if (there == size && !backend_parameter(w->b, body))
+        if (there < size || !backend_parameter(w->b, body))
             return TAKE_LOST;
         put_run(w);
-        if (variables_report(w->s, name, r.bad ? (struct text){"", 0} : value))
+        if (variables_report(w->s, name, value))
             return TAKE_DONE;
     } else if (type == 'A' && body.len >= 4)
         wire_set_u32(w->at + w->p + WIRE_HEADER, reply_sender(w->s, wire_u32(body.at)));
@@ -476,6 +476,8 @@ static bool walk(struct walk *w)
             put_run(w);
         b->body_left = f.body;
         b->body_hidden = take != TAKE_PASS;
+        if (!f.body && learn_takes(w->s)) /* or the next one's would be taken for it */
+            learn_take(w->s, "", 0, true);
         w->p += WIRE_HEADER;
         if (b->body_hidden)
             w->run = w->p;
