@@ -138,6 +138,8 @@ void backend_tag(const struct backend *b, char *out, size_t size);
 bool backend_is_clean(const struct backend *b);
 /* Copies severity-independent texts out of an ErrorResponse body. */
 void server_error_from(struct text body, struct server_error *out);
+/* FATAL: the connection ends, which may come late, or never. */
+bool server_error_is_fatal(struct text body);
 /* Its message as logs and the audit trail may have it: what the server says about a value of the
  * client's (class 22) without the value. */
 enum { SERVER_ERROR_TEXT = 256 };

@@ -222,14 +222,6 @@ static bool rename_error(struct walk *w, struct text body, const struct named *n
     return ok;
 }
 
-/* A FATAL means that the connection ends: the client will be told in a way that keeps it. */
-static bool is_fatal(struct text body)
-{
-    struct text severity;
-    return (wire_error_field(body, 'V', &severity) || wire_error_field(body, 'S', &severity)) &&
-           (text_is(severity, "FATAL") || text_is(severity, "PANIC"));
-}
-
 static const struct named *name_at_head(const struct backend *b)
 {
     const struct owed *o = inflight_head(&b->owed);
@@ -296,7 +288,7 @@ enum take { TAKE_PASS, TAKE_HIDE, TAKE_DONE, TAKE_LOST };
 static enum take take_error(struct walk *w, struct text body, bool whole)
 {
     struct server_error e;
-    if (is_fatal(body)) {
+    if (server_error_is_fatal(body)) { /* the client will be told in a way that keeps it */
         server_error_from(body, &e);
         lost_because(w->s, &e);
         w->b->doomed = true;

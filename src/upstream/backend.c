@@ -90,6 +90,13 @@ void server_error_from(struct text body, struct server_error *out)
     take_field(body, 'H', out->hint, sizeof(out->hint));
 }
 
+bool server_error_is_fatal(struct text body)
+{
+    struct text severity;
+    return (wire_error_field(body, 'V', &severity) || wire_error_field(body, 'S', &severity)) &&
+           (text_is(severity, "FATAL") || text_is(severity, "PANIC"));
+}
+
 bool backend_parameter(struct backend *b, struct text body)
 {
     struct wire_reader r = wire_read(body);
@@ -273,7 +280,7 @@ enum read_verdict { READ_ON, READ_ENDED /* the connection has, or the server end
 static enum read_verdict task_message(struct backend *b, char type, struct text body)
 {
     struct task *t = b->task;
-    if (type == 'Z' && body.len != 1)
+    if ((type == 'Z' && body.len != 1) || memchr("GHW", type, 3)) /* a COPY, which would wait for ever */
         return READ_NONSENSE;
     enum reply_verdict v = inflight_reply(&b->owed, type, type == 'Z' ? body.at[0] : 0, NULL, NULL);
     if (v == REPLY_BAD || v == REPLY_UNSOLICITED || (type == 'Z' && t->is_outside && b->owed.status != 'I'))
@@ -281,6 +288,10 @@ static enum read_verdict task_message(struct backend *b, char type, struct text 
     if (type == 'E' && !t->failed) {
         server_error_from(body, &t->error);
         t->failed = true;
+    }
+    if (type == 'E' && server_error_is_fatal(body)) {
+        pool_ended_by_server(b, t->error.sqlstate);
+        return READ_ENDED;
     }
     if (type == 'S' && !backend_parameter(b, body))
         return READ_NONSENSE;
