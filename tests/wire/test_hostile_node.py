@@ -93,14 +93,14 @@ def fresh(node, login, database="acme"):
 def all_of(c):
     """What comes until the session is ready, or ends: types of messages."""
     out = []
-    with contextlib.suppress(wire.Closed, ConnectionError):
+    with contextlib.suppress(wire.Closed, OSError):
         while not out or out[-1] != "Z":
             out.append(c.receive()[0])
     return out
 
 
 def asks(c, *parts):
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):
         c.send(*parts)
     return all_of(c)
 
@@ -344,13 +344,26 @@ def test_answer_to_a_question_of_the_gateways(node, login, question, answer):
     if bring_about:
         bring_about(c)
     else: # whoever comes next
-        with contextlib.suppress(wire.ServerError, wire.Closed, ConnectionError):
+        with contextlib.suppress(wire.ServerError, wire.Closed, OSError):
             c = fresh(node, login)
     if c: # it is told something, whatever that is
         asks(c, wire.query("SELECT 1"))
         c.close()
     assert lied, "it was not asked"
     node.server.lies = lambda kind, body: b""
+
+
+@pytest.mark.parametrize("answer", ["all of them, of a megabyte", "a value of two megabytes", "ten thousand rows of three", "quotes"])
+def test_what_a_node_has_told_is_asked_for_again(node, login, answer):
+    """What it calls set is the session's, goes to the next connection, and is in the next question."""
+    node.server.lies = lambda kind, body: ANSWERS[answer] if b"FULL JOIN" in body else b""
+    c = fresh(node, login)
+    for sql in ("RESET ALL", "SELECT 1", "RESET ALL", "SELECT 1", "SET work_mem = '5MB'", "SELECT 1"):
+        asks(c, wire.query(sql))
+    node.server.hang_up()
+    for sql in ("SELECT 1", "RESET ALL", "DISCARD ALL", "SELECT 1"):
+        asks(c, wire.query(sql))
+    c.close()
 
 
 def numbers(c):
@@ -366,6 +379,8 @@ def test_kept_connection_that_cannot_be_tuned_while_nothing_waits(node, login, a
     def lies(kind, body):
         if kind == "Q" and b"SELECT n, NULL, source" in body:
             return fake.row("fresh.mine", "", "default") + fake.done() + fake.ready()
+        if kind == "Q" and body.startswith((b"SELECT nextval", b"RESET")): # within their block
+            return fake.done("RESET") + (fake.done("SET") if b"SET" in body[6:] else b"") + fake.ready("T")
         if kind != "Q" or b"set_config('fresh.mine'" not in body or lied:
             return b""
         lied.append(body)
@@ -445,7 +460,7 @@ def test_answer_to_a_client(node, login, how, what):
     c = fresh(node, login)
     asks(c, wire.query("SELECT 1"))
     ends_with(node, REPLIES[what], kind, b"asked" if kind == "Q" else b"")
-    with contextlib.suppress(wire.Closed, ConnectionError):
+    with contextlib.suppress(wire.Closed, OSError):
         ask(c)
         c.until("ZE")
     c.close()
