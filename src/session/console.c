@@ -43,8 +43,28 @@ static void console_extended(struct session *s, char type)
     buf_free(&m);
 }
 
+/* Answers pile up for a client that does not read: no more is asked for it. */
+static bool must_wait(struct session *s)
+{
+    if (stream_held(&s->client) <= s->home->generation->conf->postern.write_buffer)
+        return false;
+    s->stalled = true;
+    stream_stop_reading(&s->client);
+    return true;
+}
+
+void console_drained(struct session *s)
+{
+    s->stalled = false;
+    s->input.progress = loop_now(s->home->loop);
+    stream_start_reading(&s->client);
+    go_on(s);
+}
+
 void console_readable(struct session *s)
 {
+    if (must_wait(s))
+        return;
     char piece[MESSAGE_MAX + WIRE_HEADER];
     ssize_t n = stream_read(&s->client, piece, sizeof(piece));
     if (n == STREAM_AGAIN)
@@ -53,6 +73,7 @@ void console_readable(struct session *s)
         session_close(s, REASON_CLIENT_GONE);
         return;
     }
+    s->input.progress = loop_now(s->home->loop);
     if (!buf_put(&s->input.held, piece, (size_t)n)) {
         session_fail(s, REASON_TOO_LARGE, NULL, NULL);
         return;
@@ -81,7 +102,7 @@ static void take_message(struct session *s, char type, struct text body)
 static void go_on(struct session *s)
 {
     char message[MESSAGE_MAX];
-    while (s->state == SESSION_CONSOLE && !s->input.skipping && buf_size(&s->input.held) >= WIRE_HEADER) {
+    while (s->state == SESSION_CONSOLE && !s->input.skipping && buf_size(&s->input.held) >= WIRE_HEADER && !must_wait(s)) {
         const char *at = buf_front(&s->input.held), type = at[0];
         uint32_t size = wire_u32(at + 1);
         if (size < 4 || size > MESSAGE_MAX) {

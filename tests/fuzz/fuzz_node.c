@@ -535,6 +535,8 @@ static void set_up(void)
     char *text = mem_format("[listener main]\ntls = off\naddress = /tmp\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\n"
                             "connect_timeout = 1s\ncredentials = %s\n"
                             "[tenant acme]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\n"
+                            "[tenant slow]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\nplan = tight\n"
+                            "[plan tight]\nqueries_per_second = 3\nqueries_burst = 2\nrate_wait = 200ms\nmax_connections = 2\n"
                             "[database app]\ncluster = main\nshards = 2\npool_size = 3\nwait_limit = 10s\ncancel_timeout = 1s\n"
                             "[database own]\ncluster = main\npool_size = 2\npool_mode = session\nsession_reuse = on\n",
                             credentials);
@@ -646,7 +648,7 @@ static void client_open(unsigned k, unsigned how)
     struct greeting *g = s->greeting;
     snprintf(g->user, sizeof(g->user), "rw");
     snprintf(g->database, sizeof(g->database), "%s", how & 1 ? "own" : "app");
-    snprintf(g->who.tenant, sizeof(g->who.tenant), "acme");
+    snprintf(g->who.tenant, sizeof(g->who.tenant), how & 128 ? "slow" : "acme");
     snprintf(g->who.role[0], sizeof(g->who.role[0]), "rw");
     g->who.role_count = 1;
     g->who.issuer = "";
