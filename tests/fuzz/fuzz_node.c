@@ -37,7 +37,9 @@ static const char *const words[] = {"timezone", "role", "search_path", "session_
                                     "default_transaction_deferrable", "", "session", "default", "t", "f", "on", "UTC", "none", "rw",
                                     "listen", "temporary", "prepare", "hold_cursor", "advisory_lock", "s1", "p", "0", "1", "x",
                                     "CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN SET a.b = 1; CALL q(); END $$",
-                                    "application_name", "server_version", "11.2-YB-2.1", "standard_conforming_strings", "off"};
+                                    "application_name", "server_version", "11.2-YB-2.1", "standard_conforming_strings", "off", "FATAL", "ERROR",
+                                    "57P01", "57P03", "08P01", "26000", "0A000", "42P05", "53300", "ROLLBACK", "DEALLOCATE ALL", "DISCARD ALL",
+                                    "RESET", "SET", "INSERT 0 1"};
 
 static void end_node(struct node_end *v)
 {
@@ -169,8 +171,15 @@ static void run_text(struct node_end *v, struct text sql)
             SAY(v, 'T', "\0\1x\0\0\0\0\0\0\0\0\0\0\x19\377\377\377\377\377\377\0\0");
             SAY(v, 'D', "\0\1\0\0\0\1t");
         }
+        if (text_starts(sql, "SELECT big")) {
+            static char big[200 * 1024] = "\0\1\0\3\x1f\xfa";
+            say(v, 'D', big, sizeof(big));
+            say(v, 'D', big, sizeof(big));
+        }
         if (text_starts(sql, "SET TimeZone"))
             SAY(v, 'S', "TimeZone\0UTC\0");
+        if (text_starts(sql, "RESET") || text_starts(sql, "DISCARD ALL"))
+            SAY(v, 'S', "TimeZone\0Mars\0");
         char tag[32];
         size_t n = strcspn(sql.at, ";\n");
         snprintf(tag, sizeof(tag), "%.*s", (int)(n < sql.len ? n : sql.len), sql.at);
@@ -182,8 +191,18 @@ static void welcome(struct node_end *v)
 {
     v->phase = PHASE_IN;
     SAY(v, 'R', "\0\0\0\0");
-    SAY(v, 'S', "server_version\0" "15.2\0");
-    SAY(v, 'S', "TimeZone\0UTC\0");
+    if (greets & 4)
+        SAY(v, 'S', "server_version\0" "11.2-YB-2024.2\0");
+    else
+        SAY(v, 'S', "server_version\0" "15.2\0");
+    if (greets & 8)
+        SAY(v, 'S', "TimeZone\0Mars\0");
+    else
+        SAY(v, 'S', "TimeZone\0UTC\0");
+    if (greets & 16) { /* behind it nothing is read for a while */
+        int small = 4096;
+        (void)setsockopt(v->at.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    }
     SAY(v, 'S', "application_name\0\0");
     SAY(v, 'K', "\0\0\0\7\1\2\3\4");
     say_ready(v);
@@ -532,7 +551,8 @@ static void set_up(void)
     close(fd);
     listener = listen_nowhere(&address, "node");
     conf_faults_init(&faults);
-    char *text = mem_format("[listener main]\ntls = off\naddress = /tmp\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\n"
+    char *text = mem_format("[postern]\nwrite_buffer = 64kB\nmax_message = 64kB\n"
+                            "[listener main]\ntls = off\naddress = /tmp\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\n"
                             "connect_timeout = 1s\ncredentials = %s\n"
                             "[tenant acme]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\n"
                             "[tenant slow]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\nplan = tight\n"
@@ -675,11 +695,28 @@ static void client_send(unsigned k, const char *at, size_t len)
         client_close(k);
 }
 
+/* A message of that size, or as much of it as is taken. */
+static void client_send_much(unsigned k, char type, size_t size)
+{
+    struct buf m;
+    buf_init(&m, 1 << 20);
+    struct wire w = wire_begin(&m, type);
+    wire_put_z(&w, type == 'P' || type == 'B' ? "" : "SELECT 1; SET a.b = 2");
+    for (size_t n = 0; n < size; n += 16)
+        wire_put(&w, "  SELECT 'x' -- \n", 16);
+    wire_put(&w, "\0\0\0", type == 'P' ? 3 : 1);
+    CHECK(wire_end(&w));
+    client_send(k, buf_front(&m), buf_size(&m));
+    buf_free(&m);
+}
+
 static const char *const sqls[] = {
     "SELECT 1", "BEGIN", "COMMIT", "ROLLBACK", "SET a.b = 1", "SET TimeZone = 'UTC'", "RESET ALL", "RESET a.b", "DISCARD ALL",
     "LISTEN c", "UNLISTEN *", "CREATE TEMP TABLE t (i int)", "DROP TABLE t", "PREPARE p AS SELECT 1", "DEALLOCATE p", "CALL p()",
     "DO $$ BEGIN EXECUTE 'DEALLOCATE s1'; END $$", "SET ROLE x; SET work_mem = 1", "SELECT set_config('a.c', $1, false)", "FAIL",
     "SET a.b = 1; FAIL", "COPY t FROM STDIN", "SELECT nextval('s')", "SELECT currval('s')", "EXECUTE s1", "DEALLOCATE s1",
+    "SELECT big", "SELECT big; SELECT big", "ROLLBACK TO SAVEPOINT a", "SAVEPOINT PGJDBC_AUTOSAVE", "COMMIT AND CHAIN", "SET TimeZone TO DEFAULT",
+    "SELECT pg_advisory_unlock_all()", "EXECUTE U&\"s\\0031\"", "SELECT set_config('timezone', NULL, false)", "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
     "SET client_encoding = 'LATIN1'", "SET SESSION AUTHORIZATION y", "SELECT pg_advisory_lock(1)", "SET d.\"\xc3\xa9\" = '\xc3\xa9'"};
 
 static void put_batch(struct buf *m, struct input *in)
@@ -762,7 +799,10 @@ static void step(struct input *in)
         client_send(k, buf_front(&m), buf_size(&m));
         break;
     case 3:
-        client_send(k, "d\0\0\0\7a\nc\0\0\0\4", 13);
+        if (who < 8)
+            client_send(k, "d\0\0\0\7a\nc\0\0\0\4", 13);
+        else
+            client_send_much(k, "dQPB"[who & 3], (size_t)1024 << (next(in) % 10));
         break;
     case 4:
         client_close(k);
