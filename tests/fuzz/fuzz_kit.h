@@ -59,14 +59,14 @@ MAYBE static void put_text(struct buf *to, struct input *in, const char *const *
 {
     unsigned c = next(in), n = c & 63;
     if (c < 0x40) {
-        (void)buf_put_text(to, words[n % count]);
+        (void)!buf_put_text(to, words[n % count]);
     } else if (c < 0x80) {
         struct text t = next_bytes(in, n & 15);
-        (void)buf_put(to, t.at, t.len);
+        (void)!buf_put(to, t.at, t.len);
     } else {
         const char *what = c < 0xc0 ? "x" : "\xc3\xa9'\\";
         for (unsigned i = 0; i < n * n * 4; i++)
-            (void)buf_put_text(to, what);
+            (void)!buf_put_text(to, what);
     }
 }
 

@@ -31,7 +31,7 @@ static void say(struct peer *p, char type, const void *at, size_t len)
 {
     struct wire w = wire_begin(&p->out, type);
     wire_put(&w, at, len);
-    (void)wire_end(&w);
+    (void)!wire_end(&w);
 }
 
 #define SAY(p, type, literal) say(p, type, literal, sizeof(literal) - 1)
@@ -66,7 +66,7 @@ static void put_row(struct buf *to, struct input *in, unsigned count)
             wire_put(&w, buf_front(&t), buf_size(&t));
         buf_free(&t);
     }
-    (void)wire_end(&w);
+    (void)!wire_end(&w);
 }
 
 /* What they are called: from the input, or as yb_servers() has them. */
@@ -79,7 +79,7 @@ static unsigned put_columns(struct buf *to, struct input *in, bool as_due)
         wire_put_z(&w, columns[as_due ? i : next(in) % COUNT_OF(columns)]);
         wire_put(&w, "\0\0\0\0\0\0\0\0\0\x19\377\377\377\377\377\377\0\0", 18);
     }
-    (void)wire_end(&w);
+    (void)!wire_end(&w);
     return count;
 }
 
@@ -143,7 +143,7 @@ static void put_message(struct buf *to, struct input *in)
         for (unsigned n = next(in) & 3; n > 0; n--)
             wire_put_u8(&w, 0);
     }
-    (void)wire_end(&w);
+    (void)!wire_end(&w);
 }
 
 static void lie(struct peer *p, size_t before, struct input *in)
@@ -155,7 +155,7 @@ static void lie(struct peer *p, size_t before, struct input *in)
     char *bytes = out->at + out->off;
     struct text t;
     buf_init(&rest, 1 << 20);
-    (void)buf_put(&rest, bytes + at, len - (at - before));
+    (void)!buf_put(&rest, bytes + at, len - (at - before));
     switch (next(in) % 6) {
     case 0:
         if (len)
@@ -167,7 +167,7 @@ static void lie(struct peer *p, size_t before, struct input *in)
     case 2:
         t = next_bytes(in, next(in) & 31);
         out->len = out->off + at;
-        (void)(buf_put(out, t.at, t.len) && buf_put(out, rest.at, rest.len));
+        (void)!(buf_put(out, t.at, t.len) && buf_put(out, rest.at, rest.len));
         break;
     case 3:
         out->len = out->off + before;
@@ -295,7 +295,7 @@ static void step(struct input *in)
     case 4: {
         struct text t = next_bytes(in, next(in) & 63);
         if (p->fd >= 0)
-            (void)buf_put(&p->out, t.at, t.len);
+            (void)!buf_put(&p->out, t.at, t.len);
         peer_send(p, SIZE_MAX);
         break;
     }

@@ -639,6 +639,26 @@ static void on_fake_accept(evutil_socket_t fd, short what, void *arg)
     event_add(f->peer, NULL);
 }
 
+/* An answer that has no end, which nobody waits for, behind a good one. */
+static void test_endless(struct fake *f, struct limiter_shared *shared, struct conf *c)
+{
+    enum { ENDLESS = 120 * 1024 };
+    static const char good[] = "*2\r\n:1\r\n:0\r\n$536870912\r\n";
+    char *endless = mem_new(1, ENDLESS + 1);
+    memset(endless, 'x', ENDLESS);
+    memcpy(endless, good, sizeof(good) - 1);
+    f->answer = endless;
+    struct limiter *l = make_limiter(loop, shared, c, "a", 0, 1);
+    struct meter *m = meter_take(l, TEXT("hostile"), &plans[QUERIES]);
+    is_int(query(m), LIMIT_PASS, "a good answer");
+    ok(run_until(is_away, l, 1000), "and another without an end: away");
+    f->answer = "*2\r\n:1\r\n:0\r\n";
+    ok(run_until(is_ready, l, 5000), "and back");
+    meter_drop(&m);
+    limiter_free(l);
+    mem_free(endless);
+}
+
 static void test_hostile(void)
 {
     static const char *const answers[] = {
@@ -712,22 +732,12 @@ static void test_hostile(void)
     f.answer = "*2\r\n:1\r\n:0\r\n";
     ok(run_until(is_ready, l, 5000), "and back");
 
-    /* One that has no end, which nobody waits for. */
-    enum { ENDLESS = 120 * 1024 };
-    static const char good[] = "*2\r\n:1\r\n:0\r\n$536870912\r\n";
-    char *endless = mem_new(1, ENDLESS + 1);
-    memset(endless, 'x', ENDLESS);
-    memcpy(endless, good, sizeof(good) - 1);
     meter_drop(&m);
     limiter_free(l);
-    f.answer = endless;
+    test_endless(&f, shared, &c);
     l = make_limiter(loop, shared, &c, "a", 0, 1);
     m = meter_take(l, TEXT("hostile"), &plans[QUERIES]);
     is_int(query(m), LIMIT_PASS, "a good answer");
-    ok(run_until(is_away, l, 1000), "and another without an end: away");
-    f.answer = "*2\r\n:1\r\n:0\r\n";
-    ok(run_until(is_ready, l, 5000), "and back");
-    mem_free(endless);
 
     /* Freed with a call in flight, and with an ask that waits. */
     struct asker b;
