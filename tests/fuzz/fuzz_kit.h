@@ -72,15 +72,15 @@ MAYBE static void put_text(struct buf *to, struct input *in, const char *const *
 
 /* ---- time: what passes is told by the input ---- */
 
-static uint64_t passed;
+static _Atomic uint64_t passed; /* threads that write logs look at the clock as well */
 
 int clock_gettime(clockid_t id, struct timespec *t);
 int clock_gettime(clockid_t id, struct timespec *t)
 {
     long r = syscall(SYS_clock_gettime, id, t);
     if (id == CLOCK_MONOTONIC || id == CLOCK_MONOTONIC_COARSE) {
-        uint64_t ns = (uint64_t)t->tv_nsec + passed % US_PER_S * 1000;
-        t->tv_sec += (time_t)(passed / US_PER_S + ns / 1000000000);
+        uint64_t more = passed, ns = (uint64_t)t->tv_nsec + more % US_PER_S * 1000;
+        t->tv_sec += (time_t)(more / US_PER_S + ns / 1000000000);
         t->tv_nsec = (long)(ns % 1000000000);
     }
     return (int)r;
