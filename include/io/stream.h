@@ -86,6 +86,8 @@ ssize_t stream_peek(struct stream *s, char *to, size_t room) MUST_USE;
 bool stream_has_input(struct stream *s);
 /* Input, of whatever kind, that is there at this moment and has not been handed out. */
 bool stream_has_unread(const struct stream *s);
+/* The peer has closed, or its connection was reset, though input may lie before that unread. */
+bool stream_has_left(const struct stream *s);
 void stream_put(struct stream *s, const void *at, size_t len);
 void stream_flush(struct stream *s);
 /* Bytes held back because the peer does not read. */

@@ -60,6 +60,7 @@ struct owed {
     uint8_t kind;
     uint32_t flags;
     void *what, *was; /* the pusher's own, handed back by settled() */
+    uint64_t number;  /* the same; 0 unless inflight_set_number() has said otherwise */
 };
 
 enum owed_outcome {
@@ -107,6 +108,8 @@ void inflight_init(struct inflight *q);
 void inflight_free(struct inflight *q, inflight_settled *settled, void *arg);
 /* False when the queue is at its maximum or memory is out: stop reading the client. */
 bool inflight_push(struct inflight *q, enum owed_kind kind, unsigned flags, void *what, void *was) MUST_USE;
+/* Of the request pushed last. */
+void inflight_set_number(struct inflight *q, uint64_t number);
 /* What the request pushed last, OWED_UNREAD until now, does to its transaction. */
 void inflight_was_read(struct inflight *q, unsigned flags);
 /* Room for n more pushes, so that a compound request is all or nothing. */

@@ -155,9 +155,10 @@ uint64_t prepared_number(struct prepared *p, const struct statement *st);
 /* A Parse of a statement that it lacks is sent. Makes room: what is too much, by number or by
  * bytes, goes to waste; whoever still needs it gets it prepared again. */
 void prepared_add(struct prepared *p, struct statement *st, uint64_t number);
-void prepared_answered(struct prepared *p, const struct statement *st);
-/* It is not on the server. */
-void prepared_remove(struct prepared *p, const struct statement *st);
+/* That Parse was answered, or has failed or was skipped: it is not on the server. By its number, since it may
+ * have become another statement meanwhile. */
+void prepared_answered(struct prepared *p, uint64_t number);
+void prepared_remove(struct prepared *p, uint64_t number);
 /* It is there as another statement from now on; to waste, when that one is there already. */
 void prepared_become(struct prepared *p, const struct statement *st, struct statement *other);
 /* One that is on the server for nothing: its slot, to be closed and freed or put back. */

@@ -55,6 +55,8 @@ static inline bool input_is_pending(const struct client_input *in)
     return in->left > 0 || in->skipping || buf_size(&in->held) > 0;
 }
 
+/* Something waits behind the Query, or the batch, that waits first. */
+bool input_has_more(const struct client_input *in);
 /* A whole message waits. */
 bool input_has_request(const struct client_input *in);
 

@@ -23,9 +23,9 @@ void relay_client_readable(struct session *s);
 void relay_client_drained(struct session *s);
 /* Handles what is in session.input, then reads on. */
 void relay_resume(struct session *s);
-/* A client that has left ends its session as soon as nothing of its is left to run, or would have to wait
- * for others: looked at every second. */
-void relay_end_if_gone(struct session *s);
+/* Every second. A client that has left ends its session as soon as nothing of its is left to run, or would
+ * have to wait for others; what runs for one for longer than that is canceled, statement by statement. */
+void relay_sweep(struct session *s);
 /* What cannot be handled yet waits in session.input. */
 void relay_keep_input(struct session *s, const char *at, size_t len);
 /* The throttle's time is over. */

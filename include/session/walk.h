@@ -56,7 +56,9 @@ bool walk_standard_strings(const struct session *s);
  * outcome of its transaction. */
 bool walk_names_are_known(struct request_walk *w);
 bool walk_outcome_is_known(struct session *s);
-/* A simple Query ends the unnamed statement. */
-void walk_end_unnamed(struct session *s);
+/* The unnamed statement ends: what it was, which is the caller's to drop or to hand to walk_push(). */
+struct named *walk_end_unnamed(struct session *s) MUST_USE;
+/* A Query, which ends the unnamed statement unless it is skipped. Takes the reference to what. */
+bool walk_push_query(struct request_walk *w, unsigned flags, struct named *what);
 
 #endif

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -276,6 +277,14 @@ bool stream_has_unread(const struct stream *s)
     if (s->phase == STREAM_CLOSED)
         return false;
     return (s->ssl && SSL_has_pending(s->ssl)) || recv(s->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+bool stream_has_left(const struct stream *s)
+{
+    struct pollfd p = {.fd = s->fd, .events = POLLRDHUP};
+    if (s->phase == STREAM_CLOSED || s->broken)
+        return true;
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
 }
 
 static void on_read(evutil_socket_t fd, short what, void *arg)

@@ -94,7 +94,8 @@ static enum step on_query(struct request_walk *w)
     if (autosaves && lost_block_autosaves(s))
         return STEP_STOP;
     if (scans && lost_block_ends(s, scan.effects, scan.statements)) {
-        walk_end_unnamed(s);
+        struct named *ended = walk_end_unnamed(s);
+        named_drop(&ended);
         walk_drop(w);
         return STEP_ON;
     }
@@ -110,7 +111,6 @@ static enum step on_query(struct request_walk *w)
     if (!relay_may_run(s))
         return STEP_STOP;
     if (s->is_transaction_mode) {
-        walk_end_unnamed(s);
         if (scans)
             variables_effects(s, &scan, sql);
         s->names_in_doubt = s->names_in_doubt || scan.effects & (SQL_DEALLOCATE_ALL | SQL_DISCARD_ALL);
@@ -127,7 +127,7 @@ static enum step on_query(struct request_walk *w)
         return STEP_STOP;
     if (sent)
         return STEP_ON;
-    if (!walk_push(w, OWED_QUERY, fate | flags, NULL, NULL))
+    if (!walk_push_query(w, fate | flags, NULL))
         return STEP_STOP;
     walk_count_query(s);
     walk_pass(w);
@@ -298,6 +298,13 @@ static void skip_message(struct request_walk *w, char type)
     buf_free(&m);
 }
 
+/* The server has told an error in this batch, and skips what comes before its Sync. It need not be sent: it
+ * would have to be accounted for, and with enough of it the Sync could not get through. */
+static bool is_skipped(const struct session *s, char type)
+{
+    return s->backend && inflight_is_skipped(&s->backend->owed) && !s->executes && memchr("QPBDECFHdcf", type, 11);
+}
+
 static void take_frame(struct request_walk *w)
 {
     struct session *s = w->s;
@@ -378,6 +385,10 @@ size_t forward(struct session *s, const char *at, size_t len)
             if (s->state == SESSION_CLOSED)
                 return len;
             break;
+        }
+        if (is_skipped(s, type)) {
+            walk_drop(&w);
+            continue;
         }
         enum step step = on_message(&w, type);
         if (step == STEP_WAIT && s->input.is_over)

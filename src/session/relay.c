@@ -22,7 +22,7 @@
 #include "session/variables.h"
 #include "upstream/cancel.h"
 
-enum { TUNINGS_MAX = 3 };
+enum { TUNINGS_MAX = 3, GONE_WAIT = 1 * US_PER_S };
 
 void limit_hint(uint64_t retry_after, char *out, size_t size)
 {
@@ -159,7 +159,7 @@ static void refuse_held(struct session *s, const struct wire_fault *fault)
 {
     char type = waiting_type(s);
     s->input.is_canceled = false;
-    if (fault->why != REASON_CANCELED && end_beginning(s, type, waiting_body(s), fault))
+    if ((fault->why != REASON_CANCELED || input_has_more(&s->input)) && end_beginning(s, type, waiting_body(s), fault))
         return;
     if (type == 'Q' || type == 'F') {
         /* The message itself, whole or not, is dropped; its start is in the buffer. */
@@ -179,6 +179,7 @@ static void refuse_waiting(struct session *s, const struct wire_fault *fault)
     refuse_held(s, fault);
 }
 
+/* Who cancels a BEGIN and has not sent what comes behind it reads of that first. */
 static const struct wire_fault canceled = {.severity = "ERROR", .why = REASON_CANCELED};
 
 /* Between transactions the server connection stays with the session. */
@@ -530,16 +531,24 @@ void relay_keep_input(struct session *s, const char *at, size_t len)
  * it is not waited for long: who gave up in a crowd would add to it. */
 static bool runs_on(const struct session *s)
 {
-    enum { GONE_WAIT = 1 * US_PER_S };
     bool waits_for_others = s->state == SESSION_QUEUED || (s->state == SESSION_METERING && !relay_is_under_way(s));
     return input_has_request(&s->input) &&
            !(waits_for_others && loop_now(s->home->loop) - s->input.progress > GONE_WAIT);
 }
 
-void relay_end_if_gone(struct session *s)
+static void end_if_gone(struct session *s)
 {
     if (s->state != SESSION_CLOSED && s->input.has_ended && !runs_on(s))
         session_close(s, REASON_CLIENT_GONE);
+}
+
+void relay_sweep(struct session *s)
+{
+    end_if_gone(s);
+    if (s->state != SESSION_ACTIVE || s->backend->owed.count == 0 || loop_now(s->home->loop) - s->input.progress < GONE_WAIT)
+        return;
+    if (s->input.has_ended || (s->stalled && stream_has_left(&s->client)))
+        (void)cancel_deliver(s->backend, NULL);
 }
 
 /* Handles what waits, as far as it may be now. */
@@ -574,7 +583,7 @@ void relay_resume(struct session *s)
         stream_start_reading(&s->client);
     s->input.progress = loop_now(s->home->loop);
     handle_held(s);
-    relay_end_if_gone(s);
+    end_if_gone(s);
 }
 
 /* The client's connection has ended (n: what stream_read() said). Where something of its was under
@@ -588,7 +597,7 @@ static void client_ended(struct session *s, ssize_t n)
     }
     s->input.has_ended = true;
     stream_stop_reading(&s->client);
-    relay_end_if_gone(s);
+    end_if_gone(s);
 }
 
 /* Input while nothing can be done with it: kept up to a limit, mainly so that a client that
@@ -656,7 +665,7 @@ void relay_client_readable(struct session *s)
     }
     if (forward_must_wait(s)) {
         s->stalled = true;
-        stream_stop_reading(&s->client);
+        read_blocked(s);
         return;
     }
     if (buf_size(&s->input.held)) {

@@ -345,7 +345,7 @@ static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
     const struct conf_postern *conf = &s->home->generation->conf->postern;
     if (s->greeting || s->state == SESSION_CANCELING)
         return;
-    relay_end_if_gone(s);
+    relay_sweep(s);
     if (s->state == SESSION_CLOSED)
         return;
     if (is_in_the_way(s) && s->state == SESSION_ACTIVE) {

@@ -121,10 +121,9 @@ static enum step parse_unnamed(struct request_walk *w, struct named *fresh, stru
 static enum step parse_large(struct request_walk *w)
 {
     struct session *s = w->s;
-    walk_end_unnamed(s);
     s->pins |= PIN_LARGE_STATEMENT;
     s->backend->dirty = true;
-    if (!walk_push(w, OWED_PARSE, 0, NULL, NULL))
+    if (!walk_push(w, OWED_PARSE, 0, NULL, walk_end_unnamed(s)))
         return STEP_STOP;
     walk_pass(w);
     return STEP_ON;
@@ -245,13 +244,13 @@ enum step statements_bind(struct request_walk *w)
     bool drops = n && n->st->text->drops;
     if (drops && !walk_names_are_known(w))
         return STEP_STOP;
-    drops = drops && !inflight_is_skipped(&s->backend->owed) && names_get(&s->names, text_of(n->st->text->drops));
+    drops = drops && names_get(&s->names, text_of(n->st->text->drops));
     if (drops && (!deallocate(w, &n, &gone) || prepare(w, n, false, &number) != READY))
         return STEP_STOP;
     if (!drops && n && (sql_text_names(n->st->text) || n->st->text->effects & SQL_DO)) {
         if (!walk_names_are_known(w))
             return STEP_STOP;
-        if (!inflight_is_skipped(&s->backend->owed) && !naming_place_for(w, n->st->text))
+        if (!naming_place_for(w, n->st->text))
             return STEP_STOP;
     }
     if (!drops && !naming_is_open(s, n) && (n || !name.len))
@@ -286,6 +285,12 @@ enum step statements_bind(struct request_walk *w)
     return STEP_ON;
 }
 
+/* Within COPY IN every request is an error, which only the server can tell. */
+static bool must_reach_server(const struct session *s)
+{
+    return inflight_copy_is_open(&s->backend->owed);
+}
+
 enum step statements_describe(struct request_walk *w)
 {
     struct session *s = w->s;
@@ -310,7 +315,7 @@ enum step statements_describe(struct request_walk *w)
     enum readiness is = !renames ? READY : name.len ? n ? prepare(w, n, true, &number) : READY : prepare_unnamed(w, n, true, &number);
     if (is == READY_LATER || is == READY_ENDED)
         return STEP_STOP;
-    if (is == READY_HERE) {
+    if (is == READY_HERE && !must_reach_server(s)) {
         walk_drop(w);
         if (!walk_push(w, OWED_DESCRIBE, OWED_LOCAL, named_ref(n), NULL))
             return STEP_STOP;
@@ -372,6 +377,12 @@ enum step statements_close(struct request_walk *w)
     }
     if (gone && !naming_remove(w, gone))
         return STEP_STOP;
+    if (must_reach_server(s)) {
+        if (!walk_push(w, OWED_CLOSE, 0, gone, NULL))
+            return STEP_STOP;
+        walk_pass(w);
+        return STEP_ON;
+    }
     walk_drop(w);
     if (!walk_push(w, OWED_CLOSE, OWED_LOCAL, gone, NULL))
         return STEP_STOP;
@@ -411,10 +422,9 @@ static enum step execute(struct request_walk *w, struct named *n, struct text sq
             return STEP_STOP;
     }
     s->executes = false;
-    walk_end_unnamed(s);
     statements_apply_effects(s, n);
     unsigned flags = OWED_RENAMED | (is == READY_NEVER ? OWED_CHANGED : 0) | walk_fate(n->st->text->effects, 1);
-    if (!walk_push(w, OWED_QUERY, flags, named_ref(n), NULL))
+    if (!walk_push_query(w, flags, named_ref(n)))
         return STEP_STOP;
     walk_count_query(s);
     char ours[STATEMENT_NAME], head[WIRE_HEADER] = {'Q'};
