@@ -132,6 +132,8 @@ static inline bool inflight_is_quiet(const struct inflight *q)
 }
 /* A ReadyForQuery is owed: whether a transaction is open or has failed is not known now. */
 bool inflight_has_end(const struct inflight *q);
+/* Something outstanding may take effect, should no more be sent: a COMMIT, or what commits by itself. */
+bool inflight_may_commit(const struct inflight *q);
 /* An error was seen, and no Sync has been sent since: the server skips what is sent now. */
 bool inflight_is_skipped(const struct inflight *q);
 /* The server reads what is sent now as part of a COPY IN, unless that has failed meanwhile. */

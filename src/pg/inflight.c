@@ -299,6 +299,17 @@ bool inflight_has_end(const struct inflight *q)
     return false;
 }
 
+bool inflight_may_commit(const struct inflight *q)
+{
+    for (uint32_t i = 0; i < q->count; i++) {
+        const struct owed *o = at(q, i);
+        bool is_end = o->kind == OWED_QUERY || o->kind == OWED_FUNCTION || o->kind == OWED_SYNC;
+        if ((o->flags & (OWED_COMMITS | OWED_UNREAD)) || (is_end && q->within == 'I' && !(o->flags & OWED_HIDDEN)))
+            return true;
+    }
+    return false;
+}
+
 /* ---- Syncs that a COPY IN may have swallowed ---- */
 
 enum inflight_doubt inflight_doubt(const struct inflight *q)

@@ -335,6 +335,10 @@ static bool must_end(struct session *s)
         session_fail(s, REASON_SHUTDOWN, NULL, NULL);
         return true;
     }
+    if (!s->pool->row) { /* its name leads elsewhere now, or nowhere, or in another mode */
+        session_fail(s, REASON_CONFIG_CHANGED, NULL, NULL);
+        return true;
+    }
     return false;
 }
 
@@ -368,7 +372,7 @@ bool relay_need_backend(struct session *s, char type, struct text body)
         }
         s->paid = true;
     }
-    return s->backend || borrow(s);
+    return s->backend ? sequences_are_own(s) : borrow(s);
 }
 
 /* ---- limits ---- */
@@ -496,11 +500,12 @@ void relay_transaction_over(struct session *s)
         relay_settle(s);
 }
 
-void relay_release(struct session *s)
+void relay_release(struct session *s, bool runs_on)
 {
     struct backend *b = s->backend;
     if (!b)
         return;
+    b->runs_on = runs_on;
     learn_forget(s);
     prepare_forget(s);
     naming_release(s);
@@ -545,7 +550,8 @@ static void end_if_gone(struct session *s)
 void relay_sweep(struct session *s)
 {
     end_if_gone(s);
-    if (s->state != SESSION_ACTIVE || s->backend->owed.count == 0 || loop_now(s->home->loop) - s->input.progress < GONE_WAIT)
+    uint64_t most = s->pool && s->pool->row ? s->pool->row->abandoned_timeout : 0;
+    if (s->state != SESSION_ACTIVE || s->backend->owed.count == 0 || !most || loop_now(s->home->loop) - s->input.progress < most)
         return;
     if (s->input.has_ended || (s->stalled && stream_has_left(&s->client)))
         (void)cancel_deliver(s->backend, NULL);

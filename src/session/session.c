@@ -234,7 +234,7 @@ static void end_session(struct session *s, enum reason why, struct leftover left
     session_become(s, SESSION_CLOSED);
     pool_forget(&s->ask);
     limit_ask_cancel(&s->limit);
-    relay_release(s);
+    relay_release(s, why == REASON_CLIENT_GONE || why == REASON_OK);
     greet_free(s);
     registry_remove(home->registry, &s->key);
     if (s->connected)

@@ -209,6 +209,19 @@ static bool reads_sequences(const struct session *s, struct text name)
     return n && n->st && n->st->text->effects & SQL_SEQUENCE_READ;
 }
 
+/* Of a Bind behind its names, as far as it is there: not one of its parameters is NULL. */
+static bool has_no_nulls(struct wire_reader r)
+{
+    wire_get(&r, 2 * (size_t)wire_get_u16(&r));
+    for (unsigned left = wire_get_u16(&r); left && !r.bad; left--) {
+        uint32_t len = wire_get_u32(&r);
+        if (len == UINT32_MAX)
+            return false;
+        wire_get(&r, len);
+    }
+    return !r.bad;
+}
+
 enum step statements_bind(struct request_walk *w)
 {
     struct session *s = w->s;
@@ -259,7 +272,11 @@ enum step statements_bind(struct request_walk *w)
         return STEP_STOP;
     if (n && lost_block_chains(s, n->st->text->effects))
         return STEP_STOP;
+    if (n && (n->st->text->effects & SQL_SET_CONFIG))
+        touched_of(s)->has_no_nulls = has_no_nulls(r);
     statements_apply_effects(s, n);
+    if (s->touched)
+        s->touched->has_no_nulls = false;
     companions_bound(s, portal, n);
     /* A portal with a name may run later than others that are bound after it. */
     s->bound = (uint16_t)((n ? walk_fate(n->st->text->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));

@@ -139,7 +139,7 @@ void variables_touches(void *arg, uint32_t use, struct text name)
     variables_touch(s, name);
     struct touched_name *n = touched_find(s->touched, name);
     if (n)
-        n->is_reset = use == SQL_RESETS && s->startup_vars;
+        n->is_reset = use == SQL_RESETS && s->startup_vars, n->may_be_reset = false;
     if (use == SQL_RESETS)
         variables_note_reset(s);
     if (text_is(name, "seed")) { /* it cannot be read back */
@@ -155,6 +155,31 @@ bool touched_was_reset(const struct touched *t, struct text name)
         return t;
     const struct touched_name *n = touched_find(t, name);
     return n && n->is_reset;
+}
+
+bool touched_may_be_reset(const struct touched *t, struct text name)
+{
+    const struct touched_name *n = touched_find(t, name);
+    return t && (t->may_reset_all || (n && n->may_be_reset));
+}
+
+void variables_touch_value(struct session *s, struct text name, bool is_set)
+{
+    variables_touch(s, name);
+    struct touched_name *n = touched_find(s->touched, name);
+    if (n)
+        n->may_be_reset = !is_set && s->startup_vars;
+}
+
+void variables_touches_in_body(void *arg, uint32_t use, struct text name)
+{
+    struct session *s = arg;
+    if (use != SQL_RESETS)
+        variables_touches(s, use, name);
+    else if (name.len)
+        variables_touch_value(s, name, false);
+    else
+        touched_of(s)->may_reset_all = s->startup_vars;
 }
 
 bool touched_was_guessed(const struct touched *t, struct text name)

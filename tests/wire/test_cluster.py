@@ -329,7 +329,7 @@ def test_role_whose_password_its_client_has_changed_is_told_by_health(make_gate,
         with pytest.raises(wire.ServerError) as caught:
             connect(gate).login("acme_rw", "acme_session", token())
         assert caught.value.code == "08004"
-        assert gate.http("/health/ready") == (200, "ready\ncluster main: refuses this gateway's login as acme_rw\n")
+        assert gate.http("/health/ready") == (200, "ready\ncluster main: this gateway cannot log in as acme_rw\n")
         assert gate.metrics()["postern_backend_roles_refused"] == "1"
         assert login(gate, "globex").query("SELECT 1") == [["1"]], "others are not concerned"
         assert "acme_rw" in gate.http("/health/ready")[1]

@@ -332,6 +332,20 @@ class Visitor(threading.Thread):
                 self.wrong.append(repr(e))
 
 
+@pytest.mark.parametrize("was", ["transaction", "session"])
+def test_session_that_is_never_idle_ends_when_its_mode_changes(make_gate, login, console, was):
+    """With its next transaction, and not when it happens to be seen between two."""
+    gate = make_gate({"database acme": {"pool_mode": was}})
+    c, admin = login(gate), console(gate)
+    c.query("BEGIN")
+    gate.write({"database acme": {"pool_mode": {"session": "transaction", "transaction": "session"}[was]}})
+    admin.query("RELOAD")
+    c.query("SELECT 'goes on'")
+    c.send(wire.query("COMMIT"), wire.query("SELECT 'next'"))
+    messages = c.until_closed()
+    assert wire.kinds(messages) == "CZE" and wire.errors(messages)[0]["C"] == "57P01"
+
+
 def test_database_moves_back_and_forth_under_load(make_gate, stand, login, console, token, elsewhere):
     """No login that is made after a reload sees the database of before, whatever else is there."""
     gate = make_gate({"database acme": {"pool_size": 3}, "database acme_session": {"pool_size": 9}})
