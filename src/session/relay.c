@@ -159,7 +159,9 @@ static void refuse_held(struct session *s, const struct wire_fault *fault)
 {
     char type = waiting_type(s);
     s->input.is_canceled = false;
-    if ((fault->why != REASON_CANCELED || input_has_more(&s->input)) && end_beginning(s, type, waiting_body(s), fault))
+    /* Who cancels a BEGIN reads of that before what comes behind it is sent, if that has not been yet. */
+    bool is_read_first = fault->why == REASON_CANCELED && !input_has_more(&s->input);
+    if (!is_read_first && end_beginning(s, type, waiting_body(s), fault))
         return;
     if (type == 'Q' || type == 'F') {
         /* The message itself, whole or not, is dropped; its start is in the buffer. */
@@ -179,7 +181,6 @@ static void refuse_waiting(struct session *s, const struct wire_fault *fault)
     refuse_held(s, fault);
 }
 
-/* Who cancels a BEGIN and has not sent what comes behind it reads of that first. */
 static const struct wire_fault canceled = {.severity = "ERROR", .why = REASON_CANCELED};
 
 /* Between transactions the server connection stays with the session. */
@@ -518,6 +519,7 @@ void relay_release(struct session *s, bool runs_on)
     /* It may have stopped for a client that took nothing. A write that failed has emptied what was
      * held since, so that does not tell. */
     stream_start_reading(&b->stream);
+    stream_flush(&b->stream); /* what stood before the Terminate */
     relay_give_back(s);
 }
 
