@@ -91,15 +91,16 @@ def test_what_cannot_be_committed_any_more_is_canceled(gate, login, stand, table
     assert stand.postgres.sql(f"SELECT id FROM {table}", "acme") == []
 
 
+@pytest.mark.parametrize("how", LEAVES)
 @pytest.mark.parametrize("form", ["running", "waiting"])
-def test_its_time_is_bounded(make_gate, login, stand, table, lock, form):
+def test_its_time_is_bounded(make_gate, login, stand, table, lock, form, how):
     """Of what runs, and of what waits in the gateway for that to end."""
     gate = make_gate({"database acme": {"pool_size": 1, "abandoned_timeout": "100ms"}})
     c = login(gate, options="-c TimeZone=Asia/Tokyo")
     c.send(wire.query(("RESET TimeZone; " if form == "waiting" else "") + slow_insert(table, lock.number)))
     started(stand, table)
     c.send(wire.query("SELECT 1"), wire.query("SELECT 2"))
-    c.close()
+    leave(c, how)
     with login(gate) as other:
         assert other.query("SELECT 'mine'") == [["mine"]]
     assert not running(stand, table)

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from stand import proc, wire
+from stand import wire
 
 CALL = wire.message("F", struct.pack("!ihhi", 154, 0, 1, 1) + b"1" + struct.pack("!h", 0))
 SKIPPED = {
@@ -115,16 +115,3 @@ def test_request_within_copy_in_ends_the_session(pair, login, table, database, w
         assert {f["C"] for f in wire.errors(c.until_closed())} == {"08P01"}
     with login(pair, database) as c:
         assert c.query(f"SELECT count(*) FROM {table}") == [["0"]]
-
-
-@pytest.mark.parametrize("leaves", ["close", "reset"])
-def test_who_leaves_with_requests_behind_a_long_one_leaves_nothing(one, login, stand, leaves):
-    """They wait for its end, which is to show whether it has reset a variable."""
-    c = login(one, options="-c TimeZone=Asia/Tokyo")
-    c.send(wire.query("RESET TimeZone; SELECT pg_sleep(600)"))
-    running = "SELECT FROM pg_stat_activity WHERE query LIKE 'RESET TimeZone%pg_sleep(600)' AND state = 'active'"
-    proc.wait_for("it to run", 10, lambda: stand.postgres.sql(running.replace("SELECT", "SELECT 1")))
-    c.send(wire.query("SELECT 1"), wire.query("SELECT 2"))
-    getattr(c, leaves)()
-    with login(one) as other:
-        assert other.query("SELECT 'mine'") == [["mine"]]
