@@ -1,6 +1,7 @@
 """A login that a reload overtakes goes on with the configuration that it began with, and nobody is ever
 led to a database by a pool that was made for another one."""
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import os
 import signal
 import threading
@@ -341,9 +342,10 @@ def test_session_that_is_never_idle_ends_when_its_mode_changes(make_gate, login,
     gate.write({"database acme": {"pool_mode": {"session": "transaction", "transaction": "session"}[was]}})
     admin.query("RELOAD")
     c.query("SELECT 'goes on'")
-    c.send(wire.query("COMMIT"), wire.query("SELECT 'next'"))
-    messages = c.until_closed()
-    assert wire.kinds(messages) == "CZE" and wire.errors(messages)[0]["C"] == "57P01"
+    c.query("COMMIT")
+    with contextlib.suppress(ConnectionError):
+        c.send(wire.query("SELECT 'next'"))
+    assert [f["C"] for f in wire.errors(c.until_closed())] == ["57P01"]
 
 
 def test_database_moves_back_and_forth_under_load(make_gate, stand, login, console, token, elsewhere):
