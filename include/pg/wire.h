@@ -41,6 +41,30 @@ static inline void wire_set_u32(void *at, uint32_t v)
     p[0] = (uint8_t)(v >> 24), p[1] = (uint8_t)(v >> 16), p[2] = (uint8_t)(v >> 8), p[3] = (uint8_t)v;
 }
 
+/* ---- framing: what stands at the front of a stream of messages ---- */
+
+enum wire_found {
+    WIRE_NOTHING, /* less than a header */
+    WIRE_BAD,     /* a length that no message has, or more than the caller takes */
+    WIRE_PART,    /* its header, and not all of its body */
+    WIRE_WHOLE
+};
+struct wire_frame {
+    char type;
+    uint32_t body; /* bytes behind the header */
+};
+/* body_max: the largest that is taken, at most WIRE_LENGTH_MAX. */
+static inline enum wire_found wire_find(const char *at, size_t len, uint32_t body_max, struct wire_frame *f)
+{
+    if (len < WIRE_HEADER)
+        return WIRE_NOTHING;
+    uint32_t length = wire_u32(at + 1); /* of itself and the body */
+    if (length < 4 || length - 4 > body_max)
+        return WIRE_BAD;
+    *f = (struct wire_frame){at[0], length - 4};
+    return len - WIRE_HEADER < f->body ? WIRE_PART : WIRE_WHOLE;
+}
+
 /* ---- building: into a buffer that was born large enough; a full one shows in wire_end() ---- */
 
 struct wire {

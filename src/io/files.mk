@@ -1,6 +1,7 @@
 noinst_LIBRARIES += libio.a
 libio_a_SOURCES = \
 	include/io/gather.h \
+	src/io/intake.c include/io/intake.h \
 	src/io/linger.c include/io/linger.h \
 	src/io/listen.c include/io/listen.h \
 	src/io/loop.c include/io/loop.h \

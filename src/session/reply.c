@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "io/intake.h"
 #include "session/companions.h"
 #include "session/copying.h"
 #include "session/naming.h"
@@ -466,20 +467,20 @@ static bool walk(struct walk *w)
             put_run(w);
             reply_local(w->s);
         }
-        if (w->len - w->p < WIRE_HEADER)
+        struct wire_frame f;
+        enum wire_found found = wire_find(w->at + w->p, w->len - w->p, WIRE_LENGTH_MAX, &f);
+        if (found == WIRE_NOTHING)
             break;
-        char type = w->at[w->p];
-        size_t size = (size_t)wire_u32(w->at + w->p + 1) + 1;
-        if (size < WIRE_HEADER || size > (size_t)WIRE_LENGTH_MAX + 1)
+        if (found == WIRE_BAD)
             return give_up(w);
-        if (w->len - w->p < wanted(type, size))
+        if (found == WIRE_PART && w->len - w->p < wanted(f.type, WIRE_HEADER + (size_t)f.body))
             break;
-        enum take take = take_message(w, type, size);
+        enum take take = take_message(w, f.type, WIRE_HEADER + (size_t)f.body);
         if (take == TAKE_LOST)
             return give_up(w);
         if (take != TAKE_PASS)
             put_run(w);
-        b->body_left = (uint32_t)(size - WIRE_HEADER);
+        b->body_left = f.body;
         b->body_hidden = take != TAKE_PASS;
         w->p += WIRE_HEADER;
         if (b->body_hidden)
@@ -504,23 +505,18 @@ void reply_input(struct backend_user *u, struct backend *b)
         stream_stop_reading(&b->stream);
         return;
     }
-    char *scratch = loop_scratch(s->home->loop);
-    size_t kept = buf_size(&b->in);
-    if (kept)
-        memcpy(scratch, buf_front(&b->in), kept);
-    ssize_t n = stream_read(&b->stream, scratch + kept, SCRATCH_SIZE - kept);
-    if (n == STREAM_AGAIN && !kept)
+    struct intake in;
+    ssize_t n = intake_read(&in, &b->stream, &b->in);
+    if (n == STREAM_AGAIN)
         return;
-    n = n == STREAM_AGAIN ? 0 : n;
     if (n < 0) {
         relay_lost(s, REASON_BACKEND_LOST);
         return;
     }
-    struct walk w = {.s = s, .b = b, .at = scratch, .len = kept + (size_t)n};
-    buf_free(&b->in);
+    struct walk w = {.s = s, .b = b, .at = in.at, .len = in.len};
     bool sane = walk(&w);
-    if (sane && w.p < w.len)
-        sane = buf_put(&b->in, scratch + w.p, w.len - w.p);
+    char type = w.p < w.len ? w.at[w.p] : 0;
+    sane = intake_keep(&in, w.p, &b->in) && sane;
     stream_flush(&s->client);
     if (w.ended) {
         relay_lost(s, REASON_BACKEND_LOST);
@@ -531,7 +527,7 @@ void reply_input(struct backend_user *u, struct backend *b)
         const struct owed *o = inflight_head(&b->owed);
         backend_tag(b, tag, sizeof(tag));
         log_error(tag, "the server's messages do not follow the protocol: connection closed: type %d where %d was owed, "
-                       "first of %u; its transaction %llu", w.p < w.len ? w.at[w.p] : 0, o ? (int)o->kind : -1,
+                       "first of %u; its transaction %llu", type, o ? (int)o->kind : -1,
                   b->owed.count, (unsigned long long)b->transactions);
         relay_lost(s, REASON_BACKEND_PROTOCOL);
         return;

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "io/intake.h"
 #include "pg/wire.h"
 #include "upstream/cancel.h"
 #include "upstream/defaults.h"
@@ -284,30 +285,24 @@ static bool task_message(struct backend *b, char type, struct text body)
     return type != 'D' || task_row(t, b, body);
 }
 
-/* Reads whole messages into b->in. Returns false when the connection is done for. */
+/* Hands whole messages to take(), and keeps what is behind them. Returns false when the connection is
+ * done for. */
 static bool read_messages(struct backend *b, bool (*take)(struct backend *, char, struct text))
 {
-    char *scratch = loop_scratch(b->stream.loop);
-    ssize_t n = stream_read(&b->stream, scratch, SCRATCH_SIZE);
-    if (n == STREAM_AGAIN)
-        return true;
-    if (n < 0 || !buf_put(&b->in, scratch, (size_t)n))
-        return false;
-    while (buf_size(&b->in) >= WIRE_HEADER) {
-        const char *at = buf_front(&b->in);
-        uint32_t len = wire_u32(at + 1);
-        if (len < 4 || len > b->in.max - 1)
-            return false;
-        if (buf_size(&b->in) < (size_t)len + 1)
-            return true;
-        bool ok = take(b, at[0], (struct text){at + WIRE_HEADER, len - 4});
-        buf_take(&b->in, (size_t)len + 1);
-        if (!ok)
-            return false;
-        if (b->task && inflight_is_quiet(&b->owed))
-            break; /* what follows belongs to whoever is next */
+    struct intake in;
+    struct wire_frame f;
+    enum wire_found found = WIRE_NOTHING;
+    size_t p = 0;
+    bool ok = true, over = false;
+    ssize_t n = intake_read(&in, &b->stream, &b->in);
+    if (n <= 0)
+        return n == STREAM_AGAIN;
+    while (ok && !over && (found = wire_find(in.at + p, in.len - p, BACKEND_INPUT_MAX - WIRE_HEADER, &f)) == WIRE_WHOLE) {
+        ok = take(b, f.type, (struct text){in.at + p + WIRE_HEADER, f.body});
+        p += WIRE_HEADER + (size_t)f.body;
+        over = b->task && inflight_is_quiet(&b->owed); /* what follows belongs to whoever is next */
     }
-    return true;
+    return intake_keep(&in, p, &b->in) && ok && found != WIRE_BAD;
 }
 
 static void task_readable(struct backend *b)
@@ -320,8 +315,6 @@ static void task_readable(struct backend *b)
     }
     if (!inflight_is_quiet(&b->owed))
         return;
-    if (buf_size(&b->in) == 0)
-        buf_free(&b->in);
     task_over(b, false);
     /* A notification came with the answer: its session must not have to wait for more input. */
     if (b->state == BACKEND_BUSY && !b->task && buf_size(&b->in) && buf_front(&b->in)[0] == 'A')
@@ -347,6 +340,22 @@ static bool idle_message(struct backend *b, char type, struct text body)
     return type == 'N' || type == 'A';
 }
 
+static void idle_readable(struct backend *b)
+{
+    char tag[96];
+    bool sane = read_messages(b, idle_message);
+    if (sane && buf_size(&b->in) == 0) {
+        pool_offer(b);
+        return;
+    }
+    if (sane) { /* nobody will wait for the rest of it, and nobody is to be lent the half */
+        backend_tag(b, tag, sizeof(tag));
+        log_warning(tag, "closed an idle connection: the server has sent a part of a message (type %d) that nobody asked for",
+                    buf_front(&b->in)[0]);
+    }
+    pool_lost(b);
+}
+
 static void on_readable(struct stream *s)
 {
     struct backend *b = CONTAINER_OF(s, struct backend, stream);
@@ -360,13 +369,8 @@ static void on_readable(struct stream *s)
         b->user->ops->input(b->user, b);
     else if (b->state == BACKEND_RESETTING)
         recycle_input(b);
-    else if (!read_messages(b, idle_message))
-        pool_lost(b);
-    else {
-        if (buf_size(&b->in) == 0)
-            buf_free(&b->in);
-        pool_offer(b);
-    }
+    else
+        idle_readable(b);
 }
 
 static void on_drained(struct stream *s)

@@ -8,11 +8,12 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "io/intake.h"
 #include "pg/scram.h"
 #include "pg/wire.h"
 
 /* A server's whole greeting; far more than any sends. */
-enum { LOGIN_INPUT_MAX = 64 * 1024, KEY_MAX = 256 };
+enum { LOGIN_INPUT_MAX = 64 * 1024, LOGIN_MESSAGE_MAX = LOGIN_INPUT_MAX / 2, KEY_MAX = 256 };
 
 enum { AUTH_OK = 0, AUTH_CLEARTEXT = 3, AUTH_MD5 = 5, AUTH_SASL = 10, AUTH_SASL_CONTINUE = 11, AUTH_SASL_FINAL = 12 };
 
@@ -327,26 +328,27 @@ void login_readable(struct backend *b)
         read_tls_answer(l);
         return;
     }
-    char *scratch = loop_scratch(l->plan.loop);
-    ssize_t n = stream_read(&b->stream, scratch, 8192);
+    struct intake in;
+    struct wire_frame f;
+    enum wire_found found;
+    size_t p = 0;
+    ssize_t n = intake_read(&in, &b->stream, &b->in);
     if (n == STREAM_AGAIN)
         return;
-    if (n < 0 || !buf_put(&b->in, scratch, (size_t)n)) {
+    if (n < 0) {
         finish(l, REASON_NO_NODE, say(l, "08001", "the node closed the connection during the login"));
         return;
     }
-    while (buf_size(&b->in) >= WIRE_HEADER) {
-        const char *at = buf_front(&b->in);
-        uint32_t len = wire_u32(at + 1);
-        if (len < 4 || len > LOGIN_INPUT_MAX / 2) {
-            finish(l, REASON_BACKEND_PROTOCOL, say(l, "08P01", "invalid message length during the login"));
+    while ((found = wire_find(in.at + p, in.len - p, LOGIN_MESSAGE_MAX, &f)) == WIRE_WHOLE) {
+        if (take_message(l, f.type, (struct text){in.at + p + WIRE_HEADER, f.body})) {
+            intake_drop(&in);
             return;
         }
-        if (buf_size(&b->in) < (size_t)len + 1)
-            return;
-        if (take_message(l, at[0], (struct text){at + WIRE_HEADER, len - 4}))
-            return;
-        buf_take(&b->in, (size_t)len + 1);
+        p += WIRE_HEADER + (size_t)f.body;
+    }
+    if (!intake_keep(&in, p, &b->in) || found == WIRE_BAD) {
+        finish(l, REASON_BACKEND_PROTOCOL, say(l, "08P01", "invalid message length during the login"));
+        return;
     }
     if (l->ready && buf_size(&b->in) == 0) {
         b->owed.status = 'I';

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "io/intake.h"
 #include "pg/wire.h"
 #include "upstream/cancel.h"
 #include "upstream/pool.h"
@@ -238,51 +239,54 @@ void recycle_cancel_over(struct backend *b)
         recycle_start(b);
 }
 
-/* Walks over replies that nobody wants, keeping the queue true. */
-static bool walk(struct backend *b, const char *at, size_t len)
+/* Walks over replies that nobody wants, keeping the queue true. *used: how far it came. */
+static bool walk(struct backend *b, const char *at, size_t len, size_t *used)
 {
-    while (len > 0) {
+    size_t p = 0;
+    while (p < len) {
+        *used = p;
         if (b->body_left) {
-            size_t n = len < b->body_left ? len : b->body_left;
+            size_t n = len - p < b->body_left ? len - p : b->body_left;
             b->body_left -= (uint32_t)n;
-            at += n;
-            len -= n;
+            p += n;
             continue;
         }
-        if (len < WIRE_HEADER || (at[0] == 'Z' && len < WIRE_HEADER + 1))
-            return buf_put(&b->in, at, len);
-        uint32_t size = wire_u32(at + 1);
-        if (size < 4 || (at[0] == 'Z' && size != 5) || (at[0] == 'S' && size > PARAMETER_MAX))
+        struct wire_frame f;
+        enum wire_found found = wire_find(at + p, len - p, WIRE_LENGTH_MAX, &f);
+        if (found == WIRE_NOTHING)
+            return true;
+        if (found == WIRE_BAD || (f.type == 'Z' && f.body != 1) || (f.type == 'S' && f.body > PARAMETER_MAX))
             return false;
-        if (at[0] == 'S' && len < (size_t)size + 1)
-            return buf_put(&b->in, at, len);
-        if (at[0] == 'S' && !backend_parameter(b, (struct text){at + WIRE_HEADER, size - 4}))
+        if (found == WIRE_PART && (f.type == 'Z' || f.type == 'S'))
+            return true;
+        if (f.type == 'S' && !backend_parameter(b, (struct text){at + p + WIRE_HEADER, f.body}))
             return false;
-        enum reply_verdict v = inflight_reply(&b->owed, at[0], at[0] == 'Z' ? at[5] : 0, NULL, NULL);
+        enum reply_verdict v = inflight_reply(&b->owed, f.type, f.type == 'Z' ? at[p + WIRE_HEADER] : 0, NULL, NULL);
         if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
             return false;
         while (inflight_local(&b->owed))
             inflight_answered(&b->owed, NULL, NULL);
-        b->body_left = size - 4;
-        at += WIRE_HEADER;
-        len -= WIRE_HEADER;
+        b->body_left = f.body;
+        p += WIRE_HEADER;
     }
+    *used = p;
     return true;
 }
 
 void recycle_input(struct backend *b)
 {
-    char *scratch = loop_scratch(b->stream.loop);
-    size_t kept = buf_size(&b->in);
-    CHECK(kept < SCRATCH_SIZE / 2);
-    if (kept)
-        memcpy(scratch, buf_front(&b->in), kept);
-    ssize_t n = stream_read(&b->stream, scratch + kept, SCRATCH_SIZE - kept);
+    struct intake in;
+    size_t used = 0;
+    ssize_t n = intake_read(&in, &b->stream, &b->in);
     if (n == STREAM_AGAIN)
         return;
-    buf_free(&b->in);
-    if (n < 0 || !walk(b, scratch, kept + (size_t)n)) {
-        give_up(b, n < 0 ? "the connection was lost" : "its replies made no sense");
+    if (n < 0) {
+        give_up(b, "the connection was lost");
+        return;
+    }
+    bool sane = walk(b, in.at, in.len, &used);
+    if (!intake_keep(&in, used, &b->in) || !sane) {
+        give_up(b, "its replies made no sense");
         return;
     }
     /* A COPY that began while we drained waits for its end. */
