@@ -265,49 +265,54 @@ static bool task_row(struct task *t, struct backend *b, struct text body)
     return true;
 }
 
-/* One complete message for the task; false: the server cannot be trusted any more. */
-static bool task_message(struct backend *b, char type, struct text body)
+enum read_verdict { READ_ON, READ_ENDED /* the connection has, or the server ends it */, READ_NONSENSE };
+
+/* One complete message for the task. */
+static enum read_verdict task_message(struct backend *b, char type, struct text body)
 {
     struct task *t = b->task;
     if (type == 'Z' && body.len != 1)
-        return false;
+        return READ_NONSENSE;
     enum reply_verdict v = inflight_reply(&b->owed, type, type == 'Z' ? body.at[0] : 0, NULL, NULL);
     if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
-        return false;
+        return READ_NONSENSE;
     if (type == 'E' && !t->failed) {
         server_error_from(body, &t->error);
         t->failed = true;
     }
     if (type == 'S' && !backend_parameter(b, body))
-        return false;
+        return READ_NONSENSE;
     if (type == 'A' && b->state == BACKEND_BUSY)
         b->user->ops->notified(b->user, b, body);
-    return type != 'D' || task_row(t, b, body);
+    return type != 'D' || task_row(t, b, body) ? READ_ON : READ_NONSENSE;
 }
 
-/* Hands whole messages to take(), and keeps what is behind them. Returns false when the connection is
- * done for. */
-static bool read_messages(struct backend *b, bool (*take)(struct backend *, char, struct text))
+/* Hands whole messages to take(), and keeps what is behind them. */
+static enum read_verdict read_messages(struct backend *b, enum read_verdict (*take)(struct backend *, char, struct text))
 {
     struct intake in;
     struct wire_frame f;
     enum wire_found found = WIRE_NOTHING;
+    enum read_verdict verdict = READ_ON;
     size_t p = 0;
-    bool ok = true, over = false;
+    bool over = false;
     ssize_t n = intake_read(&in, &b->stream, &b->in);
     if (n <= 0)
-        return n == STREAM_AGAIN;
-    while (ok && !over && (found = wire_find(in.at + p, in.len - p, BACKEND_INPUT_MAX - WIRE_HEADER, &f)) == WIRE_WHOLE) {
-        ok = take(b, f.type, (struct text){in.at + p + WIRE_HEADER, f.body});
+        return n == STREAM_AGAIN ? READ_ON : READ_ENDED;
+    while (verdict == READ_ON && !over &&
+           (found = wire_find(in.at + p, in.len - p, BACKEND_INPUT_MAX - WIRE_HEADER, &f)) == WIRE_WHOLE) {
+        verdict = take(b, f.type, (struct text){in.at + p + WIRE_HEADER, f.body});
         p += WIRE_HEADER + (size_t)f.body;
         over = b->task && inflight_is_quiet(&b->owed); /* what follows belongs to whoever is next */
     }
-    return intake_keep(&in, p, &b->in) && ok && found != WIRE_BAD;
+    if (!intake_keep(&in, p, &b->in) || found == WIRE_BAD)
+        return READ_NONSENSE;
+    return verdict;
 }
 
 static void task_readable(struct backend *b)
 {
-    if (!read_messages(b, task_message)) {
+    if (read_messages(b, task_message) != READ_ON) {
         b->doomed = true;
         task_over(b, true);
         pool_lost(b);
@@ -322,7 +327,7 @@ static void task_readable(struct backend *b)
 }
 
 /* What an idle server may say by itself: parameters, notices, and why it closes. */
-static bool idle_message(struct backend *b, char type, struct text body)
+static enum read_verdict idle_message(struct backend *b, char type, struct text body)
 {
     if (type == 'E') {
         struct server_error e;
@@ -331,27 +336,28 @@ static bool idle_message(struct backend *b, char type, struct text body)
         backend_tag(b, tag, sizeof(tag));
         log_info(tag, "closed an idle connection: %s %s", e.sqlstate, e.message);
         pool_ended_by_server(b, e.sqlstate);
-        return false;
+        return READ_ENDED;
     }
     if (type == 'S' && backend_parameter(b, body)) {
         pool_reported(b);
-        return true;
+        return READ_ON;
     }
-    return type == 'N' || type == 'A';
+    return type == 'N' || type == 'A' ? READ_ON : READ_NONSENSE;
 }
 
 static void idle_readable(struct backend *b)
 {
-    char tag[96];
-    bool sane = read_messages(b, idle_message);
-    if (sane && buf_size(&b->in) == 0) {
+    enum read_verdict v = read_messages(b, idle_message);
+    if (v == READ_ON && buf_size(&b->in)) /* nobody will wait for the rest, and nobody is to be lent the half */
+        v = READ_NONSENSE;
+    if (v == READ_ON) {
         pool_offer(b);
         return;
     }
-    if (sane) { /* nobody will wait for the rest of it, and nobody is to be lent the half */
+    if (v == READ_NONSENSE) {
+        char tag[96];
         backend_tag(b, tag, sizeof(tag));
-        log_warning(tag, "closed an idle connection: the server has sent a part of a message (type %d) that nobody asked for",
-                    buf_front(&b->in)[0]);
+        log_warning(tag, "closed an idle connection: the server has said what nobody asked for");
     }
     pool_lost(b);
 }

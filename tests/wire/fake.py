@@ -64,10 +64,16 @@ class FakeServer:
         self.heard = []  # (number of the connection, type, body)
         self.cancels = []
         self.startups = []
+        self.sockets = []  # of the connections that have logged in, in their order
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
         self.listener.close()
+
+    def push(self, data):
+        """Unasked, to the connection that has logged in last and is not a probe's."""
+        mine = [c for c, s in zip(self.sockets, self.startups) if not s.get("user", "").startswith("postern")]
+        mine[-1].sendall(data)
 
     def _accept(self):
         with contextlib.suppress(OSError):
@@ -94,6 +100,7 @@ class FakeServer:
                       + parameter("client_encoding", "UTF8") + parameter("standard_conforming_strings", "on")
                       + wire.message("K", struct.pack("!ii", 1, 2)) + ready())
             number = len(self.startups)
+            self.sockets.append(c)
             probe = self.startups[-1].get("user", "").startswith("postern")
             while True:
                 kind = self._read(f, 1).decode()
