@@ -44,6 +44,7 @@ enum conf_cluster_tls {
     CONF_UPSTREAM_TLS_VERIFY_CA,
     CONF_UPSTREAM_TLS_VERIFY_FULL
 };
+enum conf_channel_binding { CONF_BINDING_DISABLE, CONF_BINDING_PREFER, CONF_BINDING_REQUIRE };
 enum conf_pool_mode { CONF_POOL_TRANSACTION, CONF_POOL_SESSION };
 
 #define CONF_C_BOOL     bool

@@ -47,6 +47,9 @@ static bool dial_next(struct backend *b)
                                     .database = p->dbname,
                                     .password = credentials_find(a->credentials, c->at.name, p->role),
                                     .tls = access_tls(a, c),
+                                    .is_verified = c->tls >= CONF_UPSTREAM_TLS_VERIFY_CA,
+                                    .auth = login_auth_of(&c->require_auth),
+                                    .binding = (enum conf_channel_binding)c->channel_binding,
                                     .timeout = c->connect_timeout,
                                     .keepalive = a->conf->postern.tcp_keepalive,
                                     /* a statement that is prepared again is put in one piece */
