@@ -113,6 +113,10 @@ void stream_stop_reading(struct stream *s);
 void stream_start_reading(struct stream *s);
 /* What a STREAM_FAILED was about, for the log. */
 const char *stream_failure(const struct stream *s);
+/* What binds a proof to the peer's certificate (tls-server-end-point, RFC 5929, section 4.1): its hash, at most
+ * 64 bytes. 0: there is no TLS, or the certificate's signature names no hash. */
+enum { STREAM_BINDING_MAX = 64 };
+size_t stream_peer_binding(const struct stream *s, uint8_t out[STREAM_BINDING_MAX]);
 /* "TLSv1.3" or NULL. */
 const char *stream_tls_version(const struct stream *s);
 

@@ -164,6 +164,21 @@ const char *stream_tls_version(const struct stream *s)
     return s->ssl ? SSL_get_version(s->ssl) : NULL;
 }
 
+size_t stream_peer_binding(const struct stream *s, uint8_t out[STREAM_BINDING_MAX])
+{
+    X509 *cert = s->ssl ? SSL_get1_peer_certificate(s->ssl) : NULL;
+    int hash = NID_undef;
+    unsigned len = 0;
+    if (cert && OBJ_find_sigid_algs(X509_get_signature_nid(cert), &hash, NULL) && hash != NID_undef) {
+        const EVP_MD *md = hash == NID_md5 || hash == NID_sha1 ? EVP_sha256() : EVP_get_digestbynid(hash);
+        if (!md || EVP_MD_get_size(md) > STREAM_BINDING_MAX || X509_digest(cert, md, out, &len) != 1)
+            len = 0;
+    }
+    X509_free(cert);
+    ERR_clear_error();
+    return len;
+}
+
 /* ---- failures ---- */
 
 /* The kernel has nothing, or no memory for a moment. */

@@ -427,7 +427,7 @@ static void set_up(void)
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     CHECK(listener >= 0 && bind(listener, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(listener, 64) == 0);
     conf_faults_init(&faults);
-    char *text = mem_format("[listener main]\ntls = off\naddress = /tmp\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\ncredentials = %s\n"
+    char *text = mem_format("[listener main]\ntls = off\naddress = /tmp\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\nrequire_auth = none\ncredentials = %s\n"
                             "[tenant acme]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\n"
                             "[database app]\ncluster = main\nshards = 1\npool_size = 2\nprepared_statements = 10\n"
                             "[database own]\ncluster = main\nshards = 1\npool_size = 2\npool_mode = session\n",
