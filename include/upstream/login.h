@@ -17,7 +17,6 @@ struct login_plan {
     const char *password; /* NULL: none; copied */
     struct tls_context *tls; /* NULL: plaintext */
     bool is_verified;        /* ... whose certificate must be the node's */
-    bool has_certificate;    /* of the gateway's own, for the node */
     unsigned auth;           /* enum login_auth: what the node may ask for */
     enum conf_channel_binding binding;
     uint64_t timeout;

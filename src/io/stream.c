@@ -179,6 +179,12 @@ size_t stream_peer_binding(const struct stream *s, uint8_t out[STREAM_BINDING_MA
     return len;
 }
 
+bool stream_gave_certificate(const struct stream *s)
+{
+    int nid;
+    return s->ssl && SSL_get_signature_type_nid(s->ssl, &nid) == 1 && nid != NID_undef;
+}
+
 /* ---- failures ---- */
 
 /* The kernel has nothing, or no memory for a moment. */

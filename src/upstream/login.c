@@ -249,8 +249,8 @@ static const struct server_error *on_auth(struct login *l, struct text body)
         /* A server that skips its own proof does not know the password: it is somebody else. */
         if (l->scram_started && !l->scram_finished)
             return say(l, "28000", "the node did not prove that it knows the password");
-        /* A role without a password logs in by its certificate, to a node that has shown its own. */
-        bool by_certificate = !l->plan.password && l->plan.has_certificate && l->plan.is_verified;
+        /* A node that is verified and has asked for our certificate may have let us in by that. */
+        bool by_certificate = l->plan.is_verified && stream_gave_certificate(&l->backend->stream);
         if (!l->answered_secret && !by_certificate && !(l->plan.auth & LOGIN_NONE))
             return refuse(l, "lets in whoever comes", "none");
         l->authenticated = true;

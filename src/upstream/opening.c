@@ -48,7 +48,6 @@ static bool dial_next(struct backend *b)
                                     .password = credentials_find(a->credentials, c->at.name, p->role),
                                     .tls = access_tls(a, c),
                                     .is_verified = c->tls >= CONF_UPSTREAM_TLS_VERIFY_CA,
-                                    .has_certificate = c->tls != CONF_UPSTREAM_TLS_DISABLE && c->tls_cert[0],
                                     .auth = login_auth_of(&c->require_auth),
                                     .binding = (enum conf_channel_binding)c->channel_binding,
                                     .timeout = c->connect_timeout,

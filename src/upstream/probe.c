@@ -537,7 +537,7 @@ void probe_ask(struct probe *p, const struct probe_target *target, const char *q
         wait_for(p, PQsocket(p->conn), EV_WRITE);
         return;
     }
-    bool by_certificate = !target->password && target->cluster->tls >= CONF_UPSTREAM_TLS_VERIFY_CA && target->cluster->tls_cert[0];
+    bool by_certificate = target->cluster->tls >= CONF_UPSTREAM_TLS_VERIFY_CA && target->cluster->tls_cert[0];
     p->wants_proof = !by_certificate && !(login_auth_of(&target->cluster->require_auth) & LOGIN_NONE);
     p->conn = start_login(target);
     if (!p->conn || PQstatus(p->conn) == CONNECTION_BAD) {

@@ -314,8 +314,9 @@ def test_plain_postgres_without_yb_servers(make_gate, nodes, login):
 
 
 @pytest.mark.parametrize("method", ["md5", "password", "cert"])
-def test_other_ways_to_log_in_to_a_node(gate, login, token, method):
-    c = login(gate, user=f"acme_{method}", secret=token("acme", method))
+def test_other_ways_to_log_in_to_a_node(make_gate, login, token, method):
+    ways = {} if method == "cert" else {"cluster main": {"require_auth": f"scram-sha-256, {method}"}}
+    c = login(make_gate(ways), user=f"acme_{method}", secret=token("acme", method))
     assert c.query("SELECT current_user, words FROM greeting") == \
         [[f"acme_{method}", "hello from acme"]]
 

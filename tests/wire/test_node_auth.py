@@ -38,10 +38,11 @@ def test_proof_is_bound_to_the_certificate(make_gate, login, binding):
 @pytest.mark.parametrize("method", ["trust", "password"])
 def test_node_that_does_not_ask_for_a_proof_is_refused(make_gate, login, hba, method):
     hba(method)
-    gate = make_gate({"database acme": {"wait_limit": "1s"}})
+    bare = {"tls_cert": None, "tls_key": None}  # a certificate that the node asks for would be a proof
+    gate = make_gate({"cluster main": bare, "database acme": {"wait_limit": "1s"}})
     with pytest.raises(Exception) as caught:
         serves(gate, login)
     assert caught.value.code in ("08004", "28000", "08001"), caught.value
     gate.await_log("which require_auth of its cluster does not allow")
-    allowed = make_gate({"cluster main": {"require_auth": {"trust": "none", "password": "password"}[method]}})
+    allowed = make_gate({"cluster main": {**bare, "require_auth": {"trust": "none", "password": "password"}[method]}})
     assert serves(allowed, login)
