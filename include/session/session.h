@@ -149,7 +149,8 @@ struct session {
     char *who;               /* "subject@tenant" for logs and SHOW CLIENTS */
     char *peer;
     uint64_t id, born, since; /* monotonic us */
-    uint64_t expires;         /* seconds since 1970; 0 never */
+    uint64_t expires;         /* seconds since 1970, from when on it ends with its transaction; 0 never */
+    uint64_t ends;            /* the same, from when on it ends at once */
     uint64_t queries;
     uint64_t asked_at;        /* about its era */
     uint32_t placing;         /* number of the last text that names statements */

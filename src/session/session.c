@@ -348,6 +348,10 @@ static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
     relay_sweep(s);
     if (s->state == SESSION_CLOSED)
         return;
+    if (s->ends && wall >= s->ends) { /* whatever it is at: it has had time to finish */
+        session_fail(s, REASON_TOKEN_EXPIRED, NULL, NULL);
+        return;
+    }
     if (is_in_the_way(s) && s->state == SESSION_ACTIVE) {
         s->keeps_numbers = false;
         relay_settle(s);
