@@ -117,6 +117,8 @@ const char *stream_failure(const struct stream *s);
  * 64 bytes. 0: there is no TLS, or the certificate's signature names no hash. */
 enum { STREAM_BINDING_MAX = 64 };
 size_t stream_peer_binding(const struct stream *s, uint8_t out[STREAM_BINDING_MAX]);
+/* What is said here stays on this machine: a unix socket, or an address of the loopback. */
+bool stream_is_local(const struct stream *s);
 /* The peer has asked for our certificate in the handshake, and has it. */
 bool stream_gave_certificate(const struct stream *s);
 /* "TLSv1.3" or NULL. */

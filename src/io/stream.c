@@ -179,6 +179,21 @@ size_t stream_peer_binding(const struct stream *s, uint8_t out[STREAM_BINDING_MA
     return len;
 }
 
+bool stream_is_local(const struct stream *s)
+{
+    struct sockaddr_storage a = {0};
+    socklen_t len = sizeof(a);
+    if (getpeername(s->fd, (struct sockaddr *)&a, &len) != 0)
+        return false;
+    const struct sockaddr_in *v4 = (const void *)&a;
+    const struct in6_addr *v6 = &((const struct sockaddr_in6 *)(const void *)&a)->sin6_addr;
+    if (a.ss_family == AF_INET)
+        return ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    if (a.ss_family == AF_INET6)
+        return IN6_IS_ADDR_LOOPBACK(v6) || (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == IN_LOOPBACKNET);
+    return a.ss_family == AF_UNIX;
+}
+
 bool stream_gave_certificate(const struct stream *s)
 {
     int nid;
