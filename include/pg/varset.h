@@ -13,6 +13,9 @@
 #include "base/text.h"
 
 enum { VARSET_MAX_BYTES = 1 << 20, VARSET_MAX_COUNT = 512 };
+/* No SQL about two sets, and a list of names beside them, is longer: what is not ASCII doubles, and around each
+ * of it stand less than 400 bytes. */
+enum { VARSET_SQL_MAX = 8 * VARSET_MAX_BYTES };
 
 struct varsets {
     struct map by_content;

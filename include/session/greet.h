@@ -46,6 +46,8 @@ struct greeting {
     bool refused; /* the answer to a failed proof waits for its time */
     const char *refusal; /* why the token was not accepted, kept from the client */
     struct buf welcome;  /* ParameterStatus messages being gathered */
+    unsigned unanswered; /* parameters that were asked for, less those that came */
+    bool is_flooded;     /* more came than a server can have to say */
 };
 
 void greet_start(struct session *s, unsigned listener, bool is_unix, bool too_many);

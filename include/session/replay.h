@@ -22,7 +22,7 @@ struct lack {
 };
 
 /* True when the connection has them already; else a query of our own is under way (session state TUNING),
- * and relay_tuned() comes behind it. forgets: nor is it to know any numbers of sequences. */
+ * and relay_tuned() comes behind it, or the session has ended. forgets: nor is it to know any numbers of sequences. */
 bool replay_suits(struct session *s, bool forgets);
 /* A request that is about to be sent, as much of its body as is there: must it not run? */
 bool replay_forbids(struct session *s, char type, struct text body, bool whole);

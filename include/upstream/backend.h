@@ -112,6 +112,9 @@ struct backend {
 
 /* The most of a server's input that is ever kept: answers to our own queries. */
 enum { BACKEND_INPUT_MAX = 4 << 20 };
+/* What it may report of itself: bytes of one ParameterStatus, and of all that are in force; how many, and how
+ * long their names. Far more than any server does; what passes it is no server's. */
+enum { PARAMETER_MAX = 32 * 1024, PARAMETERS_MAX = 64 * 1024, PARAMETERS_COUNT = 64, PARAMETER_NAME_MAX = 127 };
 
 /* For login.c. */
 const struct stream_ops *backend_stream_ops(void);
@@ -122,8 +125,10 @@ void backend_become(struct backend *b, enum backend_state next);
  * end can be waited for; -1: there is nothing to wait for. */
 int backend_close(struct backend *b, bool keeps_socket);
 /* The server has reported a parameter: the body of a ParameterStatus, in place of the one before.
- * False when it is none, or too much. */
-bool backend_parameter(struct backend *b, struct text body);
+ * False when it is none, or too much: such a connection is not used. */
+bool backend_parameter(struct backend *b, struct text body) MUST_USE;
+/* For the log: what it has sent follows no protocol, and its connection is closed. */
+void backend_log_nonsense(const struct backend *b, const char *what);
 /* Off one worker and onto another: a clean one that is in no list. What is interned by the worker is
  * forgotten at once; on the other side the server is to forget it too (RESETTING, dirty). Its stream
  * is detached when the turn is over, and says nothing until then. */
@@ -135,6 +140,8 @@ void backend_tag(const struct backend *b, char *out, size_t size);
 bool backend_is_clean(const struct backend *b);
 /* Copies severity-independent texts out of an ErrorResponse body. */
 void server_error_from(struct text body, struct server_error *out);
+/* FATAL: the connection ends, which may come late, or never. */
+bool server_error_is_fatal(struct text body);
 /* Its message as logs and the audit trail may have it: what the server says about a value of the
  * client's (class 22) without the value. */
 enum { SERVER_ERROR_TEXT = 256 };

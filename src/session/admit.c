@@ -323,9 +323,24 @@ void greet_welcome(struct session *s)
 /* The reported parameters are told as the server sees them under these variables. */
 static void learn_row(void *arg, struct backend *b, const struct text *columns, unsigned count)
 {
-    struct session *s = arg;
-    if (count == 2 && columns[0].at && columns[1].at)
-        (void)wire_parameter(&s->greeting->welcome, columns[0], columns[1]);
+    struct greeting *g = ((struct session *)arg)->greeting;
+    if (count != 2 || !columns[0].at || g->unanswered == 0) {
+        g->is_flooded = true;
+        return;
+    }
+    g->unanswered--;
+    if (columns[1].at)
+        g->is_flooded = g->is_flooded || !wire_parameter(&g->welcome, columns[0], columns[1]);
+}
+
+/* Nobody is told a part of it. */
+static void refuse_welcome(struct session *s)
+{
+    static const char why[] = "what the node tells of its parameters follows no protocol";
+    backend_log_nonsense(s->backend, why);
+    s->backend->doomed = true;
+    greet_failed(s, REASON_BACKEND_PROTOCOL, why);
+    session_fail(s, REASON_BACKEND_PROTOCOL, NULL, NULL);
 }
 
 static void learn_done(void *arg, struct backend *b, const struct server_error *error, bool lost)
@@ -333,6 +348,10 @@ static void learn_done(void *arg, struct backend *b, const struct server_error *
     struct session *s = arg;
     if (lost || error) {
         session_fail_with(s, REASON_BACKEND_LOST, error);
+        return;
+    }
+    if (s->greeting->unanswered || s->greeting->is_flooded) {
+        refuse_welcome(s);
         return;
     }
     welcomes_learn(&s->pool->shared->welcomes, s->startup_vars, s->ask.startup, buf_text(&s->greeting->welcome));
@@ -351,19 +370,18 @@ void admit_learned(struct session *s)
 static void ask_parameters(struct session *s, struct backend *b)
 {
     static const struct task_ops ops = {learn_row, learn_done};
-    struct var names[64];
+    struct var names[PARAMETERS_COUNT];
     size_t n = 0;
-    struct wire_reader r = wire_read(buf_text(&b->parameters));
-    while (r.left && n < COUNT_OF(names)) {
-        wire_get(&r, WIRE_HEADER);
-        names[n].name = wire_get_z(&r);
-        wire_get_z(&r);
+    struct text all = buf_text(&b->parameters), message, value;
+    while (n < COUNT_OF(names) && wire_each_parameter(&all, &message, &names[n].name, &value))
         n++;
-    }
     struct buf sql;
-    buf_init(&sql, 8192);
-    CHECK(n > 0 && varset_ask(names, n, &sql));
-    backend_run(b, buf_text(&sql), &ops, s);
+    buf_init(&sql, VARSET_SQL_MAX);
+    s->greeting->unanswered = (unsigned)n;
+    if (varset_ask(names, n, &sql))
+        backend_run(b, buf_text(&sql), &ops, s);
+    else
+        session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
     buf_free(&sql);
 }
 
@@ -406,10 +424,10 @@ void admit_lent(struct session *s, struct backend *b)
         return;
     }
     struct buf sql;
-    buf_init(&sql, 4 * VARSET_MAX_BYTES);
+    buf_init(&sql, VARSET_SQL_MAX);
     bool ok = b->strange_to ? varset_replay_anew(s->vars, &sql) : varset_replay(b->vars, s->vars, &sql);
     if (!ok) {
-        session_fail(s, REASON_STARTUP_PACKET, "startup packet too large", NULL);
+        session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
     } else if (sql.len) {
         backend_run(b, buf_text(&sql), &ops, s);
     } else if (!knows_welcome(s)) {

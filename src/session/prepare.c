@@ -269,6 +269,12 @@ bool learn_takes(const struct session *s)
     return s->learning && s->learning->takes;
 }
 
+/* They are told to other clients, and to other nodes, as they are. */
+static bool are_types(struct text t)
+{
+    return t.len >= 2 && wire_u16(t.at) * 4u == t.len - 2;
+}
+
 void learn_take(struct session *s, const char *at, size_t len, bool last)
 {
     struct learning *l = s->learning;
@@ -279,6 +285,10 @@ void learn_take(struct session *s, const char *at, size_t len, bool last)
     if (!last)
         return;
     l->takes = false;
+    if (!l->has_types && !are_types(buf_text(&l->types))) {
+        learn_forget(s);
+        return;
+    }
     if (!l->has_types) {
         l->has_types = true;
         return;

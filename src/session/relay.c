@@ -240,6 +240,11 @@ void relay_tuned(struct session *s, struct backend *b, const struct server_error
     bool again = was_used || (lost && s->tunings++ < TUNINGS_MAX);
     b->doomed = true;
     relay_give_back(s);
+    if (!waits_for_answer(s)) { /* it was kept, and tuned for what is to come: that gets another one */
+        session_become(s, SESSION_IDLE);
+        relay_resume(s);
+        return;
+    }
     if (again) { /* it may have been the last one's variables that could not be undone */
         if (borrow(s))
             relay_go_on(s);

@@ -249,10 +249,13 @@ static void next_round(struct session *s)
     struct buf sql;
     struct var v;
     unsigned place = 0, number = 0;
-    buf_init(&sql, 8 * VARSET_MAX_BYTES);
-    for (size_t pos = 0; each_missing(r, &place, &pos, &number, &v);)
-        CHECK((!sql.len || buf_put(&sql, "", 1)) && varset_put_one(v, number - 1, &sql));
-    if (sql.len)
+    bool ok = true;
+    buf_init(&sql, VARSET_SQL_MAX);
+    for (size_t pos = 0; ok && each_missing(r, &place, &pos, &number, &v);)
+        ok = (!sql.len || buf_put(&sql, "", 1)) && varset_put_one(v, number - 1, &sql);
+    if (!ok)
+        session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
+    else if (sql.len)
         run(s, buf_text(&sql), &ops);
     else
         finish(s);
@@ -279,9 +282,10 @@ static void one_by_one(struct session *s)
     struct buf sql;
     r->set = varset_ref(s->vars);
     buf_init(&r->notices, 1 << 20);
-    buf_init(&sql, 2 * VARSET_MAX_BYTES);
-    CHECK(is_strange(s) ? varset_replay_anew(NULL, &sql) : varset_replay(s->backend->vars, NULL, &sql));
-    if (sql.len)
+    buf_init(&sql, VARSET_SQL_MAX);
+    if (!(is_strange(s) ? varset_replay_anew(NULL, &sql) : varset_replay(s->backend->vars, NULL, &sql)))
+        session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
+    else if (sql.len)
         run(s, buf_text(&sql), &ops);
     else
         cleared(s, s->backend, NULL, false);
@@ -321,10 +325,13 @@ bool replay_suits(struct session *s, bool forgets)
     if (b->vars == s->vars && !forgets && !anew)
         return true;
     struct buf sql;
-    buf_init(&sql, 8 * VARSET_MAX_BYTES);
-    CHECK((anew ? varset_replay_anew(s->vars, &sql) : varset_replay(b->vars, s->vars, &sql)) && (!forgets || buf_put_text(&sql, "DISCARD SEQUENCES")));
-    bool suits = sql.len == 0;
-    if (suits) {
+    buf_init(&sql, VARSET_SQL_MAX);
+    bool ok = (anew ? varset_replay_anew(s->vars, &sql) : varset_replay(b->vars, s->vars, &sql)) &&
+              (!forgets || buf_put_text(&sql, "DISCARD SEQUENCES"));
+    bool suits = ok && sql.len == 0;
+    if (!ok) {
+        session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
+    } else if (suits) {
         varset_drop(&b->vars);
         b->vars = varset_ref(s->vars);
     } else {

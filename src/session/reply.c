@@ -228,14 +228,6 @@ static bool rename_error(struct walk *w, struct text body, const struct named *n
     return ok;
 }
 
-/* A FATAL means that the connection ends: the client will be told in a way that keeps it. */
-static bool is_fatal(struct text body)
-{
-    struct text severity;
-    return (wire_error_field(body, 'V', &severity) || wire_error_field(body, 'S', &severity)) &&
-           (text_is(severity, "FATAL") || text_is(severity, "PANIC"));
-}
-
 static const struct named *name_at_head(const struct backend *b)
 {
     const struct owed *o = inflight_head(&b->owed);
@@ -302,7 +294,7 @@ enum take { TAKE_PASS, TAKE_HIDE, TAKE_DONE, TAKE_LOST };
 static enum take take_error(struct walk *w, struct text body, bool whole)
 {
     struct server_error e;
-    if (is_fatal(body)) {
+    if (server_error_is_fatal(body)) { /* the client will be told in a way that keeps it */
         server_error_from(body, &e);
         lost_because(w->s, &e);
         w->b->doomed = true;
@@ -374,8 +366,8 @@ uint32_t reply_sender(const struct session *s, uint32_t pid)
 /* How many bytes of the message must be there before it is handled. */
 static size_t wanted(char type, size_t size)
 {
-    size_t most = type == 'E' || type == 'S' ? LOOK_MAX : type == 'C' ? TAG_MAX : type == 'Z' ? WIRE_HEADER + 1
-                  : type == 'A' ? WIRE_HEADER + 4 : WIRE_HEADER;
+    size_t most = type == 'S' ? WIRE_HEADER + PARAMETER_MAX : type == 'E' ? LOOK_MAX : type == 'C' ? TAG_MAX
+                  : type == 'Z' ? WIRE_HEADER + 1 : type == 'A' ? WIRE_HEADER + 4 : WIRE_HEADER;
     return size < most ? size : most;
 }
 
@@ -419,10 +411,10 @@ static enum take take_message(struct walk *w, char type, size_t size)
     if (type == 'S') {
         struct wire_reader r = wire_read(body);
         struct text name = wire_get_z(&r), value = wire_get_z(&r);
-        if (there == size && !backend_parameter(w->b, body))
+        if (there < size || !backend_parameter(w->b, body))
             return TAKE_LOST;
         put_run(w);
-        if (variables_report(w->s, name, r.bad ? (struct text){"", 0} : value))
+        if (variables_report(w->s, name, value))
             return TAKE_DONE;
     } else if (type == 'A' && body.len >= 4)
         wire_set_u32(w->at + w->p + WIRE_HEADER, reply_sender(w->s, wire_u32(body.at)));
@@ -482,6 +474,8 @@ static bool walk(struct walk *w)
             put_run(w);
         b->body_left = f.body;
         b->body_hidden = take != TAKE_PASS;
+        if (!f.body && learn_takes(w->s)) /* or the next one's would be taken for it */
+            learn_take(w->s, "", 0, true);
         w->p += WIRE_HEADER;
         if (b->body_hidden)
             w->run = w->p;

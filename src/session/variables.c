@@ -187,10 +187,10 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
 }
 
 /* Another encoding: what else is set must be known in it. */
-static bool reencodes(const struct session *s)
+static bool reencodes(const struct session *s, const struct touched *t)
 {
-    for (unsigned i = 0; i < s->touched->count; i++)
-        if (text_is(touched_text(&s->touched->names[i]), "client_encoding"))
+    for (unsigned i = 0; i < t->count; i++)
+        if (text_is(touched_text(&t->names[i]), "client_encoding"))
             return !varset_is_ascii(s->vars);
     return false;
 }
@@ -235,6 +235,7 @@ struct answer {
     struct touched *touched; /* what it is about */
     struct buf text; /* row_kind, name NUL value NUL */
     bool whole;      /* all variables were asked for: what is not in the answer is not set */
+    bool is_cut;     /* there was no room for all of it */
     bool with_source, has_source; /* sources were asked for; some have come */
     bool asks_rights, is_anothers; /* something is set that the pool's own role may not set: asked for; so it is */
 };
@@ -258,6 +259,17 @@ static bool find_row(const struct answer *a, struct text wanted, size_t *kind, s
         if (text_eq(name, wanted))
             return true;
     return false;
+}
+
+/* All of it or nothing: what reads the rows goes from one end of a text to the next. */
+static void put_row(struct answer *a, char kind, struct text name, struct text value)
+{
+    size_t before = a->text.len;
+    bool ok = buf_put(&a->text, &kind, 1) && buf_put(&a->text, name.at, name.len) && buf_put(&a->text, "", 1) &&
+              buf_put(&a->text, value.at, value.len) && buf_put(&a->text, "", 1);
+    if (!ok)
+        a->text.len = before;
+    a->is_cut = a->is_cut || !ok;
 }
 
 static void on_source(struct answer *a, struct text name, struct text source)
@@ -320,8 +332,7 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
     if ((a->whole || a->with_source) && text_is(columns[0], "role") && columns[1].at && text_is(columns[1], "none"))
         is_reset = !has_companion(a, columns[0]) && touched_was_reset(a->touched, columns[0]);
     char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
-    (void)(buf_put(&a->text, &kind, 1) && buf_put(&a->text, columns[0].at, columns[0].len) && buf_put(&a->text, "", 1) &&
-           buf_put(&a->text, columns[1].at ? columns[1].at : "", columns[1].len) && buf_put(&a->text, "", 1));
+    put_row(a, kind, columns[0], columns[1].at ? columns[1] : TEXT(""));
 }
 
 /* Has each variable in question its value? */
@@ -332,7 +343,7 @@ static bool is_complete(const struct answer *a)
     for (unsigned i = 0; i < a->touched->count; i++)
         if (!find_row(a, touched_text(&a->touched->names[i]), &kind, &value))
             return false;
-    return true;
+    return !a->is_cut;
 }
 
 /* Variables of no module are in no list, but a role may have a default for one: RESET goes back to that. */
@@ -491,9 +502,8 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
 }
 
 /* Something is set, and while the session was, or is, another role than its pool's own. */
-static bool sets_as_another(const struct session *s)
+static bool sets_as_another(const struct session *s, const struct touched *t)
 {
-    const struct touched *t = s->touched;
     struct text role;
     bool as_another = (varset_get(s->vars, TEXT("role"), &role) && !text_is(role, "none")) ||
                       varset_get(s->vars, TEXT("session_authorization"), &role), sets = t->all;
@@ -505,16 +515,11 @@ static bool sets_as_another(const struct session *s)
     return as_another && sets;
 }
 
-static void ask_variables(struct session *s)
+/* Puts together what a->touched is about; false: there is no memory. */
+static bool put_question(struct session *s, struct answer *a, struct buf *sql)
 {
-    static const struct task_ops ops = {on_variable, on_variables};
-    struct touched *t = s->touched;
-    struct answer *a = NEW(struct answer);
+    struct touched *t = a->touched;
     struct var names[TOUCHED_MAX + 2]; /* and the two that no list tells */
-    struct buf sql;
-    a->session = s;
-    buf_init(&a->text, VARSET_MAX_BYTES);
-    buf_init(&sql, VARSET_MAX_BYTES);
     for (unsigned i = 0; i < t->count; i++)
         names[i].name = touched_text(&t->names[i]);
     size_t count = t->count;
@@ -523,7 +528,7 @@ static void ask_variables(struct session *s)
         if (!touched_find(t, unlisted[i]))
             names[count++].name = unlisted[i];
     bool ok;
-    t->all = t->all || reencodes(s);
+    t->all = t->all || reencodes(s, t);
     a->whole = t->all && !t->by_name;
     if (t->by_name) {
         struct var all[2 * VARSET_MAX_COUNT + COUNT_OF(names)];
@@ -535,7 +540,7 @@ static void ask_variables(struct session *s)
         pos = 0;
         while (n < COUNT_OF(all) && varset_each(s->startup_vars, &pos, &all[n]))
             n++;
-        ok = varset_ask(all, n, &sql);
+        ok = varset_ask(all, n, sql);
     } else if (t->all) {
         /* What was known, what this transaction named, and all that the server calls set. */
         struct var known[VARSET_MAX_COUNT + COUNT_OF(names)];
@@ -544,23 +549,33 @@ static void ask_variables(struct session *s)
             known[n] = names[n], n++;
         while (n < COUNT_OF(known) && varset_each(s->vars, &pos, &known[n]))
             n += !touched_find(t, known[n].name) && !var_is_identity(known[n].name);
-        ok = varset_ask_all(known, n, &sql);
+        ok = varset_ask_all(known, n, sql);
     } else {
         bool own_default = t->failed || t->reported; /* only then does it matter whether a value was set or reset */
         struct text value;
         for (unsigned i = 0; i < t->count; i++)
             own_default = own_default || varset_get(s->startup_vars, names[i].name, &value);
         a->with_source = own_default;
-        ok = varset_ask(names, t->count, &sql) && (!own_default || (buf_put(&sql, "", 1) && varset_ask_source(names, t->count, &sql)));
+        ok = varset_ask(names, t->count, sql) && (!own_default || (buf_put(sql, "", 1) && varset_ask_source(names, t->count, sql)));
     }
-    a->asks_rights = !t->by_name && sets_as_another(s);
-    if (a->asks_rights)
-        ok = ok && buf_put(&sql, "", 1) && varset_ask_rights(&sql);
-    a->touched = t;
+    a->asks_rights = !t->by_name && sets_as_another(s, t);
+    return ok && (!a->asks_rights || (buf_put(sql, "", 1) && varset_ask_rights(sql)));
+}
+
+static void ask_variables(struct session *s)
+{
+    static const struct task_ops ops = {on_variable, on_variables};
+    struct answer *a = s->answer = NEW(struct answer);
+    struct buf sql;
+    a->session = s;
+    a->touched = s->touched;
     s->touched = NULL;
-    CHECK(ok);
-    s->answer = a;
-    backend_run(s->backend, buf_text(&sql), &ops, a);
+    buf_init(&a->text, VARSET_MAX_BYTES);
+    buf_init(&sql, VARSET_SQL_MAX);
+    if (put_question(s, a, &sql))
+        backend_run(s->backend, buf_text(&sql), &ops, a);
+    else
+        session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
     buf_free(&sql);
 }
 
@@ -626,16 +641,19 @@ static bool ask_these(struct session *s, uint16_t pins)
 {
     static const struct task_ops ops = {on_pin_row, on_pins};
     struct buf sql;
-    buf_init(&sql, 4096);
+    bool ok = true;
+    buf_init(&sql, VARSET_SQL_MAX);
     for (size_t i = 0; i < COUNT_OF(questions); i++)
         if (pins & questions[i].pin)
-            CHECK((!sql.len || buf_put(&sql, "", 1)) && buf_put_text(&sql, questions[i].sql));
+            ok = ok && (!sql.len || buf_put(&sql, "", 1)) && buf_put_text(&sql, questions[i].sql);
     s->asked = pins;
     bool any = sql.len > 0;
-    if (any)
+    if (!ok)
+        session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
+    else if (any)
         backend_run(s->backend, buf_text(&sql), &ops, s);
     buf_free(&sql);
-    return any;
+    return any || !ok;
 }
 
 static void ask_pins(struct session *s)
@@ -704,15 +722,17 @@ static void ask_procedures(struct session *s)
     static const struct task_ops ops = {on_procedure, on_procedures};
     struct touched *t = s->touched;
     struct buf sql;
-    buf_init(&sql, PROCEDURES_MAX * 256);
-    CHECK(buf_put_text(&sql, "SELECT p.proname, CASE WHEN l.lanname IN ('plpgsql', 'sql') THEN pg_catalog.pg_get_functiondef(p.oid) END "
-                             "FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang "
-                             "WHERE p.prokind = 'p' AND p.proname IN ("));
+    buf_init(&sql, VARSET_SQL_MAX);
+    bool ok = buf_put_text(&sql, "SELECT p.proname, CASE WHEN l.lanname IN ('plpgsql', 'sql') THEN pg_catalog.pg_get_functiondef(p.oid) END "
+                                 "FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang "
+                                 "WHERE p.prokind = 'p' AND p.proname IN (");
     for (unsigned i = t->asked_count; i < t->procedure_count; i++)
-        CHECK((i == t->asked_count || buf_put_text(&sql, ",")) && sql_put_literal(&sql, text_of(t->procedures[i].name)));
-    CHECK(buf_put_text(&sql, ")"));
+        ok = ok && (i == t->asked_count || buf_put_text(&sql, ",")) && sql_put_literal(&sql, text_of(t->procedures[i].name));
     t->asked_count = t->procedure_count;
-    backend_run(s->backend, buf_text(&sql), &ops, s);
+    if (ok && buf_put_text(&sql, ")"))
+        backend_run(s->backend, buf_text(&sql), &ops, s);
+    else
+        session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
     buf_free(&sql);
 }
 

@@ -16,7 +16,7 @@
 #include "upstream/pool.h"
 #include "upstream/recycle.h"
 
-enum { COLUMNS_MAX = 16, PARAMETERS_MAX = 32 * 1024 };
+enum { COLUMNS_MAX = 16 };
 
 #define TO(state) (1u << BACKEND_##state)
 static const struct {
@@ -90,25 +90,30 @@ void server_error_from(struct text body, struct server_error *out)
     take_field(body, 'H', out->hint, sizeof(out->hint));
 }
 
+bool server_error_is_fatal(struct text body)
+{
+    struct text severity;
+    return (wire_error_field(body, 'V', &severity) || wire_error_field(body, 'S', &severity)) &&
+           (text_is(severity, "FATAL") || text_is(severity, "PANIC"));
+}
+
 bool backend_parameter(struct backend *b, struct text body)
 {
     struct wire_reader r = wire_read(body);
     struct text name = wire_get_z(&r), value = wire_get_z(&r);
-    if (r.bad || r.left)
+    if (r.bad || r.left || body.len > PARAMETER_MAX || !name.len || name.len > PARAMETER_NAME_MAX)
         return false;
     struct buf all;
     buf_init(&all, PARAMETERS_MAX);
-    struct text old = buf_text(&b->parameters);
+    struct text old = buf_text(&b->parameters), message, each, its;
+    unsigned count = 1;
     bool ok = true;
-    while (old.len) {
-        size_t size = (size_t)wire_u32(old.at + 1) + 1;
-        struct wire_reader each = wire_read((struct text){old.at + WIRE_HEADER, size - WIRE_HEADER});
-        if (!text_eq(wire_get_z(&each), name))
-            ok = ok && buf_put(&all, old.at, size);
-        old.at += size;
-        old.len -= size;
-    }
-    ok = ok && wire_parameter(&all, name, value);
+    while (wire_each_parameter(&old, &message, &each, &its))
+        if (!text_eq(each, name)) {
+            ok = ok && buf_put(&all, message.at, message.len);
+            count++;
+        }
+    ok = ok && count <= PARAMETERS_COUNT && wire_parameter(&all, name, value);
     b->reported = true;
     buf_free(ok ? &b->parameters : &all);
     if (ok)
@@ -190,6 +195,7 @@ struct task {
     void *arg;
     struct server_error error;
     bool failed;
+    bool is_outside; /* of a transaction, which it does not begin: it is outside of one behind each answer, too */
 };
 
 /* A transaction that is serializable, read only and deferrable waits with its first snapshot for the end of
@@ -221,6 +227,7 @@ void backend_run(struct backend *b, struct text sql, const struct task_ops *ops,
     struct task *t = NEW(struct task);
     t->ops = ops;
     t->arg = arg;
+    t->is_outside = b->owed.status == 'I' && !text_starts(sql, "BEGIN");
     b->task = t;
     statement_drop(&b->unnamed); /* a simple Query ends the unnamed statement */
     for (size_t n; sql.len; sql.at += n, sql.len -= n) {
@@ -247,6 +254,7 @@ static void task_over(struct backend *b, bool lost)
     mem_free(t);
 }
 
+/* No text of a server has a NUL in it. */
 static bool task_row(struct task *t, struct backend *b, struct text body)
 {
     struct wire_reader r = wire_read(body);
@@ -257,6 +265,7 @@ static bool task_row(struct task *t, struct backend *b, struct text body)
     for (unsigned i = 0; i < n; i++) {
         uint32_t len = wire_get_u32(&r);
         columns[i] = len == UINT32_MAX ? (struct text){NULL, 0} : wire_get(&r, len);
+        r.bad = r.bad || (columns[i].len && memchr(columns[i].at, 0, columns[i].len));
     }
     if (r.bad || r.left)
         return false;
@@ -271,14 +280,18 @@ enum read_verdict { READ_ON, READ_ENDED /* the connection has, or the server end
 static enum read_verdict task_message(struct backend *b, char type, struct text body)
 {
     struct task *t = b->task;
-    if (type == 'Z' && body.len != 1)
+    if ((type == 'Z' && body.len != 1) || memchr("GHW", type, 3)) /* a COPY, which would wait for ever */
         return READ_NONSENSE;
     enum reply_verdict v = inflight_reply(&b->owed, type, type == 'Z' ? body.at[0] : 0, NULL, NULL);
-    if (v == REPLY_BAD || v == REPLY_UNSOLICITED)
+    if (v == REPLY_BAD || v == REPLY_UNSOLICITED || (type == 'Z' && t->is_outside && b->owed.status != 'I'))
         return READ_NONSENSE;
     if (type == 'E' && !t->failed) {
         server_error_from(body, &t->error);
         t->failed = true;
+    }
+    if (type == 'E' && server_error_is_fatal(body)) {
+        pool_ended_by_server(b, t->error.sqlstate);
+        return READ_ENDED;
     }
     if (type == 'S' && !backend_parameter(b, body))
         return READ_NONSENSE;
@@ -310,9 +323,19 @@ static enum read_verdict read_messages(struct backend *b, enum read_verdict (*ta
     return verdict;
 }
 
+void backend_log_nonsense(const struct backend *b, const char *what)
+{
+    char tag[96];
+    backend_tag(b, tag, sizeof(tag));
+    log_error(tag, "the server's messages do not follow the protocol: connection closed: %s", what);
+}
+
 static void task_readable(struct backend *b)
 {
-    if (read_messages(b, task_message) != READ_ON) {
+    enum read_verdict v = read_messages(b, task_message);
+    if (v == READ_NONSENSE)
+        backend_log_nonsense(b, "an answer to a question of the gateway's");
+    if (v != READ_ON) {
         b->doomed = true;
         task_over(b, true);
         pool_lost(b);

@@ -87,10 +87,9 @@ static void on_readable(struct stream *s)
         stream_start_tls(s, d->tls, true, d->host);
         return;
     }
-    ssize_t n;
-    while ((n = stream_read(s, c, sizeof(c))) > 0)
-        ;
-    if (n != STREAM_AGAIN) /* the server says by closing that the signal is out */
+    /* Not until there is no more: a server that talks on would have all of this thread's time. */
+    ssize_t n = stream_read(s, c, sizeof(c));
+    if (n < 0 && n != STREAM_AGAIN) /* the server says by closing that the signal is out */
         over(d);
 }
 

@@ -339,7 +339,7 @@ static bool take_message(struct login *l, char type, struct text body)
         break;
     case 'S':
         if (!l->authenticated || !backend_parameter(b, body))
-            bad = say(l, "08P01", "invalid ParameterStatus");
+            bad = say(l, "08P01", "invalid ParameterStatus, or too many");
         break;
     case 'K':
         bad = l->authenticated ? on_key(l, body) : say(l, "08P01", "cancel key before authentication");
@@ -347,6 +347,8 @@ static bool take_message(struct login *l, char type, struct text body)
     case 'Z':
         if (!l->authenticated || body.len != 1 || body.at[0] != 'I' || !b->key || l->ready)
             bad = say(l, "08P01", "not ready after the login");
+        else if (!buf_size(&b->parameters)) /* how it reads texts, and in which encoding, nobody would know */
+            bad = say(l, "08P01", "the node reports no parameters");
         l->ready = true;
         break;
     default:

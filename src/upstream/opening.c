@@ -134,6 +134,13 @@ static void ready(struct backend *b, bool lost)
         opening_failed(p, b->startup, REASON_NO_NODE, NULL); /* backend.c ends it */
         return;
     }
+    if (!backend_is_clean(b)) { /* more came with the answer, and nobody will look at it in its turn */
+        static const struct server_error odd = {.sqlstate = "08P01", .message = "it has said what nobody asked for"};
+        backend_log_nonsense(b, "it has said what nobody asked for");
+        opening_failed(p, b->startup, REASON_BACKEND_PROTOCOL, &odd);
+        pool_discard(b);
+        return;
+    }
     if (b->era && b->era == p->era)
         p->era_seen = b->born;
     pool_available(b);

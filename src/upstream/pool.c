@@ -327,6 +327,14 @@ struct backend *pool_idle_for(const struct pool *p, const struct pool_ask *ask, 
     return first;
 }
 
+/* In `most` at the latest; before that, where a pause behind logins that failed is over. */
+static uint64_t next_look(const struct pool *p, uint64_t most)
+{
+    uint64_t now = loop_now(p->home->loop);
+    bool pauses = p->retry_at > now && p->retry_at - now < most;
+    return pauses ? p->retry_at - now + US_PER_MS : most;
+}
+
 struct backend *pool_request(struct pool *p, struct pool_ask *ask)
 {
     bool have_news = false;
@@ -351,8 +359,8 @@ struct backend *pool_request(struct pool *p, struct pool_ask *ask)
     /* Even a refusal comes later, from the timer: never inside the request. */
     if (!p->row || ask->is_surplus)
         timer_start(&p->timer, 0);
-    else if (!timer_is_running(&p->timer))
-        timer_start(&p->timer, p->row->wait_limit ? p->row->wait_limit : 60 * US_PER_S);
+    else if (!timer_is_running(&p->timer) || p->waiting.count == 1)
+        timer_start(&p->timer, next_look(p, p->row->wait_limit ? p->row->wait_limit : 60 * US_PER_S));
     if (!have_news)
         opening_more(p);
     return NULL;
@@ -443,9 +451,7 @@ static void on_pool_timer(struct timer *t)
     uint64_t next = 60 * US_PER_S;
     if (limit)
         next = first->asked + limit > now ? first->asked + limit - now : 0;
-    if (p->retry_at > now && p->retry_at - now < next)
-        next = p->retry_at - now;
-    timer_start(&p->timer, next + US_PER_MS);
+    timer_start(&p->timer, next_look(p, next + US_PER_MS));
 }
 
 /* Who gets b: the first in the queue; when that one cannot use it, a later one who can, unless b

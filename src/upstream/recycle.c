@@ -11,8 +11,6 @@
 #include "upstream/cancel.h"
 #include "upstream/pool.h"
 
-enum { PARAMETER_MAX = 8 * 1024 }; /* the longest ParameterStatus */
-
 /* What a client asked for before it left is run, as the server runs it, for abandoned_timeout; what cannot
  * take effect any more, and what belongs to a session that was ended, only for this time. Then it is
  * canceled. A cancel ends one statement, and a pipeline may hold many: the next one has the same time. */
@@ -286,6 +284,7 @@ void recycle_input(struct backend *b)
     }
     bool sane = walk(b, in.at, in.len, &used);
     if (!intake_keep(&in, used, &b->in) || !sane) {
+        backend_log_nonsense(b, "while it was made ready for the next session");
         give_up(b, "its replies made no sense");
         return;
     }

@@ -31,7 +31,7 @@ def done(tag="SELECT 1"):
 
 def row(*values):
     return wire.message("D", struct.pack("!h", len(values)) + b"".join(
-        struct.pack("!i", len(v)) + v.encode() for v in values))
+        struct.pack("!i", len(v.encode())) + v.encode() for v in values))
 
 
 def columns(*names):
@@ -39,10 +39,20 @@ def columns(*names):
         wire.text(n) + struct.pack("!ihihih", 0, 0, 25, -1, -1, 0) for n in names))
 
 
+def names_in(question):
+    """Of the variables that the gateway's question is about."""
+    return [bytes.fromhex(coded.decode()) if coded else plain for plain, coded in
+            re.findall(rb"\((?:'([^']+)'|pg_catalog\.convert_from\(pg_catalog\.decode\('([^']+)','hex'\)[^)]*\)\))\)", question)]
+
+
 def settings(question, value="x"):
     """The answer to the gateway's question about variables, the same value for each."""
-    names = re.findall(rb"\('([^']+)'\)", question)
-    return columns("n", "v") + b"".join(row(n.decode(), value) for n in names) + done() + ready()
+    return columns("n", "v") + b"".join(row(n.decode(), value) for n in names_in(question)) + done() + ready()
+
+
+AUTHENTICATED = wire.message("R", struct.pack("!i", 0))
+PARAMETERS = parameter("server_version", "15.0") + parameter("client_encoding", "UTF8") + parameter("standard_conforming_strings", "on")
+KEY = wire.message("K", struct.pack("!ii", 1, 2))
 
 
 def cluster(server):
@@ -58,13 +68,16 @@ class FakeServer:
     def __init__(self, answer):
         self.answer = answer
         self.canceled = lambda body: None  # the request is over when it returns
+        self.on_cancel = lambda c, body: self.canceled(body)  # the same, with its connection
+        self.greets = lambda number: [AUTHENTICATED + PARAMETERS + KEY + ready()]  # what a login is told, in pieces
+        self.lies = lambda kind, body: b""  # what is said in place of any answer; b"": the answer
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self.host, self.port = self.listener.getsockname()
         self.role_settings = lambda number: done() + ready() # what the catalog says to connection `number`
         self.heard = []  # (number of the connection, type, body)
         self.cancels = []
         self.startups = []
-        self.sockets = []  # of the connections that have logged in, in their order
+        self.sockets = []  # of the connections that have logged in, in their order, but for the probe's
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
@@ -72,8 +85,13 @@ class FakeServer:
 
     def push(self, data):
         """Unasked, to the connection that has logged in last and is not a probe's."""
-        mine = [c for c, s in zip(self.sockets, self.startups) if not s.get("user", "").startswith("postern")]
-        mine[-1].sendall(data)
+        self.sockets[-1].sendall(data)
+
+    def hang_up(self):
+        """On all that have logged in."""
+        for c in self.sockets:
+            with contextlib.suppress(OSError):
+                c.shutdown(socket.SHUT_RDWR)
 
     def _accept(self):
         with contextlib.suppress(OSError):
@@ -92,23 +110,27 @@ class FakeServer:
                 c.sendall(b"N")
             if code == wire.CANCEL_CODE:
                 self.cancels.append(body)
-                self.canceled(body)
+                self.on_cancel(c, body)
                 return
             words = body.decode().split("\0")
             self.startups.append(dict(zip(words[::2], words[1::2])))
-            c.sendall(wire.message("R", struct.pack("!i", 0)) + parameter("server_version", "15.0")
-                      + parameter("client_encoding", "UTF8") + parameter("standard_conforming_strings", "on")
-                      + wire.message("K", struct.pack("!ii", 1, 2)) + ready())
+            c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             number = len(self.startups)
-            self.sockets.append(c)
-            probe = self.startups[-1].get("user", "").startswith("postern")
+            for piece in self.greets(number):
+                c.sendall(piece)
+            probe = self.startups[number - 1].get("user", "").startswith("postern")
+            if not probe:
+                self.sockets.append(c)
             while True:
                 kind = self._read(f, 1).decode()
                 body = self._read(f, struct.unpack("!i", self._read(f, 4))[0] - 4)
                 if kind == "X":
                     return
+                lie = b"" if probe else self.lies(kind, body)
+                if lie != b"":
+                    out = lie
                 # What the gateway asks each new connection of a pool about its role's settings.
-                if b"pg_db_role_setting" in body:
+                elif b"pg_db_role_setting" in body:
                     out = self.role_settings(number)
                 elif probe or b"WHERE context = 'user'" in body:
                     out = done() + ready()
