@@ -33,6 +33,7 @@ struct conf_hosts {
 
 /* Values of the ENUM settings, in the order of their limits. */
 enum { CONF_LOG_TEXT, CONF_LOG_JSON };
+enum conf_subject { CONF_SUBJECT_REQUIRED, CONF_SUBJECT_OPTIONAL };
 enum conf_expiry { CONF_EXPIRY_END, CONF_EXPIRY_IGNORE };
 enum conf_away { CONF_AWAY_SHARE, CONF_AWAY_OPEN, CONF_AWAY_CLOSED };
 enum conf_listener_tls { CONF_TLS_REQUIRE, CONF_TLS_ALLOW, CONF_TLS_OFF };

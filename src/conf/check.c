@@ -222,6 +222,11 @@ void conf_check(struct conf *c, struct conf_faults *f)
         check_listener(c, c->listeners[i], f);
         check_taken(c, i, f);
     }
+    for (size_t i = 0; i < c->issuer_count && c->issuer_count > 1; i++)
+        if (c->issuers[i]->tenants.count == 0)
+            conf_fault(f, c, &c->issuers[i]->at, "tenants",
+                       "missing: one of several issuers says which tenants its tokens may speak for; allowed: their "
+                       "names with commas between, or *");
     for (size_t i = 0; i < c->tenant_count; i++)
         check_tenant(c, c->tenants[i], f);
     for (size_t i = 0; i < c->cluster_count; i++)
