@@ -141,6 +141,8 @@ static inline bool inflight_copy_is_open(const struct inflight *q)
 {
     return q->copy_in && !q->copy_end_sent;
 }
+/* ... and a Sync was sent before its end: how many answers are to come shows only with the next request. */
+bool inflight_copy_has_sync(const struct inflight *q);
 /* A CopyData was sent. */
 void inflight_copy_data(struct inflight *q);
 

@@ -48,7 +48,8 @@ struct sql_text {
     char *uses;       /* of a single EXECUTE (in EXPLAIN, CREATE TABLE AS too) or PREPARE: the name */
     uint32_t use;     /* SQL_EXECUTE or SQL_PREPARE */
     bool uses_unread; /* ... or one that cannot be read */
-    bool looked_at;   /* effects is known */
+    bool names_temporary; /* it may lead a search_path to pg_temp */
+    uint8_t looked_at; /* effects is known: read with standard_conforming_strings on (1), off (2) */
     bool is_timely;   /* 'now' and the like are read when it is parsed: no two are the same */
     struct statement *known;
     char tail[];      /* Parse behind its name: query, NUL, count, parameter types */

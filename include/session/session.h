@@ -69,7 +69,8 @@ enum pin {
     PIN_LOAD = 1 << 6,
     PIN_LARGE_STATEMENT = 1 << 7,
     PIN_SEED = 1 << 8,
-    PIN_SETTINGS = 1 << 9 /* its variables could not be read */
+    PIN_SETTINGS = 1 << 9, /* its variables could not be read */
+    PIN_READING = 1 << 10  /* its texts may be something else than the lexer reads: until it ends */
 };
 
 /* Shared by all workers of the process. */

@@ -350,6 +350,11 @@ char inflight_released(struct inflight *q)
     return status;
 }
 
+bool inflight_copy_has_sync(const struct inflight *q)
+{
+    return inflight_copy_is_open(q) && has_sync(q);
+}
+
 bool inflight_copy_ends_in_sync(const struct inflight *q)
 {
     return q->copy_in_sync && q->count && at(q, q->count - 1)->kind == OWED_COPY_END;

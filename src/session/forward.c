@@ -56,6 +56,9 @@ static bool read_text(struct session *s, struct text sql, struct sql_scan *scan,
 {
     if (!sql_may_have_effects(sql.at, sql.len))
         return false;
+    uint8_t search = 0;
+    if (variables_may_search_temporary(sql, &search))
+        s->suspects |= PIN_TEMPORARY;
     sql_scan_begin(scan, walk_standard_strings(s));
     scan->ended = companions_note;
     scan->ended_arg = note;
@@ -74,6 +77,8 @@ static enum step on_query(struct request_walk *w)
     unsigned flags = 0;
     if (s->is_transaction_mode && !walk_is_whole(w) && w->size < REQUEST_WHOLE)
         return STEP_WAIT;
+    if (!walk_reading_is_known(w))
+        return STEP_STOP;
     if (s->is_transaction_mode && walk_is_whole(w)) {
         sql = walk_body(w);
         sql.len = strnlen(sql.at, sql.len);
@@ -132,6 +137,7 @@ static enum step on_query(struct request_walk *w)
     walk_count_query(s);
     walk_pass(w);
     if (s->is_transaction_mode && !whole) {
+        s->input.temporary_search = 0;
         s->input.scan = NEW(struct sql_scan);
         sql_scan_begin(s->input.scan, walk_standard_strings(s));
         s->input.scan->touches = variables_touches;
@@ -144,6 +150,8 @@ static enum step on_query(struct request_walk *w)
 static void feed_scan(struct session *s, const char *at, size_t n, bool last)
 {
     sql_scan_feed(s->input.scan, at, n);
+    if (variables_may_search_temporary((struct text){at, n}, &s->input.temporary_search))
+        s->suspects |= PIN_TEMPORARY;
     if (!last)
         return;
     sql_scan_end(s->input.scan);

@@ -226,6 +226,7 @@ void relay_tuned(struct session *s, struct backend *b, const struct server_error
         s->tunings = 0;
         if (!block_suits(s))
             return;
+        variables_lent(s);
         session_become(s, SESSION_ACTIVE);
         relay_go_on(s);
         return;
@@ -282,6 +283,7 @@ void relay_lent(struct session *s)
 {
     if (!suits(s, true))
         return;
+    variables_lent(s);
     session_become(s, SESSION_ACTIVE);
     relay_go_on(s);
 }
@@ -327,6 +329,7 @@ static bool borrow(struct session *s)
     }
     if (!defaults_suit(s) || !suits(s, true))
         return false;
+    variables_lent(s);
     session_become(s, SESSION_ACTIVE);
     return true;
 }
@@ -485,6 +488,7 @@ void relay_settle(struct session *s)
 
 void relay_transaction_over(struct session *s)
 {
+    variables_transaction_over(s);
     bool asks = s->is_transaction_mode && variables_must_ask(s);
     s->backend->defers = s->backend->defers || variables_may_defer(s);
     if ((asks || s->asks_names) && s->backend->cancels)

@@ -27,16 +27,20 @@ static void look_at(struct session *s, struct statement *st)
     struct sql_text *t = st->text;
     struct text sql = statement_query(st);
     struct sql_scan scan;
-    if (t->looked_at)
-        return;
-    t->looked_at = true;
+    const uint8_t reading = walk_standard_strings(s) ? 1 : 2;
     if (!sql_may_have_effects(sql.at, sql.len))
         return;
+    if (t->looked_at & reading)
+        return;
+    bool is_first = !t->looked_at;
+    uint8_t search = 0;
+    t->names_temporary = variables_may_search_temporary(sql, &search);
+    t->looked_at |= reading;
     sql_scan_begin(&scan, walk_standard_strings(s));
     sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
-    t->effects = scan.effects;
-    if (scan.statements == 1)
+    t->effects |= scan.effects; /* of both readings: which is meant is looked at when it runs */
+    if (scan.statements == 1 && is_first)
         naming_look_at(s, t, sql);
 }
 
@@ -156,6 +160,8 @@ enum step statements_parse(struct request_walk *w)
     }
     if (large)
         return parse_large(w);
+    if (!walk_reading_is_known(w))
+        return STEP_STOP;
     struct wire_reader r = wire_read(walk_body(w));
     struct text name = wire_get_z(&r);
     struct text tail = {r.at, r.left};
@@ -272,6 +278,8 @@ enum step statements_bind(struct request_walk *w)
         return STEP_STOP;
     if (n && lost_block_chains(s, n->st->text->effects))
         return STEP_STOP;
+    if (n && n->st->text->names_temporary)
+        s->suspects |= PIN_TEMPORARY;
     if (n && (n->st->text->effects & SQL_SET_CONFIG))
         touched_of(s)->has_no_nulls = has_no_nulls(r);
     statements_apply_effects(s, n);

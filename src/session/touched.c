@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "pg/wire.h"
 #include "session/variables.h"
 #include "session/walk.h"
 
@@ -196,4 +197,37 @@ void variables_touch_all(struct session *s, struct text sql)
     scan.touches_arg = s;
     sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
+}
+
+void variables_doubt_reading(struct session *s)
+{
+    touched_of(s)->all = touched_of(s)->unknown = true;
+    variables_pin(s, PIN_READING);
+}
+
+void variables_lent(struct session *s)
+{
+    struct text all = buf_text(&s->backend->parameters), message, name, value, own;
+    if (!s->is_transaction_mode || !varset_get(s->vars, TEXT("client_encoding"), &own))
+        return;
+    while (wire_each_parameter(&all, &message, &name, &value))
+        if (text_is(name, "client_encoding") && sql_encoding_is_unsafe(value))
+            variables_pin(s, PIN_READING);
+}
+
+bool variables_may_search_temporary(struct text piece, uint8_t *state)
+{
+    static const char word[] = "pg_temp";
+    enum { AFTER_U = 0x80 };
+    for (size_t i = 0; i < piece.len; i++) {
+        char c = (char)tolower((unsigned char)piece.at[i]);
+        uint8_t matched = *state & ~AFTER_U;
+        if (c == '&' && (*state & AFTER_U)) /* U&"...": what it says is written otherwise */
+            return true;
+        matched = c == word[matched] ? matched + 1 : c == word[0];
+        if (!word[matched])
+            return true;
+        *state = (uint8_t)(matched | (c == 'u' ? AFTER_U : 0));
+    }
+    return false;
 }

@@ -34,6 +34,7 @@ static const struct {
     {SQL_SEED, PIN_SEED, "seed"},
     {0, PIN_LARGE_STATEMENT, "large_statement"},
     {0, PIN_SETTINGS, "settings"},
+    {0, PIN_READING, "reading"},
 };
 
 /* What may end a pin. It is in doubt then, as it is when its cause has run and may have failed. */
@@ -84,6 +85,8 @@ static void touch_named(void *arg, struct text name, bool is_literal)
 {
     struct session *s = arg;
     variables_touch_value(s, name, is_literal || (s->touched && s->touched->has_no_nulls));
+    if (!is_literal && text_is_nocase(name, "search_path"))
+        s->suspects |= PIN_TEMPORARY;
 }
 
 /* A DO block or a procedure does what a program may do: all that can be asked is asked for behind it. The
@@ -209,6 +212,19 @@ static bool asks_variables(const struct session *s)
 static bool asks_pins(const struct session *s)
 {
     return (s->pins & s->pin_effects) || s->suspects;
+}
+
+/* Its search_path leads to pg_temp first: anything that it makes is temporary. */
+static bool searches_temporary(const struct session *s)
+{
+    struct text path;
+    return varset_get(s->vars, TEXT("search_path"), &path) && memmem(path.at, path.len, "pg_temp", 7);
+}
+
+void variables_transaction_over(struct session *s)
+{
+    if (s->is_transaction_mode && searches_temporary(s))
+        s->suspects |= PIN_TEMPORARY;
 }
 
 bool variables_must_ask(const struct session *s)

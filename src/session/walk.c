@@ -7,6 +7,7 @@
 
 #include "session/replay.h"
 #include "session/sequences.h"
+#include "session/touched.h"
 
 struct stream *walk_backend(struct request_walk *w)
 {
@@ -205,6 +206,8 @@ void walk_count_query(struct session *s)
 
 bool walk_standard_strings(const struct session *s)
 {
+    if (s->backend) /* within a transaction, too */
+        return !s->backend->escapes;
     struct text value;
     return !(varset_get(s->vars, TEXT("standard_conforming_strings"), &value) && text_is(value, "off"));
 }
@@ -252,4 +255,16 @@ struct named *walk_end_unnamed(struct session *s)
         s->backend->unnamed_unsure = false;
     }
     return names_unset(&s->names, TEXT(""));
+}
+
+bool walk_reading_is_known(struct request_walk *w)
+{
+    struct session *s = w->s;
+    if (!s->is_transaction_mode || !s->backend || !s->backend->owed.count || inflight_copy_is_open(&s->backend->owed) ||
+        !touched_find(s->touched, TEXT("standard_conforming_strings")))
+        return true;
+    walk_put_run(w);
+    stream_put(walk_backend(w), "H\0\0\0\4", 5); /* the server's report comes with its answers */
+    s->stalled = true;
+    return false;
 }

@@ -136,8 +136,10 @@ static void ready(struct backend *b, bool lost)
     }
     if (!backend_is_clean(b)) { /* more came with the answer, and nobody will look at it in its turn */
         static const struct server_error odd = {.sqlstate = "08P01", .message = "it has said what nobody asked for"};
-        backend_log_nonsense(b, "it has said what nobody asked for");
-        opening_failed(p, b->startup, REASON_BACKEND_PROTOCOL, &odd);
+        bool may_be_said = buf_size(&b->in) && memchr("ENSA", buf_front(&b->in)[0], 4); /* that it ends, say */
+        if (!may_be_said)
+            backend_log_nonsense(b, odd.message);
+        opening_failed(p, b->startup, may_be_said ? REASON_NO_NODE : REASON_BACKEND_PROTOCOL, may_be_said ? NULL : &odd);
         pool_discard(b);
         return;
     }

@@ -70,12 +70,13 @@ static bool fail_batch(struct backend *b, struct buf *m)
 /* Everything that the server may be waiting for, so that it answers with ReadyForQuery. */
 static bool end_requests(struct backend *b)
 {
-    if (b->sent_part)
+    if (b->sent_part || inflight_copy_has_sync(&b->owed))
         return false;
     struct buf m;
     buf_init(&m, 256);
     bool ok = true;
     if (inflight_copy_is_open(&b->owed)) {
+        b->runs_on = false; /* it fails now */
         struct wire w = wire_begin(&m, 'f');
         wire_put_z(&w, "the client went away");
         ok = wire_end(&w) && inflight_push(&b->owed, OWED_COPY_END, OWED_HIDDEN, NULL, NULL);
@@ -165,7 +166,7 @@ static void drain(struct backend *b)
     if (!r->ended) {
         r->ended = true;
         if (b->owed.copy_both || !end_requests(b)) {
-            give_up(b, "it was left in the middle of a message");
+            give_up(b, "it was left in the middle of a message, or of a COPY with a Sync in it");
             return;
         }
     }

@@ -23,15 +23,15 @@ def are_all_marked(*words):
     return notes and all(word in each for each in notes for word in words)
 
 
-def ok(good, name, why=""):
+def ok(good, name):
     global count, failed
     count += 1
     failed += not good
-    print(f"{'' if good else 'not '}ok {count} - {name}{f' # SKIP {why}' if why else ''}")
+    print(f"{'' if good else 'not '}ok {count} - {name}")
 
 
 if not hardened:
-    ok(True, "nothing is hardened", "sanitizers, fuzzers, or --disable-hardening")
+    ok(re.search(r"-fsanitize|--disable-hardening", makefile + (build / "config.log").read_text()), "nothing is hardened, which was asked for")
 else:
     head, parts, dynamic = readelf("-h"), readelf("-l"), readelf("-d")
     symbols = readelf("--dyn-syms")

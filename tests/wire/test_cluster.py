@@ -151,6 +151,7 @@ def test_role_that_ends_its_own_backend_takes_no_node_away(make_gate, nodes, log
     moment, pid = c.query("SELECT clock_timestamp(), pg_backend_pid()")[0]
     if idle:
         kill_backend(stand, pid)
+        proc.wait_for("it to go", 10, lambda: not stand.postgres.sql(f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"))
     else:
         messages = c.ask(wire.query("SELECT pg_terminate_backend(pg_backend_pid())"))
         assert wire.errors(messages)[0]["C"] == "57P01"
