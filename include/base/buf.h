@@ -44,7 +44,7 @@ static inline size_t buf_size(const struct buf *b)
 
 static inline const char *buf_front(const struct buf *b)
 {
-    return b->at + b->off;
+    return b->off ? b->at + b->off : b->at; /* an empty one may have none */
 }
 
 static inline struct text buf_text(const struct buf *b)

@@ -8,5 +8,7 @@ struct session;
 
 /* State SESSION_CONSOLE. */
 void console_readable(struct session *s);
+/* The client has taken what was held back for it. */
+void console_drained(struct session *s);
 
 #endif

@@ -173,6 +173,7 @@ struct session {
     bool paid;                /* the request at hand was metered */
     bool ending;              /* drain: ends at the transaction's end */
     bool stalled;             /* input waits although the state would let it pass */
+    bool in_command;          /* of the console's: its answer may come before the call returns */
     bool resets;              /* what runs may go back to defaults: the client has some of its own */
     bool moves_names;         /* the batch under way prepares or closes, if it does not fail first */
     bool parsed_unnamed;      /* the batch under way has parsed the unnamed statement itself */

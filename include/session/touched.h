@@ -11,6 +11,7 @@
 enum { TOUCHED_MAX = VARSET_MAX_COUNT, PROCEDURES_MAX = 128 };
 
 struct touched_name {
+    uint64_t hash; /* of the name */
     uint8_t len;
     bool is_reset; /* by RESET */
     bool may_be_reset; /* where nobody could see whether it was, or set to nothing */

@@ -23,5 +23,8 @@ struct cancel_waiter {
 bool cancel_deliver(struct backend *b, struct cancel_waiter *waiter);
 /* The backend is being closed: its requests run out alone. */
 void cancel_forget(struct backend *b);
+/* The worker ends: nobody is told any more. */
+struct pools;
+void cancels_stop(struct pools *home);
 
 #endif

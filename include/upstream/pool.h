@@ -51,7 +51,7 @@ struct pool_ask {
     bool wants_own;            /* the connection it had last, if nobody has had it since */
     bool is_own;               /* it got that one, or one that nobody has had */
     bool learns;               /* a login that wants to know its welcome, and nothing else */
-    bool is_surplus;           /* more than max_waiting: refused at the end of the turn */
+    enum reason refusal;       /* it is refused at the end of the turn, for that; or OK */
     struct list_node node;
     struct pool *pool; /* not NULL while it waits */
     uint64_t asked;    /* monotonic us */
@@ -129,6 +129,7 @@ struct pool {
     uint64_t asked_at;
     bool told_unknown;     /* the log has a line that eras are not known */
     struct timer timer;    /* the oldest ask's deadline, or the next try to open */
+    bool refuses;          /* ... or at once: some ask is to be refused */
     struct timer patience; /* until an ask that has waited here wants what other shards have */
     uint64_t retry_at, backoff;
     uint64_t short_at;     /* when there was last no slot for an ask */
@@ -230,6 +231,10 @@ static inline void pool_note_idle(struct pool *p)
 }
 /* All that asked at asked_before or earlier: they learn at once what waiting would not mend. */
 void pool_refuse(struct pool *p, uint64_t asked_before, enum reason why, const struct server_error *error);
+/* The same at the end of the turn, from wherever it is found that there is no use in waiting. */
+void pool_refuse_soon(struct pool *p, uint64_t asked_before, enum reason why);
+/* The pool's timer: in that time, or at once where somebody is to be refused. */
+void pool_look(struct pool *p, uint64_t within);
 struct pool_ask *pool_first_ask_of(const struct pool *p, const struct varset *startup);
 
 #endif

@@ -35,6 +35,7 @@ enum {
     BACKOFF_MIN_MS = 100,
     BACKOFF_MAX_MS = 5000,
     NEXT_ADDRESS_MS = 1,
+    REPLY_MAX = 64 * 1024, /* far more than any answer; hiredis itself would gather 512 MB */
     WHY_MAX = 192
 };
 
@@ -80,6 +81,7 @@ struct redis {
     char address[ADDRESSES_MAX][INET6_ADDRSTRLEN];
     unsigned address_count, address_next;
     redisAsyncContext *context;
+    struct event weigher; /* reads nothing: looks at what hiredis has gathered */
     struct redis_guard guard;
     struct list slots;
     uint64_t last_id;
@@ -184,6 +186,8 @@ static void forget_context(struct redis *r)
 {
     redisAsyncContext *context = r->context;
     r->context = NULL;
+    if (event_initialized(&r->weigher))
+        event_del(&r->weigher); /* before its descriptor goes */
     if (!context)
         return;
     context->data = NULL;
@@ -403,6 +407,13 @@ static void on_disconnected(const redisAsyncContext *context, int status)
          context->errstr ? context->errstr : "");
 }
 
+static void on_weigh(evutil_socket_t fd, short what, void *arg)
+{
+    struct redis *r = arg;
+    if (r->context && r->context->c.reader->len > REPLY_MAX)
+        lose(r, "an answer has no end");
+}
+
 static void dial(struct redis *r)
 {
     r->step = STEP_DIALING;
@@ -426,8 +437,12 @@ static void dial(struct redis *r)
     }
     if (redisLibeventAttach(r->context, loop_base(r->loop)) != REDIS_OK ||
         redisAsyncSetConnectCallback(r->context, on_connected) != REDIS_OK ||
-        redisAsyncSetDisconnectCallback(r->context, on_disconnected) != REDIS_OK || !greet(r))
+        redisAsyncSetDisconnectCallback(r->context, on_disconnected) != REDIS_OK || !greet(r)) {
         lose(r, "cannot start the connection");
+        return;
+    }
+    event_assign(&r->weigher, loop_base(r->loop), r->context->c.fd, EV_READ | EV_PERSIST, on_weigh, r);
+    CHECK(event_add(&r->weigher, NULL) == 0);
 }
 
 static void on_resolved(int error, struct evutil_addrinfo *found, void *arg)

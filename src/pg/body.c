@@ -22,8 +22,19 @@ static bool is_in_word(char c)
     return isalnum((unsigned char)c) || c == '_' || c == '$' || (unsigned char)c >= 0x80;
 }
 
+/* Behind each word that matters it is looked how its statement goes on, which may be far: all of that together
+ * has a limit, or a text made for it would keep everybody waiting. */
+enum { LOOKS_PER_BYTE = 16, LOOKS_AT_LEAST = 1024 * 1024, REMARK_MAX = 256 };
+static _Thread_local size_t looks, looks_max;
+
+static bool is_too_long(void)
+{
+    return looks > looks_max;
+}
+
 static struct text behind(struct text t, size_t n)
 {
+    looks += n;
     return (struct text){t.at + n, t.len - n};
 }
 
@@ -192,8 +203,9 @@ static bool take_literal(struct text *t, struct text *content)
     *t = skip_blank(*t);
     if (t->len && t->at[0] == '\'') {
         size_t n = 1;
-        for (; n < t->len && (t->at[n] != '\'' || starts(behind(*t, n), "''")); n++)
+        for (; n < t->len && (t->at[n] != '\'' || (n + 1 < t->len && t->at[n + 1] == '\'')); n++)
             n += t->at[n] == '\'';
+        looks += n;
         if (n >= t->len)
             return false;
         *content = (struct text){t->at + 1, n - 1};
@@ -209,6 +221,7 @@ static bool take_literal(struct text *t, struct text *content)
         return false;
     struct text tag = {t->at, n + 1}, rest = behind(*t, n + 1);
     const char *end = memmem(rest.at, rest.len, tag.at, tag.len);
+    looks += end ? 0 : rest.len;
     if (!end)
         return false;
     *content = (struct text){rest.at, (size_t)(end - rest.at)};
@@ -220,7 +233,7 @@ static bool take_literal(struct text *t, struct text *content)
 static bool skip_arguments(struct text *t)
 {
     struct text content;
-    for (unsigned depth = 1; t->len;) {
+    for (unsigned depth = 1; t->len && !is_too_long();) {
         char c = t->at[0];
         if (c == '\\')
             return false;
@@ -314,7 +327,7 @@ static bool is_written_out(struct text t)
         return false;
     for (t = skip_blank(t); starts(t, "||"); t = skip_blank(t)) {
         t = behind(t, 2);
-        if (begins || !take_operand(&t, &first, &next, &begins) || (is_in_word(last) && is_in_word(first)))
+        if (is_too_long() || begins || !take_operand(&t, &first, &next, &begins) || (is_in_word(last) && is_in_word(first)))
             return false;
         last = next;
     }
@@ -341,8 +354,11 @@ static bool is_in_keyword(char c)
 static bool is_remark(struct text sql, size_t at)
 {
     size_t from = at;
-    while (from && sql.at[from - 1] != '\n')
+    while (from && sql.at[from - 1] != '\n' && at - from < REMARK_MAX) /* a longer one is read as if it were none */
         from--;
+    looks += at - from;
+    if (at - from == REMARK_MAX)
+        return false;
     struct text line = {sql.at + from, at - from};
     return memmem(line.at, line.len, "--", 2) && !memchr(line.at, '\'', line.len) && !memchr(line.at, '$', line.len);
 }
@@ -356,7 +372,7 @@ static struct text next_word(struct text sql, size_t *at, struct text *word)
     while (*at < sql.len && is_in_keyword(sql.at[*at]))
         ++*at;
     *word = (struct text){sql.at + from, *at - from};
-    return behind(sql, *at);
+    return (struct text){sql.at + *at, sql.len - *at};
 }
 
 static bool is_word(struct text sql, struct text word, const char *wanted)
@@ -379,12 +395,14 @@ bool sql_body_names(struct text sql, bool standard_strings, void (*visit)(void *
     struct body b = {.visit = visit, .arg = arg, .is_certain = !has_escapes(sql, standard_strings)};
     bool calls_set_config = false;
     struct text word, rest;
-    for (size_t at = 0; rest = next_word(sql, &at, &word), word.len;)
+    looks = 0;
+    looks_max = LOOKS_PER_BYTE * sql.len + LOOKS_AT_LEAST;
+    for (size_t at = 0; rest = next_word(sql, &at, &word), word.len && !is_too_long();)
         if (is_word(sql, word, "execute")) {
             b.is_dynamic = true;
             b.is_certain = b.is_certain && is_written_out(rest);
         }
-    for (size_t at = 0; rest = next_word(sql, &at, &word), word.len;) {
+    for (size_t at = 0; rest = next_word(sql, &at, &word), word.len && !is_too_long();) {
         if (is_word(sql, word, "set"))
             read_set(&b, rest);
         else if (is_word(sql, word, "reset"))
@@ -398,5 +416,5 @@ bool sql_body_names(struct text sql, bool standard_strings, void (*visit)(void *
     }
     if (calls_set_config && !sql_set_config_names(sql, visit_set_config, &b))
         b.is_certain = false;
-    return b.is_certain;
+    return b.is_certain && !is_too_long();
 }

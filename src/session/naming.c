@@ -202,8 +202,10 @@ static bool begins_with(struct text sql, const struct named *n)
 /* What stands in a block's strings is not read: each name that occurs in it may be meant. */
 static void place_mentioned(struct reading *r, struct text sql)
 {
+    enum { LOOKS_MAX = 64 << 20 };
     struct named *n;
-    if (!says_so(sql))
+    /* A text and names made to keep everybody waiting: the server says that it knows none of them. */
+    if (!says_so(sql) || sql.len > LOOKS_MAX / (r->w->s->names.map.count + 1))
         return;
     for (size_t i = 0; r->ok && (n = map_each(&r->w->s->names.map, &i));) {
         bool mentioned = false;

@@ -707,6 +707,10 @@ void relay_client_readable(struct session *s)
 
 void relay_client_drained(struct session *s)
 {
+    if (s->state == SESSION_CONSOLE) {
+        console_drained(s);
+        return;
+    }
     if (s->backend)
         stream_start_reading(&s->backend->stream);
     if (s->stalled)

@@ -336,7 +336,7 @@ static bool is_in_the_way(const struct session *s)
 static bool is_unfinished(struct session *s)
 {
     bool begun = s->input.left > 0 || buf_size(&s->input.held) > 0;
-    bool reads = s->state == SESSION_CONSOLE ? !s->input.skipping : !relay_is_blocked(s) && !s->stalled && !forward_must_wait(s);
+    bool reads = s->state == SESSION_CONSOLE ? !s->input.skipping && !s->stalled : !relay_is_blocked(s) && !s->stalled && !forward_must_wait(s);
     return begun && reads;
 }
 

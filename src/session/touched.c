@@ -53,12 +53,30 @@ void variables_lose_track(struct session *s)
     variables_pin(s, PIN_SET_CONFIG);
 }
 
-struct touched_name *touched_find(const struct touched *t, struct text name)
+/* False: no variable has a name so long. */
+static bool name_of(struct text name, struct touched_name *out)
+{
+    if (name.len >= SQL_NAME_BYTES)
+        return false;
+    *out = (struct touched_name){.len = (uint8_t)name.len};
+    for (size_t i = 0; i < name.len; i++)
+        out->name[i] = (char)tolower((unsigned char)name.at[i]);
+    out->hash = text_hash(out->name, name.len);
+    return true;
+}
+
+static struct touched_name *find(const struct touched *t, const struct touched_name *wanted)
 {
     for (unsigned i = 0; t && i < t->count; i++)
-        if (t->names[i].len == name.len && strncasecmp(t->names[i].name, name.at, name.len) == 0)
+        if (t->names[i].hash == wanted->hash && text_eq(touched_text(&t->names[i]), touched_text(wanted)))
             return &t->names[i];
     return NULL;
+}
+
+struct touched_name *touched_find(const struct touched *t, struct text name)
+{
+    struct touched_name wanted;
+    return t && t->count && name_of(name, &wanted) ? find(t, &wanted) : NULL;
 }
 
 /* Room for one more; false: there are too many. */
@@ -82,17 +100,17 @@ void variables_touch(struct session *s, struct text name)
     if (!s->is_transaction_mode || !var_is_settable(name))
         return;
     struct touched *t = touched_of(s);
-    if (touched_find(t, name))
+    struct touched_name its;
+    bool fits = name_of(name, &its);
+    if (fits && find(t, &its))
         return;
-    if (name.len >= SQL_NAME_BYTES || !touched_grow(t)) {
+    if (!fits || !touched_grow(t)) {
         s->reads_otherwise = true;
         variables_lose_track(s);
         return;
     }
     struct touched_name *n = &t->names[t->count++];
-    *n = (struct touched_name){.len = (uint8_t)name.len};
-    for (size_t i = 0; i < name.len; i++)
-        n->name[i] = (char)tolower((unsigned char)name.at[i]);
+    *n = its;
     s->reads_otherwise = s->reads_otherwise || var_decides_reading(touched_text(n));
     if (text_is(touched_text(n), "session_authorization")) /* which goes back to no role */
         variables_touch(s, TEXT("role"));

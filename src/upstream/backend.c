@@ -332,9 +332,18 @@ void backend_log_nonsense(const struct backend *b, const char *what)
     log_error(tag, "the server's messages do not follow the protocol: connection closed: %s", what);
 }
 
+static void log_ended(const struct backend *b, const struct server_error *e)
+{
+    char tag[96], told[SERVER_ERROR_TEXT];
+    backend_tag(b, tag, sizeof(tag));
+    log_info(tag, "the server ends the connection: %s %s", e->sqlstate, server_error_told(e, told));
+}
+
 static void task_readable(struct backend *b)
 {
     enum read_verdict v = read_messages(b, task_message);
+    if (v == READ_ENDED && b->task->failed)
+        log_ended(b, &b->task->error);
     if (v == READ_NONSENSE)
         backend_log_nonsense(b, "an answer to a question of the gateway's");
     if (v != READ_ON) {

@@ -34,9 +34,8 @@ static void release(struct funeral *f)
     mem_free(CONTAINER_OF(f, struct delivery, funeral));
 }
 
-static void over(struct delivery *d)
+static void end(struct delivery *d)
 {
-    struct backend *b = d->backend;
     list_remove(&d->home->cancels, &d->node);
     timer_stop(&d->timer);
     d->home->ended_in += d->stream.bytes_in;
@@ -46,6 +45,12 @@ static void over(struct delivery *d)
     tls_unref(d->tls);
     mem_free(d->host);
     loop_bury(d->home->loop, &d->funeral, release);
+}
+
+static void over(struct delivery *d)
+{
+    struct backend *b = d->backend;
+    end(d);
     while (!list_is_empty(&d->waiters)) {
         struct cancel_waiter *w = LIST_FIRST(&d->waiters, struct cancel_waiter, node);
         list_remove(&d->waiters, &w->node);
@@ -162,6 +167,15 @@ bool cancel_deliver(struct backend *b, struct cancel_waiter *waiter)
     timer_start(&d->timer, row->cancel_timeout);
     b->cancels++;
     return true;
+}
+
+void cancels_stop(struct pools *home)
+{
+    LIST_EACH(&home->cancels, struct delivery, node, d) {
+        LIST_EACH(&d->waiters, struct cancel_waiter, node, w)
+            list_remove(&d->waiters, &w->node);
+        end(d);
+    }
 }
 
 void cancel_forget(struct backend *b)

@@ -86,15 +86,11 @@ static bool is_of_node(enum reason why)
            why == REASON_DATABASE_AWAY || why == REASON_BACKEND_TLS || why == REASON_NOT_RESOLVED;
 }
 
-static void opening_failed(struct pool *p, const struct varset *startup, enum reason why,
-                           const struct server_error *error)
+/* Counted, told in the log, and not tried again for a while. Who has asked before what it returns waits in vain:
+ * a refused login will be refused again; nodes may come back while the patient wait. */
+static uint64_t note_failure(struct pool *p, enum reason why, const struct server_error *error)
 {
     uint64_t now = loop_now(p->home->loop);
-    if (why == REASON_BACKEND_REFUSED && startup) {
-        refuse_startup(p, startup, error);
-        opening_more(p);
-        return;
-    }
     counter_add(p->home->counters, COUNTER_BACKENDS_FAILED, 1);
     p->backoff = p->backoff ? p->backoff * 2 : BACKOFF_FIRST;
     if (p->backoff > BACKOFF_MAX)
@@ -104,12 +100,21 @@ static void opening_failed(struct pool *p, const struct varset *startup, enum re
     log_warning(NULL, "tenant %s database %s role %s: no server connection: %s%s%s%s%s", p->tenant,
                 p->database, p->role, reason_row(why)->text, error ? ": " : "",
                 error ? error->sqlstate : "", error ? " " : "", error ? error->message : "");
-    /* A refused login will be refused again; nodes may come back while the patient wait. */
     bool may_mend = is_of_node(why) && why != REASON_BACKEND_TLS;
-    uint64_t patience = may_mend && p->row ? p->row->cluster_row->connect_timeout : 0;
-    pool_refuse(p, now - patience, why, error);
+    return now - (may_mend && p->row ? p->row->cluster_row->connect_timeout : 0);
+}
+
+static void opening_failed(struct pool *p, const struct varset *startup, enum reason why,
+                           const struct server_error *error)
+{
+    if (why == REASON_BACKEND_REFUSED && startup) {
+        refuse_startup(p, startup, error);
+        opening_more(p);
+        return;
+    }
+    pool_refuse(p, note_failure(p, why, error), why, error);
     if (!list_is_empty(&p->waiting))
-        timer_start(&p->timer, p->backoff);
+        pool_look(p, p->backoff);
 }
 
 /* A node that is full, or whose catalog is busy (YugabyteDB: XX000, 40001), works. */
@@ -230,7 +235,11 @@ static bool open_one(struct pool *p, struct varset *startup)
     }
     opening_end(b);
     farewell_start(b, FAREWELL_BACK);
-    opening_failed(p, startup, why_none(p), NULL);
+    /* Nobody is told here: it may be in the middle of asking, or who has just given something back. */
+    enum reason why = why_none(p);
+    pool_refuse_soon(p, note_failure(p, why, NULL), why);
+    if (!list_is_empty(&p->waiting))
+        pool_look(p, p->backoff);
     return false;
 }
 

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "pg/wire.h"
+#include "upstream/cancel.h"
 #include "upstream/farewell.h"
 #include "upstream/handover.h"
 #include "upstream/opening.h"
@@ -148,6 +149,7 @@ void pools_free(struct pools *ps)
                 pool_discard(b);
         pool_free(p);
     }
+    cancels_stop(ps);
     map_free(&ps->pools);
     size_t i = 0;
     for (struct topology *t; (t = map_each(&ps->topologies, &i));)
@@ -165,7 +167,7 @@ static void retire(struct pool *p)
 {
     p->row = NULL;
     if (!list_is_empty(&p->waiting))
-        timer_start(&p->timer, 0);
+        pool_look(p, 0);
     struct list *const lists[] = {&p->idle, &p->opening, &p->busy, &p->cleaning};
     for (size_t k = 0; k < COUNT_OF(lists); k++)
         LIST_EACH(lists[k], struct backend, in_pool, b) {
@@ -208,7 +210,7 @@ void pools_configure(struct pools *ps, struct access *access)
         if (!p->row || access_target(access, text_of(p->database)) != p->target)
             retire(p);
         else if (!list_is_empty(&p->waiting))
-            timer_start(&p->timer, 0);
+            pool_look(p, 0);
     }
     drop_topologies(ps);
     access_unref(old);
@@ -223,7 +225,7 @@ void pools_set_topology(struct pools *ps, const struct topology *t)
     for (struct pool *p; (p = map_each(&ps->pools, &i));) {
         p->retry_at = 0;
         if (p->row && !list_is_empty(&p->waiting))
-            timer_start(&p->timer, 0);
+            pool_look(p, 0);
     }
 }
 
@@ -327,6 +329,11 @@ struct backend *pool_idle_for(const struct pool *p, const struct pool_ask *ask, 
     return first;
 }
 
+void pool_look(struct pool *p, uint64_t within)
+{
+    timer_start(&p->timer, p->refuses ? 0 : within);
+}
+
 /* In `most` at the latest; before that, where a pause behind logins that failed is over. */
 static uint64_t next_look(const struct pool *p, uint64_t most)
 {
@@ -353,14 +360,15 @@ struct backend *pool_request(struct pool *p, struct pool_ask *ask)
     ask->pool = p;
     ask->asked = loop_now(p->home->loop);
     uint32_t most = p->row ? p->row->max_waiting : 0;
-    ask->is_surplus = most && shared_pool_waiting(p->shared) >= most;
+    ask->refusal = most && shared_pool_waiting(p->shared) >= most ? REASON_POOL_FULL_QUEUE : REASON_OK;
+    p->refuses = p->refuses || ask->refusal != REASON_OK;
     list_push_back(&p->waiting, &ask->node);
     handover_settle(p);
     /* Even a refusal comes later, from the timer: never inside the request. */
-    if (!p->row || ask->is_surplus)
-        timer_start(&p->timer, 0);
-    else if (!timer_is_running(&p->timer) || p->waiting.count == 1)
-        timer_start(&p->timer, next_look(p, p->row->wait_limit ? p->row->wait_limit : 60 * US_PER_S));
+    if (!p->row)
+        pool_look(p, 0);
+    else if (!timer_is_running(&p->timer) || p->waiting.count == 1 || p->refuses)
+        pool_look(p, next_look(p, p->row->wait_limit ? p->row->wait_limit : 60 * US_PER_S));
     if (!have_news)
         opening_more(p);
     return NULL;
@@ -413,13 +421,34 @@ bool pool_is_wanted(const struct pool *p)
     return !list_is_empty(&p->waiting) || shared_pool_is_wanted(p->shared, p->wants);
 }
 
-static void refuse_surplus(struct pool *p)
+void pool_refuse_soon(struct pool *p, uint64_t asked_before, enum reason why)
 {
     LIST_EACH(&p->waiting, struct pool_ask, node, ask)
-        if (ask->is_surplus) {
-            pool_forget(ask);
-            ask->ops->refused(ask, REASON_POOL_FULL_QUEUE, NULL);
+        if (ask->asked <= asked_before && ask->refusal == REASON_OK) {
+            ask->refusal = why;
+            p->refuses = true;
         }
+    if (p->refuses)
+        pool_look(p, 0);
+}
+
+static struct pool_ask *first_refused(const struct pool *p)
+{
+    LIST_EACH(&p->waiting, struct pool_ask, node, ask)
+        if (ask->refusal != REASON_OK)
+            return ask;
+    return NULL;
+}
+
+/* Who is told may change the queue. */
+static void refuse_them(struct pool *p)
+{
+    p->refuses = false;
+    for (struct pool_ask *ask; (ask = first_refused(p));) {
+        enum reason why = ask->refusal;
+        pool_forget(ask);
+        ask->ops->refused(ask, why, NULL);
+    }
 }
 
 /* Who has waited for wait_limit, in their order, each with what it waits for. */
@@ -440,7 +469,7 @@ static void on_pool_timer(struct timer *t)
         pool_refuse(p, now, REASON_CONFIG_CHANGED, NULL);
         return;
     }
-    refuse_surplus(p);
+    refuse_them(p);
     uint64_t limit = p->row ? p->row->wait_limit : 0;
     if (limit && now > limit)
         refuse_late(p, now - limit);
@@ -451,7 +480,7 @@ static void on_pool_timer(struct timer *t)
     uint64_t next = 60 * US_PER_S;
     if (limit)
         next = first->asked + limit > now ? first->asked + limit - now : 0;
-    timer_start(&p->timer, next_look(p, next + US_PER_MS));
+    pool_look(p, next_look(p, next + US_PER_MS));
 }
 
 /* Who gets b: the first in the queue; when that one cannot use it, a later one who can, unless b

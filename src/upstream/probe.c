@@ -28,7 +28,9 @@
 /* libpq takes an empty value for "not given" and then looks into the environment and the home
  * directory. A path that cannot exist means: there is none. */
 #define NOWHERE "/dev/null/none"
-enum { ANSWER_MAX = 16 * 1024 * 1024 };
+/* libpq keeps what a server reports for as long as there is a connection: one on which so much was said makes
+ * way for a new one. */
+enum { LOGIN_MAX = 1024 * 1024, ANSWER_MAX = 16 * LOGIN_MAX, CONNECTION_MAX = 4 * ANSWER_MAX };
 
 enum probe_state {
     PROBE_CLOSED,
@@ -50,7 +52,8 @@ struct probe {
     struct timer deadline;
     uint64_t timeout;
     const char *query;
-    size_t taken; /* bytes of this answer, at least */
+    size_t taken; /* bytes of this answer, and of what came behind it unasked, at least */
+    size_t taken_before; /* of all answers before it */
     bool saw_error;
     struct probe_answer answer; /* in the making */
     bool wants_proof; /* a node that asks for no password is refused */
@@ -316,6 +319,7 @@ static void ask(struct probe *p)
 {
     p->state = PROBE_ASKING;
     p->answer.logged_in = true;
+    p->taken_before += p->taken;
     p->taken = 0;
     p->saw_error = false;
     if (PQsetnonblocking(p->conn, 1) != 0 || !PQsendQuery(p->conn, p->query) ||
@@ -327,8 +331,24 @@ static void ask(struct probe *p)
     wait_for(p, PQsocket(p->conn), EV_READ | EV_WRITE);
 }
 
+/* A single message may be of any size, so what arrives is weighed before libpq takes it in. */
+static bool weigh(struct probe *p, size_t most)
+{
+    int waiting = 0;
+    if (ioctl(PQsocket(p->conn), FIONREAD, &waiting) == 0 && waiting > 0)
+        p->taken += (size_t)waiting;
+    if (p->taken <= most)
+        return true;
+    say(p, "the answer is too big");
+    return false;
+}
+
 static void login_step(struct probe *p)
 {
+    if (!weigh(p, LOGIN_MAX)) {
+        fail(p);
+        return;
+    }
     switch (PQconnectPoll(p->conn)) {
     case PGRES_POLLING_READING:
         wait_for(p, PQsocket(p->conn), EV_READ);
@@ -383,7 +403,7 @@ static bool take_result(struct probe *p, const PGresult *result)
 static void answered(struct probe *p, bool keep)
 {
     bool refused = p->saw_error && p->answer.sqlstate[0] != '\0';
-    if (!keep) {
+    if (!keep || p->taken_before + p->taken > CONNECTION_MAX) {
         probe_close(p);
     } else {
         p->state = PROBE_IDLE;
@@ -392,17 +412,11 @@ static void answered(struct probe *p, bool keep)
     report(p, refused ? PROBE_REFUSED : p->saw_error ? PROBE_FAILED : PROBE_ANSWERED);
 }
 
-/* Reads what is there; false when the connection broke or the answer is too big. A single
- * value may be of any size, so what arrives is weighed before libpq takes it in. */
+/* Reads what is there; false when the connection broke or the answer is too big. */
 static bool take_in(struct probe *p)
 {
-    int waiting = 0;
-    if (ioctl(PQsocket(p->conn), FIONREAD, &waiting) == 0 && waiting > 0)
-        p->taken += (size_t)waiting;
-    if (p->taken > ANSWER_MAX) {
-        say(p, "the answer is too big");
+    if (!weigh(p, ANSWER_MAX))
         return false;
-    }
     if (PQconsumeInput(p->conn))
         return true;
     say(p, PQerrorMessage(p->conn));
@@ -439,11 +453,9 @@ static void idle_step(struct probe *p)
 {
     p->answer.sqlstate[0] = '\0';
     p->answer.text[0] = '\0';
-    p->taken = 0;
     bool good = take_in(p);
     if (good) {
-        PGnotify *note = PQnotifies(p->conn); /* also parses, which finds a FATAL */
-        if (note)
+        for (PGnotify *note; (note = PQnotifies(p->conn));) /* also parses, which finds a FATAL */
             PQfreemem(note);
         good = PQstatus(p->conn) == CONNECTION_OK;
     }
@@ -534,6 +546,8 @@ void probe_ask(struct probe *p, const struct probe_target *target, const char *q
     if (p->state == PROBE_IDLE) {
         /* As if the socket had become ready: sending waits for the loop, and so does done(). */
         p->state = PROBE_LOGIN;
+        p->taken_before += p->taken;
+        p->taken = 0;
         wait_for(p, PQsocket(p->conn), EV_WRITE);
         return;
     }
@@ -545,6 +559,7 @@ void probe_ask(struct probe *p, const struct probe_target *target, const char *q
         fail_soon(p);
         return;
     }
+    p->taken = p->taken_before = 0;
     PQsetNoticeReceiver(p->conn, on_notice, p);
     PQsetErrorVerbosity(p->conn, PQERRORS_VERBOSE);
     p->state = PROBE_LOGIN;

@@ -67,8 +67,35 @@ static const struct {
     {"EXECUTE 'SELECT set_config' || '(''a.b'', ''1'', false)';", "", false},
 };
 
+static void ignore(void *arg, uint32_t use, struct text name)
+{
+}
+
+/* Each word of these makes for a look ahead up to the end, or back to the begin: no time at all all the same, and
+ * what is not looked at is not certain. */
+static void test_made_to_last(void)
+{
+    static const char *const words[] = {"set ", "set/*", "execute/*", "execute format('%I',(", "execute 'a' || ", "call a.", "set \"",
+                                        "execute format('%I', $a$ ($", "set a.b = 1; "};
+    enum { SIZE = 2 << 20 };
+    char *text = mem_new(1, SIZE);
+    for (size_t i = 0; i < COUNT_OF(words); i++) {
+        size_t n = strlen(words[i]), len = 0;
+        for (; len + n <= SIZE; len += n)
+            memcpy(text + len, words[i], n);
+        ok(!sql_body_names((struct text){text, len}, true, ignore, NULL), "%s, %zu times", words[i], len / n);
+    }
+    size_t len = 0;
+    static const char line[] = "SET a.b = 1; -- SET a.c\n";
+    for (; len + sizeof(line) <= SIZE; len += sizeof(line) - 1)
+        memcpy(text + len, line, sizeof(line) - 1);
+    ok(sql_body_names((struct text){text, len}, true, ignore, NULL), "what is long and made of lines is read");
+    mem_free(text);
+}
+
 int main(void)
 {
+    test_made_to_last();
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
         char got[256] = "";
         bool is_certain = sql_body_names(text_of(rows[i].sql), true, put, got);

@@ -712,6 +712,23 @@ static void test_hostile(void)
     f.answer = "*2\r\n:1\r\n:0\r\n";
     ok(run_until(is_ready, l, 5000), "and back");
 
+    /* One that has no end, which nobody waits for. */
+    enum { ENDLESS = 120 * 1024 };
+    static const char good[] = "*2\r\n:1\r\n:0\r\n$536870912\r\n";
+    char *endless = mem_new(1, ENDLESS + 1);
+    memset(endless, 'x', ENDLESS);
+    memcpy(endless, good, sizeof(good) - 1);
+    meter_drop(&m);
+    limiter_free(l);
+    f.answer = endless;
+    l = make_limiter(loop, shared, &c, "a", 0, 1);
+    m = meter_take(l, TEXT("hostile"), &plans[QUERIES]);
+    is_int(query(m), LIMIT_PASS, "a good answer");
+    ok(run_until(is_away, l, 1000), "and another without an end: away");
+    f.answer = "*2\r\n:1\r\n:0\r\n";
+    ok(run_until(is_ready, l, 5000), "and back");
+    mem_free(endless);
+
     /* Freed with a call in flight, and with an ask that waits. */
     struct asker b;
     f.answer = "";

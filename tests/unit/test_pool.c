@@ -226,6 +226,31 @@ static void test_hopeless(void)
     stop(1);
 }
 
+/* No node can be dialled, and it is known that waiting would not help. */
+static void test_nobody_to_dial(void)
+{
+    struct borrower w, others[2];
+    start(1, FAKE_REFUSES, "localhost", PLAIN, "pool_size = 2\nmax_waiting = 2");
+    struct pool *p = take_pool("joe");
+    ok(!borrow_now(p, &w) && w.why == REASON_BACKEND_AUTH, "a login that is refused");
+    node_failed(pools_topology(pools, "main")->nodes[0], loop_now(loop));
+    p->retry_at = 0;
+    borrow(p, &w);
+    ok(!w.backend && !w.refused, "and then no node at all: nobody is refused while he asks");
+    ok(run_until(loop, is_told, &w) && w.refused == 1 && w.why == REASON_BACKEND_AUTH, "but in the turn's end");
+    p->retry_at = 0;
+    for (size_t i = 0; i < COUNT_OF(others); i++)
+        borrow(p, &others[i]);
+    borrow(p, &w);
+    ok(!w.refused && !others[0].refused && !others[1].refused, "nor those who ask with him");
+    ok(run_until(loop, is_told, &w) && w.refused == 1 && w.why == REASON_POOL_FULL_QUEUE, "each for its own reason");
+    ok(run_until(loop, is_told, &others[0]) && others[0].why == REASON_BACKEND_AUTH, "each for its own reason");
+    if (!others[1].refused)
+        pool_forget(&others[1].ask);
+    pool_drop(&p);
+    stop(1);
+}
+
 /* ---- cancels ---- */
 
 struct bell {
@@ -384,6 +409,7 @@ int main(void)
     test_homes();
     test_cleaning();
     test_hopeless();
+    test_nobody_to_dial();
     test_cancel();
     test_reload();
     test_moved();
