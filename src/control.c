@@ -232,7 +232,7 @@ static bool is_started(void *arg)
 static void tell_refused(void *arg, const char *cluster, const char *role)
 {
     struct buf *why = arg;
-    (void)(buf_printf(why, "cluster %s: refuses this gateway's login as ", cluster) &&
+    (void)(buf_printf(why, "cluster %s: this gateway cannot log in as ", cluster) &&
            buf_put_shown(why, text_of(role)) && buf_put_text(why, "\n"));
 }
 

@@ -33,6 +33,8 @@ struct conf_hosts {
 
 /* Values of the ENUM settings, in the order of their limits. */
 enum { CONF_LOG_TEXT, CONF_LOG_JSON };
+enum conf_subject { CONF_SUBJECT_REQUIRED, CONF_SUBJECT_OPTIONAL };
+enum conf_expiry { CONF_EXPIRY_END, CONF_EXPIRY_IGNORE };
 enum conf_away { CONF_AWAY_SHARE, CONF_AWAY_OPEN, CONF_AWAY_CLOSED };
 enum conf_listener_tls { CONF_TLS_REQUIRE, CONF_TLS_ALLOW, CONF_TLS_OFF };
 enum { CONF_TLS_1_2, CONF_TLS_1_3 };
@@ -44,6 +46,7 @@ enum conf_cluster_tls {
     CONF_UPSTREAM_TLS_VERIFY_CA,
     CONF_UPSTREAM_TLS_VERIFY_FULL
 };
+enum conf_channel_binding { CONF_BINDING_DISABLE, CONF_BINDING_PREFER, CONF_BINDING_REQUIRE };
 enum conf_pool_mode { CONF_POOL_TRANSACTION, CONF_POOL_SESSION };
 
 #define CONF_C_BOOL     bool

@@ -36,7 +36,8 @@ struct issuer_key {
 struct issuer {
     char *section; /* its name in the configuration */
     char *iss;
-    struct conf_list audience;
+    struct conf_list audience, tenants; /* no tenants: any */
+    bool needs_subject;
     uint32_t algs;
     uint64_t leeway, max_lifetime; /* seconds; max_lifetime 0: no limit */
     char *tenant, *roles, *plan;   /* the claims' names as configured; plan is "" for none */

@@ -86,6 +86,8 @@ ssize_t stream_peek(struct stream *s, char *to, size_t room) MUST_USE;
 bool stream_has_input(struct stream *s);
 /* Input, of whatever kind, that is there at this moment and has not been handed out. */
 bool stream_has_unread(const struct stream *s);
+/* The peer has closed, or its connection was reset, though input may lie before that unread. */
+bool stream_has_left(const struct stream *s);
 void stream_put(struct stream *s, const void *at, size_t len);
 void stream_flush(struct stream *s);
 /* Bytes held back because the peer does not read. */
@@ -111,6 +113,14 @@ void stream_stop_reading(struct stream *s);
 void stream_start_reading(struct stream *s);
 /* What a STREAM_FAILED was about, for the log. */
 const char *stream_failure(const struct stream *s);
+/* What binds a proof to the peer's certificate (tls-server-end-point, RFC 5929, section 4.1): its hash, at most
+ * 64 bytes. 0: there is no TLS, or the certificate's signature names no hash. */
+enum { STREAM_BINDING_MAX = 64 };
+size_t stream_peer_binding(const struct stream *s, uint8_t out[STREAM_BINDING_MAX]);
+/* What is said here stays on this machine: a unix socket, or an address of the loopback. */
+bool stream_is_local(const struct stream *s);
+/* The peer has asked for our certificate in the handshake, and has it. */
+bool stream_gave_certificate(const struct stream *s);
 /* "TLSv1.3" or NULL. */
 const char *stream_tls_version(const struct stream *s);
 

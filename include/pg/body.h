@@ -10,7 +10,8 @@
 #include "base/text.h"
 
 /* Visits the names with a dot in them that the text sets (SQL_SETS: SET, set_config(); the server has no list
- * of those, while it tells the others), and the procedures that it calls (SQL_DO, without their schema).
+ * of those, while it tells the others) or may reset (SQL_RESETS: RESET, TO DEFAULT, set_config() to what is no
+ * literal; an empty name: all), and the procedures that it calls (SQL_DO, without their schema).
  * False when there may be more: SQL that is put together as it runs and not from literals, %I, %L and
  * quote_ident() alone, names that are computed or written with escapes, another language than PL/pgSQL
  * and SQL. What a function does that is called is not known either way. */

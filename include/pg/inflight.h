@@ -60,6 +60,7 @@ struct owed {
     uint8_t kind;
     uint32_t flags;
     void *what, *was; /* the pusher's own, handed back by settled() */
+    uint64_t number;  /* the same; 0 unless inflight_set_number() has said otherwise */
 };
 
 enum owed_outcome {
@@ -107,6 +108,8 @@ void inflight_init(struct inflight *q);
 void inflight_free(struct inflight *q, inflight_settled *settled, void *arg);
 /* False when the queue is at its maximum or memory is out: stop reading the client. */
 bool inflight_push(struct inflight *q, enum owed_kind kind, unsigned flags, void *what, void *was) MUST_USE;
+/* Of the request pushed last. */
+void inflight_set_number(struct inflight *q, uint64_t number);
 /* What the request pushed last, OWED_UNREAD until now, does to its transaction. */
 void inflight_was_read(struct inflight *q, unsigned flags);
 /* Room for n more pushes, so that a compound request is all or nothing. */
@@ -129,6 +132,8 @@ static inline bool inflight_is_quiet(const struct inflight *q)
 }
 /* A ReadyForQuery is owed: whether a transaction is open or has failed is not known now. */
 bool inflight_has_end(const struct inflight *q);
+/* Something outstanding may take effect, should no more be sent: a COMMIT, or what commits by itself. */
+bool inflight_may_commit(const struct inflight *q);
 /* An error was seen, and no Sync has been sent since: the server skips what is sent now. */
 bool inflight_is_skipped(const struct inflight *q);
 /* The server reads what is sent now as part of a COPY IN, unless that has failed meanwhile. */
@@ -136,6 +141,8 @@ static inline bool inflight_copy_is_open(const struct inflight *q)
 {
     return q->copy_in && !q->copy_end_sent;
 }
+/* ... and a Sync was sent before its end: how many answers are to come shows only with the next request. */
+bool inflight_copy_has_sync(const struct inflight *q);
 /* A CopyData was sent. */
 void inflight_copy_data(struct inflight *q);
 

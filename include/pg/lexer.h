@@ -100,6 +100,11 @@ void sql_scan_begin(struct sql_scan *s, bool standard_strings);
 void sql_scan_feed(struct sql_scan *s, const char *at, size_t len);
 void sql_scan_end(struct sql_scan *s);
 
+/* An encoding in which a byte that looks like ASCII may be a part of a character (of clients only, PostgreSQL's
+ * documentation, "Supported Character Sets"): texts in it may be something else than the lexer reads. name: as the
+ * server reports it. */
+bool sql_encoding_is_unsafe(struct text name);
+
 /* A first look that costs almost nothing: false when the text certainly has no effect (it
  * starts with SELECT, INSERT, UPDATE, DELETE or WITH in any case, is one piece, and holds none
  * of the bytes or words that could matter); true: scan it. */

@@ -48,7 +48,8 @@ struct sql_text {
     char *uses;       /* of a single EXECUTE (in EXPLAIN, CREATE TABLE AS too) or PREPARE: the name */
     uint32_t use;     /* SQL_EXECUTE or SQL_PREPARE */
     bool uses_unread; /* ... or one that cannot be read */
-    bool looked_at;   /* effects is known */
+    bool names_temporary; /* it may lead a search_path to pg_temp */
+    uint8_t looked_at; /* effects is known: read with standard_conforming_strings on (1), off (2) */
     bool is_timely;   /* 'now' and the like are read when it is parsed: no two are the same */
     struct statement *known;
     char tail[];      /* Parse behind its name: query, NUL, count, parameter types */
@@ -155,9 +156,10 @@ uint64_t prepared_number(struct prepared *p, const struct statement *st);
 /* A Parse of a statement that it lacks is sent. Makes room: what is too much, by number or by
  * bytes, goes to waste; whoever still needs it gets it prepared again. */
 void prepared_add(struct prepared *p, struct statement *st, uint64_t number);
-void prepared_answered(struct prepared *p, const struct statement *st);
-/* It is not on the server. */
-void prepared_remove(struct prepared *p, const struct statement *st);
+/* That Parse was answered, or has failed or was skipped: it is not on the server. By its number, since it may
+ * have become another statement meanwhile. */
+void prepared_answered(struct prepared *p, uint64_t number);
+void prepared_remove(struct prepared *p, uint64_t number);
 /* It is there as another statement from now on; to waste, when that one is there already. */
 void prepared_become(struct prepared *p, const struct statement *st, struct statement *other);
 /* One that is on the server for nothing: its slot, to be closed and freed or put back. */

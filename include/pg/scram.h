@@ -1,5 +1,5 @@
-/* SCRAM-SHA-256 (RFC 5802, 7677), both sides, without channel binding (and refusing to be
- * downgraded). Pure: no I/O; nonces are drawn inside unless a test gives them.
+/* SCRAM-SHA-256 (RFC 5802, 7677), both sides; the server's without channel binding (and refusing to be
+ * downgraded), the client's with tls-server-end-point (RFC 5929, section 4) where it is given. Pure: no I/O; nonces are drawn inside unless a test gives them.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef POSTERN_PG_SCRAM_H
 #define POSTERN_PG_SCRAM_H
@@ -11,7 +11,9 @@
 #include "base/check.h"
 #include "base/text.h"
 
-enum { SCRAM_KEY = 32, SCRAM_SALT_MAX = 64, SCRAM_MESSAGE_MAX = 1024, SCRAM_ITERATIONS_MAX = 1000000 };
+enum { SCRAM_KEY = 32, SCRAM_SALT_MAX = 64, SCRAM_MESSAGE_MAX = 1024, SCRAM_ITERATIONS_MAX = 1000000,
+       /* What a client computes at a server's word, within one turn of its loop: some 50 ms. */
+       SCRAM_ITERATIONS_ASKED = 100000, SCRAM_BINDING_MAX = 64 };
 
 struct scram_verifier {
     uint32_t iterations;
@@ -55,13 +57,17 @@ enum scram_result scram_server_first(struct scram_server *s, struct text client_
 enum scram_result scram_server_final(struct scram_server *s, struct text client_final, char *out,
                                      size_t size);
 
-/* Client side (towards a backend, which is hostile input too: iterations are capped). Zero it
- * first; a test may set nonce. The final message must be asked for before the check, which
+/* Client side (towards a backend, which is hostile input too: iterations are capped at
+ * SCRAM_ITERATIONS_ASKED). Zero it first; a test may set nonce. With binding_len the mechanism is
+ * SCRAM-SHA-256-PLUS; could_bind says, without, that the other side has not offered it (and finds out if
+ * somebody between has taken its offer away). The final message must be asked for before the check, which
  * wipes all of it. */
 struct scram_client {
     char client_first_bare[SCRAM_MESSAGE_MAX];
     char nonce[64];
-    uint8_t salted[SCRAM_KEY], server_signature[SCRAM_KEY];
+    uint8_t salted[SCRAM_KEY], server_signature[SCRAM_KEY], binding[SCRAM_BINDING_MAX];
+    size_t binding_len; /* the hash of the server's certificate, or 0 */
+    bool could_bind;
     bool proved; /* server_signature is what the server must answer; salted is wiped again */
 };
 void scram_client_first(struct scram_client *c, char *out, size_t size);

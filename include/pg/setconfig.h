@@ -7,9 +7,9 @@
 
 #include "base/text.h"
 
-/* Visits the name in each call whose first argument is a plain literal of letters, digits, dots
+/* Visits the name in each call (is_literal: what it is set to is a plain literal)  whose first argument is a plain literal of letters, digits, dots
  * and underscores. False when the text says set_config in any other way: then names are not
  * known. What stands in comments and strings counts too: it only makes us ask more. */
-bool sql_set_config_names(struct text sql, void (*visit)(void *, struct text name), void *arg);
+bool sql_set_config_names(struct text sql, void (*visit)(void *, struct text name, bool is_literal), void *arg);
 
 #endif

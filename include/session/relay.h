@@ -17,15 +17,17 @@
 
 /* ---- for session.c and the login ---- */
 void relay_init(struct session *s);
-/* The session ends: its backend goes back, in whatever state. */
-void relay_release(struct session *s);
+/* The session ends: its backend goes back, in whatever state. runs_on: what it was asked for is run, since it
+ * is the client that has left. */
+void relay_release(struct session *s, bool runs_on);
 void relay_client_readable(struct session *s);
 void relay_client_drained(struct session *s);
 /* Handles what is in session.input, then reads on. */
 void relay_resume(struct session *s);
-/* A client that has left ends its session as soon as nothing of its is left to run, or would have to wait
- * for others: looked at every second. */
-void relay_end_if_gone(struct session *s);
+/* Every second. A client that has left ends its session as soon as nothing of its is left to run, or would
+ * have to wait for others; what runs for one for longer than abandoned_timeout is canceled, statement by
+ * statement. */
+void relay_sweep(struct session *s);
 /* What cannot be handled yet waits in session.input. */
 void relay_keep_input(struct session *s, const char *at, size_t len);
 /* The throttle's time is over. */

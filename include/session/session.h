@@ -69,7 +69,8 @@ enum pin {
     PIN_LOAD = 1 << 6,
     PIN_LARGE_STATEMENT = 1 << 7,
     PIN_SEED = 1 << 8,
-    PIN_SETTINGS = 1 << 9 /* its variables could not be read */
+    PIN_SETTINGS = 1 << 9, /* its variables could not be read */
+    PIN_READING = 1 << 10  /* its texts may be something else than the lexer reads: until it ends */
 };
 
 /* Shared by all workers of the process. */
@@ -149,7 +150,8 @@ struct session {
     char *who;               /* "subject@tenant" for logs and SHOW CLIENTS */
     char *peer;
     uint64_t id, born, since; /* monotonic us */
-    uint64_t expires;         /* seconds since 1970; 0 never */
+    uint64_t expires;         /* seconds since 1970, from when on it ends with its transaction; 0 never */
+    uint64_t ends;            /* the same, from when on it ends at once */
     uint64_t queries;
     uint64_t asked_at;        /* about its era */
     uint32_t placing;         /* number of the last text that names statements */

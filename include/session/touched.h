@@ -14,6 +14,7 @@ struct touched_name {
     uint64_t hash; /* of the name */
     uint8_t len;
     bool is_reset; /* by RESET */
+    bool may_be_reset; /* where nobody could see whether it was, or set to nothing */
     char name[SQL_NAME_BYTES]; /* in lower case */
 };
 
@@ -36,6 +37,8 @@ struct touched {
     bool by_name; /* pg_settings may not be read: what is known by its name is asked for */
     bool restored; /* a companion has set startup values again: what the server reports is so */
     bool discards; /* DISCARD ALL */
+    bool may_reset_all; /* a block or a procedure, unseen */
+    bool has_no_nulls; /* the Bind whose statement's effects are being noted has no NULL among its parameters */
     bool resets_all; /* RESET ALL, DISCARD ALL, or names that cannot be known */
 };
 
@@ -44,6 +47,8 @@ void touched_free(struct touched **t);
 struct touched *touched_of(struct session *s);
 struct touched_name *touched_find(const struct touched *t, struct text name);
 bool touched_was_reset(const struct touched *t, struct text name);
+/* It is empty: perhaps because it was reset, where nobody could see it. */
+bool touched_may_be_reset(const struct touched *t, struct text name);
 /* ... and the client was told its own default, whatever the server reported. */
 bool touched_was_guessed(const struct touched *t, struct text name);
 
@@ -56,6 +61,10 @@ static inline struct text touched_text(const struct touched_name *n)
 void variables_touch(struct session *s, struct text name);
 /* A variable may be set whose name is not known: the session keeps its server connection. */
 void variables_lose_track(struct session *s);
+/* ... by set_config(), or by what cannot be looked at. is_set: it is no reset. */
+void variables_touch_value(struct session *s, struct text name, bool is_set);
+/* For sql_body_names(). */
+void variables_touches_in_body(void *session, uint32_t use, struct text name);
 /* For sql_scan.touches of a text that is scanned as it goes by. */
 void variables_touches(void *session, uint32_t use, struct text name);
 /* All that a text names, which is about to run. */

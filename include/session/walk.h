@@ -56,7 +56,11 @@ bool walk_standard_strings(const struct session *s);
  * outcome of its transaction. */
 bool walk_names_are_known(struct request_walk *w);
 bool walk_outcome_is_known(struct session *s);
-/* A simple Query ends the unnamed statement. */
-void walk_end_unnamed(struct session *s);
+/* How the server will read the text at hand: false while a change of that has been sent and is not answered. */
+bool walk_reading_is_known(struct request_walk *w);
+/* The unnamed statement ends: what it was, which is the caller's to drop or to hand to walk_push(). */
+struct named *walk_end_unnamed(struct session *s) MUST_USE;
+/* A Query, which ends the unnamed statement unless it is skipped. Takes the reference to what. */
+bool walk_push_query(struct request_walk *w, unsigned flags, struct named *what);
 
 #endif

@@ -102,8 +102,11 @@ struct backend {
     bool reported; /* a parameter has changed since the pool was last told */
     bool dirty;   /* must be reset before another session may have it */
     bool doomed;  /* not to be lent again */
+    bool numbers_stay; /* it has refused to forget what its sessions have drawn from sequences */
     bool defers;  /* its transactions may be serializable, read only and deferrable unless they say otherwise */
     bool body_hidden;   /* what is left of the body is not for the client */
+    bool escapes;       /* a backslash counts in its strings: standard_conforming_strings is off, as it has reported */
+    bool runs_on;       /* its borrower's client has left behind requests, which are run all the same */
     bool sent_part;     /* the borrower has sent a part of a message */
     uint32_t body_left; /* bytes of the message under way that were not read yet */
 };

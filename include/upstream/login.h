@@ -7,11 +7,18 @@
 
 #include "upstream/backend.h"
 
+/* [cluster] require_auth as a set. */
+enum login_auth { LOGIN_SCRAM = 1 << 0, LOGIN_MD5 = 1 << 1, LOGIN_PASSWORD = 1 << 2, LOGIN_NONE = 1 << 3 };
+unsigned login_auth_of(const struct conf_list *names);
+
 struct login_plan {
     struct loop *loop;
     const char *user, *database;
     const char *password; /* NULL: none; copied */
     struct tls_context *tls; /* NULL: plaintext */
+    bool is_verified;        /* ... whose certificate must be the node's */
+    unsigned auth;           /* enum login_auth: what the node may ask for */
+    enum conf_channel_binding binding;
     uint64_t timeout;
     uint64_t keepalive;
     size_t held_max;

@@ -83,6 +83,10 @@ static void check_listener(struct conf *c, const struct conf_listener *l, struct
                    "missing: tls_client_auth needs the authorities of the certificates");
     if (l->tls_client_auth != CONF_CLIENT_AUTH_OFF && l->tls == CONF_TLS_OFF)
         conf_fault(f, c, &l->at, "tls_client_auth", "needs TLS, and tls is off");
+    if (l->tls_client_auth == CONF_CLIENT_AUTH_REQUIRE && l->tls == CONF_TLS_ALLOW)
+        conf_fault(f, c, &l->at, "tls_client_auth",
+                   "found \"require\"; with tls = allow whoever comes without TLS would need no certificate; "
+                   "allowed: tls = require beside it, or optional here");
 }
 
 /* Whether the template gives a name of at most 63 bytes when every part of it is short. */
@@ -218,6 +222,11 @@ void conf_check(struct conf *c, struct conf_faults *f)
         check_listener(c, c->listeners[i], f);
         check_taken(c, i, f);
     }
+    for (size_t i = 0; i < c->issuer_count && c->issuer_count > 1; i++)
+        if (c->issuers[i]->tenants.count == 0)
+            conf_fault(f, c, &c->issuers[i]->at, "tenants",
+                       "missing: one of several issuers says which tenants its tokens may speak for; allowed: their "
+                       "names with commas between, or *");
     for (size_t i = 0; i < c->tenant_count; i++)
         check_tenant(c, c->tenants[i], f);
     for (size_t i = 0; i < c->cluster_count; i++)

@@ -178,12 +178,15 @@ static void issuer_free(struct issuer *issuer)
 {
     for (size_t i = 0; i < issuer->key_count; i++)
         issuer_key_clear(&issuer->keys[i]);
-    for (size_t i = 0; i < issuer->audience.count; i++)
-        mem_free(issuer->audience.item[i]);
+    struct conf_list *const lists[] = {&issuer->audience, &issuer->tenants};
+    for (size_t k = 0; k < COUNT_OF(lists); k++) {
+        for (size_t i = 0; i < lists[k]->count; i++)
+            mem_free(lists[k]->item[i]);
+        mem_free(lists[k]->item);
+    }
     mem_free(issuer->tenant);
     mem_free(issuer->roles);
     mem_free(issuer->plan);
-    mem_free(issuer->audience.item);
     mem_free(issuer->keys);
     mem_free(issuer->section);
     mem_free(issuer->iss);
@@ -196,6 +199,13 @@ static const char *text_or_empty(const char *z)
     return z ? z : "";
 }
 
+static void copy_list(const struct conf_list *from, struct conf_list *to)
+{
+    to->item = from->count ? mem_new(from->count, sizeof(char *)) : NULL;
+    for (size_t i = 0; i < from->count; i++)
+        to->item[to->count++] = mem_dup(from->item[i]);
+}
+
 static struct issuer *issuer_new(const struct conf_issuer *c)
 {
     struct issuer *issuer = NEW(struct issuer);
@@ -205,9 +215,9 @@ static struct issuer *issuer_new(const struct conf_issuer *c)
     issuer->leeway = c->leeway / US_PER_S;
     /* Rounded up, so that a limit under a second does not become none. */
     issuer->max_lifetime = c->max_lifetime / US_PER_S + (c->max_lifetime % US_PER_S != 0);
-    issuer->audience.item = mem_new(c->audience.count, sizeof(char *));
-    for (size_t i = 0; i < c->audience.count; i++)
-        issuer->audience.item[issuer->audience.count++] = mem_dup(c->audience.item[i]);
+    copy_list(&c->audience, &issuer->audience);
+    copy_list(&c->tenants, &issuer->tenants);
+    issuer->needs_subject = c->subject == CONF_SUBJECT_REQUIRED;
     for (size_t i = 0; i < c->algorithms.count; i++)
         if (jws_alg_named(text_of(c->algorithms.item[i]), &alg))
             issuer->algs |= JWS_BIT(alg);

@@ -174,6 +174,13 @@ static enum reason choose_database(const struct conf *conf, const struct conf_te
     return REASON_OK;
 }
 
+/* The monitor's role belongs to no tenant, whatever its roles map to. */
+static bool is_monitor(const struct grant *g)
+{
+    const struct conf_cluster *c = g->database_row->cluster_row;
+    return c && c->monitor_user[0] && strcmp(g->role, c->monitor_user) == 0;
+}
+
 enum reason tenant_grant(const struct conf *conf, const struct identity *who,
                          const char *login_name, struct text user, struct text database,
                          struct grant *out, char *detail, size_t detail_size)
@@ -199,5 +206,9 @@ enum reason tenant_grant(const struct conf *conf, const struct identity *who,
         user = text_of(login_name);
     if (why == REASON_OK)
         why = choose_database(conf, row, who, database.len ? database : user, out, &note);
+    if (why == REASON_OK && is_monitor(out)) {
+        note_add(&note, "The database role \"%s\" is this gateway's own.", out->role);
+        why = REASON_ROLE_DENIED;
+    }
     return why;
 }

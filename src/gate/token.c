@@ -244,6 +244,14 @@ static const char *read_roles(const json_t *roles, struct identity *out)
     return fault;
 }
 
+static bool may_speak_for(const struct issuer *issuer, const char *tenant)
+{
+    for (size_t i = 0; i < issuer->tenants.count; i++)
+        if (strcmp(issuer->tenants.item[i], "*") == 0 || strcmp(issuer->tenants.item[i], tenant) == 0)
+            return true;
+    return issuer->tenants.count == 0;
+}
+
 static const char *read_names(const struct issuer *issuer, const json_t *claims,
                               struct identity *out)
 {
@@ -257,10 +265,14 @@ static const char *read_names(const struct issuer *issuer, const json_t *claims,
         return "the tenant claim is missing or no string";
     if (!copy_name(string_of(tenant), out->tenant))
         return "the tenant has a bad name";
+    if (!may_speak_for(issuer, out->tenant))
+        return "this issuer may not speak for the tenant (its tenants setting)";
     if (plan && (!json_is_string(plan) || !copy_name(string_of(plan), out->plan)))
         return "the plan claim is no string or has a bad name";
     if (!copy_label(json_object_get(claims, "sub"), out->subject))
         return "sub is no string, too long or has control characters";
+    if (issuer->needs_subject && out->subject[0] == '\0')
+        return "sub is missing (its issuer's subject setting)";
     if (!copy_label(json_object_get(claims, "jti"), out->jti))
         return "jti is no string, too long or has control characters";
     return read_roles(roles, out);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -163,6 +164,42 @@ const char *stream_tls_version(const struct stream *s)
     return s->ssl ? SSL_get_version(s->ssl) : NULL;
 }
 
+size_t stream_peer_binding(const struct stream *s, uint8_t out[STREAM_BINDING_MAX])
+{
+    X509 *cert = s->ssl ? SSL_get1_peer_certificate(s->ssl) : NULL;
+    int hash = NID_undef;
+    unsigned len = 0;
+    if (cert && OBJ_find_sigid_algs(X509_get_signature_nid(cert), &hash, NULL) && hash != NID_undef) {
+        const EVP_MD *md = hash == NID_md5 || hash == NID_sha1 ? EVP_sha256() : EVP_get_digestbynid(hash);
+        if (!md || EVP_MD_get_size(md) > STREAM_BINDING_MAX || X509_digest(cert, md, out, &len) != 1)
+            len = 0;
+    }
+    X509_free(cert);
+    ERR_clear_error();
+    return len;
+}
+
+bool stream_is_local(const struct stream *s)
+{
+    struct sockaddr_storage a = {0};
+    socklen_t len = sizeof(a);
+    if (getpeername(s->fd, (struct sockaddr *)&a, &len) != 0)
+        return false;
+    const struct sockaddr_in *v4 = (const void *)&a;
+    const struct in6_addr *v6 = &((const struct sockaddr_in6 *)(const void *)&a)->sin6_addr;
+    if (a.ss_family == AF_INET)
+        return ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    if (a.ss_family == AF_INET6)
+        return IN6_IS_ADDR_LOOPBACK(v6) || (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == IN_LOOPBACKNET);
+    return a.ss_family == AF_UNIX;
+}
+
+bool stream_gave_certificate(const struct stream *s)
+{
+    int nid;
+    return s->ssl && SSL_get_signature_type_nid(s->ssl, &nid) == 1 && nid != NID_undef;
+}
+
 /* ---- failures ---- */
 
 /* The kernel has nothing, or no memory for a moment. */
@@ -276,6 +313,14 @@ bool stream_has_unread(const struct stream *s)
     if (s->phase == STREAM_CLOSED)
         return false;
     return (s->ssl && SSL_has_pending(s->ssl)) || recv(s->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+bool stream_has_left(const struct stream *s)
+{
+    struct pollfd p = {.fd = s->fd, .events = POLLRDHUP};
+    if (s->phase == STREAM_CLOSED || s->broken)
+        return true;
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
 }
 
 static void on_read(evutil_socket_t fd, short what, void *arg)

@@ -150,9 +150,22 @@ static void read_set(struct body *b, struct text t)
     bool is_name = take_name(&t, name, &len, &last, &fits), dotted = memchr(name, '.', len);
     bool sets = is_name && dotted && (take(&t, '=') || text_is_nocase(take_word(&t), "to"));
     if (sets && fits && !(b->is_dynamic && is_put_together(name, len)))
-        b->visit(b->arg, SQL_SETS, (struct text){name, len});
+        b->visit(b->arg, text_is_nocase(take_word(&t), "default") ? SQL_RESETS : SQL_SETS, (struct text){name, len});
     else if (sets || !fits || (!is_name && dotted) || (b->is_dynamic && goes_on(t)))
         b->is_certain = false;
+}
+
+/* Behind RESET. */
+static void read_reset(struct body *b, struct text t)
+{
+    char name[SQL_NAME_BYTES];
+    size_t len, last;
+    struct text after = t;
+    bool fits;
+    if (text_is_nocase(take_word(&after), "all"))
+        b->visit(b->arg, SQL_RESETS, TEXT(""));
+    else if (take_name(&t, name, &len, &last, &fits) && fits && memchr(name, '.', len))
+        b->visit(b->arg, SQL_RESETS, (struct text){name, len});
 }
 
 /* Behind CALL. */
@@ -325,10 +338,10 @@ static bool is_written_out(struct text t)
 
 /* ---- all of it ---- */
 
-static void visit_set_config(void *arg, struct text name)
+static void visit_set_config(void *arg, struct text name, bool is_literal)
 {
     struct body *b = arg;
-    b->visit(b->arg, SQL_SETS, name);
+    b->visit(b->arg, is_literal ? SQL_SETS : SQL_RESETS, name);
 }
 
 /* A dollar sign may be the end of a quote's tag. */
@@ -392,6 +405,8 @@ bool sql_body_names(struct text sql, bool standard_strings, void (*visit)(void *
     for (size_t at = 0; rest = next_word(sql, &at, &word), word.len && !is_too_long();) {
         if (is_word(sql, word, "set"))
             read_set(&b, rest);
+        else if (is_word(sql, word, "reset"))
+            read_reset(&b, rest);
         else if (is_word(sql, word, "call"))
             read_call(&b, rest);
         else if (is_word(sql, word, "language"))

@@ -86,7 +86,7 @@ bool inflight_push(struct inflight *q, enum owed_kind kind, unsigned flags, void
     if (kind == OWED_COPY_END)
         q->copy_in_sync = q->copy_in_sync || has_sync(q);
     q->copy_data = false;
-    *at(q, q->count) = (struct owed){(uint8_t)kind, flags, what, was};
+    *at(q, q->count) = (struct owed){.kind = (uint8_t)kind, .flags = flags, .what = what, .was = was};
     q->count++;
     if (kind == OWED_SYNC)
         q->batch_closed = q->batch_closed || q->batch_open;
@@ -99,6 +99,11 @@ bool inflight_push(struct inflight *q, enum owed_kind kind, unsigned flags, void
     else if (kind == OWED_COPY_END && q->copy_in)
         q->copy_end_sent = true;
     return true;
+}
+
+void inflight_set_number(struct inflight *q, uint64_t number)
+{
+    at(q, q->count - 1)->number = number;
 }
 
 void inflight_was_read(struct inflight *q, unsigned flags)
@@ -284,9 +289,22 @@ bool inflight_is_skipped(const struct inflight *q)
 
 bool inflight_has_end(const struct inflight *q)
 {
+    if (inflight_is_skipped(q)) /* a Query behind the error is never answered by itself */
+        return false;
     for (uint32_t i = 0; i < q->count; i++) {
         const struct owed *o = at(q, i);
         if ((o->kind == OWED_SYNC && !is_unsure(o)) || o->kind == OWED_QUERY || o->kind == OWED_FUNCTION)
+            return true;
+    }
+    return false;
+}
+
+bool inflight_may_commit(const struct inflight *q)
+{
+    for (uint32_t i = 0; i < q->count; i++) {
+        const struct owed *o = at(q, i);
+        bool is_end = o->kind == OWED_QUERY || o->kind == OWED_FUNCTION || o->kind == OWED_SYNC;
+        if ((o->flags & (OWED_COMMITS | OWED_UNREAD)) || (is_end && q->within == 'I' && !(o->flags & OWED_HIDDEN)))
             return true;
     }
     return false;
@@ -330,6 +348,11 @@ char inflight_released(struct inflight *q)
     char status = q->released;
     q->released = 0;
     return status;
+}
+
+bool inflight_copy_has_sync(const struct inflight *q)
+{
+    return inflight_copy_is_open(q) && has_sync(q);
 }
 
 bool inflight_copy_ends_in_sync(const struct inflight *q)

@@ -420,3 +420,12 @@ void sql_scan_end(struct sql_scan *s)
     s->state.at = s->state.end;
     statement_end(s);
 }
+
+bool sql_encoding_is_unsafe(struct text name)
+{
+    static const char *const unsafe[] = {"SJIS", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "SHIFT_JIS_2004"};
+    for (size_t i = 0; i < COUNT_OF(unsafe); i++)
+        if (text_is(name, unsafe[i]))
+            return true;
+    return false;
+}

@@ -464,16 +464,27 @@ void prepared_add(struct prepared *p, struct statement *st, uint64_t number)
     map_put(&p->by_statement, slot_key(&slot->st), slot);
 }
 
-void prepared_answered(struct prepared *p, const struct statement *st)
+/* One whose Parse is under way: among those used last. */
+static struct prepared_slot *slot_numbered(const struct prepared *p, uint64_t number)
 {
-    struct prepared_slot *slot = slot_of(p, st);
+    for (struct list_node *n = list_last(&p->lru); n && n != &p->lru.head; n = n->prev) {
+        struct prepared_slot *slot = CONTAINER_OF(n, struct prepared_slot, node);
+        if (slot->number == number)
+            return slot;
+    }
+    return NULL;
+}
+
+void prepared_answered(struct prepared *p, uint64_t number)
+{
+    struct prepared_slot *slot = slot_numbered(p, number);
     if (slot)
         slot->is_new = false;
 }
 
-void prepared_remove(struct prepared *p, const struct statement *st)
+void prepared_remove(struct prepared *p, uint64_t number)
 {
-    struct prepared_slot *slot = slot_of(p, st);
+    struct prepared_slot *slot = slot_numbered(p, number);
     if (!slot)
         return;
     take_out(p, slot);

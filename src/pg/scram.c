@@ -398,6 +398,12 @@ enum scram_result scram_server_final(struct scram_server *s, struct text client_
 
 /* ---- client side ------------------------------------------------------------------------- */
 
+/* GS2 header (RFC 5802, section 7). */
+static const char *gs2_of(const struct scram_client *c)
+{
+    return c->binding_len ? "p=tls-server-end-point,," : c->could_bind ? "y,," : "n,,";
+}
+
 void scram_client_first(struct scram_client *c, char *out, size_t size)
 {
     c->proved = false;
@@ -405,7 +411,7 @@ void scram_client_first(struct scram_client *c, char *out, size_t size)
         nonce_draw(c->nonce);
     /* No user name, as libpq has it: the server takes the startup message's. */
     snprintf(c->client_first_bare, sizeof(c->client_first_bare), "n=,r=%s", c->nonce);
-    CHECK(snprintf(out, size, "n,,%s", c->client_first_bare) < (int)size);
+    CHECK(snprintf(out, size, "%s%s", gs2_of(c), c->client_first_bare) < (int)size);
 }
 
 enum scram_result scram_client_final(struct scram_client *c, struct text password,
@@ -420,9 +426,15 @@ enum scram_result scram_client_final(struct scram_client *c, struct text passwor
         !nonce_is_printable(nonce) || nonce.len <= ours || memcmp(nonce.at, c->nonce, ours) != 0 ||
         !take_item(&rest, 's', &salt_text) ||
         !base64_decode(salt_text, salt, sizeof(salt), &salt_len) || !take_item(&rest, 'i', &cost) ||
-        !text_to_u64(cost, 1, SCRAM_ITERATIONS_MAX, &iterations) || rest.at)
+        !text_to_u64(cost, 1, SCRAM_ITERATIONS_ASKED, &iterations) || rest.at)
         return SCRAM_MALFORMED;
-    int n = snprintf(without, sizeof(without), "c=biws,r=" TEXT_FMT, TEXT_ARG(nonce));
+    uint8_t bound[32 + SCRAM_BINDING_MAX];
+    char bound_text[2 * sizeof(bound)];
+    size_t head = strlen(gs2_of(c));
+    memcpy(bound, gs2_of(c), head);
+    memcpy(bound + head, c->binding, c->binding_len);
+    base64_encode(bound, head + c->binding_len, bound_text);
+    int n = snprintf(without, sizeof(without), "c=%s,r=" TEXT_FMT, bound_text, TEXT_ARG(nonce));
     if (n < 0 || (size_t)n + strlen(",p=") + KEY_TEXT > size || (size_t)n >= sizeof(without))
         return SCRAM_MALFORMED;
     struct text said = {without, (size_t)n};

@@ -32,7 +32,7 @@ static bool has_escaped_name(struct text sql)
     return false;
 }
 
-bool sql_set_config_names(struct text sql, void (*visit)(void *, struct text name), void *arg)
+bool sql_set_config_names(struct text sql, void (*visit)(void *, struct text name, bool is_literal), void *arg)
 {
     static const char word[] = "set_config";
     size_t n = sizeof(word) - 1;
@@ -52,7 +52,8 @@ bool sql_set_config_names(struct text sql, void (*visit)(void *, struct text nam
         rest.len -= name.len;
         if (!name.len || !take(&rest, '\'') || !take(&rest, ','))
             return false;
-        visit(arg, name);
+        rest = skip_space(rest);
+        visit(arg, name, rest.len && rest.at[0] == '\'');
         any = true;
     }
     return any; /* none: it was written with escapes, U&"..." */

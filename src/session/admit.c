@@ -80,15 +80,17 @@ static void open_console(struct session *s)
 /* ---- tenant ---- */
 
 /* A token that was accepted within the leeway has passed its exp already. */
-static uint64_t expiry_of(const struct greeting *g)
+static void set_expiry(struct session *s)
 {
+    const struct greeting *g = s->greeting;
     const struct conf *conf = g->generation->conf;
-    if (!g->who.expires)
-        return 0;
-    for (size_t i = 0; i < conf->issuer_count; i++)
-        if (strcmp(conf->issuers[i]->at.name, g->who.issuer) == 0)
-            return g->who.expires + conf->issuers[i]->leeway / US_PER_S;
-    return g->who.expires;
+    for (size_t i = 0; g->who.expires && i < conf->issuer_count; i++) {
+        const struct conf_issuer *from = conf->issuers[i];
+        if (strcmp(from->at.name, g->who.issuer) != 0 || from->expiry == CONF_EXPIRY_IGNORE)
+            continue;
+        s->expires = g->who.expires + from->leeway / US_PER_S;
+        s->ends = s->expires + from->expiry_grace / US_PER_S;
+    }
 }
 
 static struct pool_key pool_key_of(const struct greeting *g)
@@ -131,7 +133,7 @@ void admit_start(struct session *s)
         greet_deny(s, why, detail[0] ? detail : NULL);
         return;
     }
-    s->expires = expiry_of(g);
+    set_expiry(s);
     s->is_transaction_mode = g->grant.database_row->pool_mode == CONF_POOL_TRANSACTION;
     if (g->wants_replication && s->is_transaction_mode) {
         greet_deny(s, REASON_REPLICATION, NULL);

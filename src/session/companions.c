@@ -312,7 +312,7 @@ bool companions_put_query(struct request_walk *w, const struct companions_note *
     sql_scan_end(&again);
     char head[WIRE_HEADER] = {'Q'};
     *sent = e.ok && e.edit && buf_put(&e.out, e.from, (size_t)(e.end - e.from)) && buf_put(&e.out, "", 1);
-    bool ok = !*sent || walk_push(w, OWED_QUERY, flags | OWED_EDITED, NULL, NULL);
+    bool ok = !*sent || walk_push_query(w, flags | OWED_EDITED, NULL);
     if (*sent && ok) {
         walk_count_query(s);
         walk_put_run(w);

@@ -56,6 +56,9 @@ static bool read_text(struct session *s, struct text sql, struct sql_scan *scan,
 {
     if (!sql_may_have_effects(sql.at, sql.len))
         return false;
+    uint8_t search = 0;
+    if (variables_may_search_temporary(sql, &search))
+        s->suspects |= PIN_TEMPORARY;
     sql_scan_begin(scan, walk_standard_strings(s));
     scan->ended = companions_note;
     scan->ended_arg = note;
@@ -74,6 +77,8 @@ static enum step on_query(struct request_walk *w)
     unsigned flags = 0;
     if (s->is_transaction_mode && !walk_is_whole(w) && w->size < REQUEST_WHOLE)
         return STEP_WAIT;
+    if (!walk_reading_is_known(w))
+        return STEP_STOP;
     if (s->is_transaction_mode && walk_is_whole(w)) {
         sql = walk_body(w);
         sql.len = strnlen(sql.at, sql.len);
@@ -94,7 +99,8 @@ static enum step on_query(struct request_walk *w)
     if (autosaves && lost_block_autosaves(s))
         return STEP_STOP;
     if (scans && lost_block_ends(s, scan.effects, scan.statements)) {
-        walk_end_unnamed(s);
+        struct named *ended = walk_end_unnamed(s);
+        named_drop(&ended);
         walk_drop(w);
         return STEP_ON;
     }
@@ -110,7 +116,6 @@ static enum step on_query(struct request_walk *w)
     if (!relay_may_run(s))
         return STEP_STOP;
     if (s->is_transaction_mode) {
-        walk_end_unnamed(s);
         if (scans)
             variables_effects(s, &scan, sql);
         s->names_in_doubt = s->names_in_doubt || scan.effects & (SQL_DEALLOCATE_ALL | SQL_DISCARD_ALL);
@@ -127,11 +132,12 @@ static enum step on_query(struct request_walk *w)
         return STEP_STOP;
     if (sent)
         return STEP_ON;
-    if (!walk_push(w, OWED_QUERY, fate | flags, NULL, NULL))
+    if (!walk_push_query(w, fate | flags, NULL))
         return STEP_STOP;
     walk_count_query(s);
     walk_pass(w);
     if (s->is_transaction_mode && !whole) {
+        s->input.temporary_search = 0;
         s->input.scan = NEW(struct sql_scan);
         sql_scan_begin(s->input.scan, walk_standard_strings(s));
         s->input.scan->touches = variables_touches;
@@ -144,6 +150,8 @@ static enum step on_query(struct request_walk *w)
 static void feed_scan(struct session *s, const char *at, size_t n, bool last)
 {
     sql_scan_feed(s->input.scan, at, n);
+    if (variables_may_search_temporary((struct text){at, n}, &s->input.temporary_search))
+        s->suspects |= PIN_TEMPORARY;
     if (!last)
         return;
     sql_scan_end(s->input.scan);
@@ -298,6 +306,13 @@ static void skip_message(struct request_walk *w, char type)
     buf_free(&m);
 }
 
+/* The server has told an error in this batch, and skips what comes before its Sync. It need not be sent: it
+ * would have to be accounted for, and with enough of it the Sync could not get through. */
+static bool is_skipped(const struct session *s, char type)
+{
+    return s->backend && inflight_is_skipped(&s->backend->owed) && !s->executes && memchr("QPBDECFHdcf", type, 11);
+}
+
 static void take_frame(struct request_walk *w)
 {
     struct session *s = w->s;
@@ -378,6 +393,10 @@ size_t forward(struct session *s, const char *at, size_t len)
             if (s->state == SESSION_CLOSED)
                 return len;
             break;
+        }
+        if (is_skipped(s, type)) {
+            walk_drop(&w);
+            continue;
         }
         enum step step = on_message(&w, type);
         if (step == STEP_WAIT && s->input.is_over)

@@ -3,6 +3,8 @@
 #include "config.h"
 #include "session/input.h"
 
+#include <string.h>
+
 #include "base/mem.h"
 #include "pg/wire.h"
 
@@ -39,4 +41,18 @@ bool input_has_request(const struct client_input *in)
 {
     size_t there = buf_size(&in->held);
     return in->left == 0 && there >= WIRE_HEADER && there - 1 >= wire_u32(buf_front(&in->held) + 1);
+}
+
+bool input_has_more(const struct client_input *in)
+{
+    struct text all = buf_text(&in->held);
+    for (bool ends = false; !ends;) {
+        if (all.len < WIRE_HEADER || all.len - 1 < wire_u32(all.at + 1))
+            return false;
+        size_t size = (size_t)wire_u32(all.at + 1) + 1;
+        ends = memchr("QFS", all.at[0], 3);
+        all.at += size;
+        all.len -= size;
+    }
+    return all.len > 0;
 }

@@ -65,6 +65,8 @@ static enum fate fate_of(const struct session *s)
 {
     const struct inflight *q = &s->backend->owed;
     bool asked = q->count || q->batch_open;
+    if (asked && (s->pins & PIN_READING)) /* nobody knows what was asked for */
+        return FATE_UNKNOWN;
     struct reckoning r = {.status = q->within, .skipping = q->skipping,
                           .fate = asked || q->within != 'I' ? FATE_ROLLED_BACK : FATE_NOTHING};
     for (uint32_t i = 0; i < q->count; i++) {

@@ -59,6 +59,7 @@ static bool send_parse(struct request_walk *w, struct statement *st, unsigned fl
     put_parse(w, name, st);
     if (!walk_push(w, OWED_PARSE, flags, what, was))
         return false;
+    inflight_set_number(&w->s->backend->owed, number);
     if (st->is_known)
         return true;
     walk_put_about(w, 'D', name);
@@ -148,8 +149,6 @@ enum readiness prepare(struct request_walk *w, struct named *n, bool describes, 
     struct session *s = w->s;
     struct backend *b = s->backend;
     *number = STATEMENT_NONE;
-    if (inflight_is_skipped(&b->owed))
-        return READY;
     adapt(s, n);
     *number = prepared_number(&b->prepared, n->st);
     if (!*number && n->st->is_private && n->st->is_known && !s->reads_otherwise && !n->st->text->is_timely) {

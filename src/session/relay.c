@@ -22,7 +22,7 @@
 #include "session/variables.h"
 #include "upstream/cancel.h"
 
-enum { TUNINGS_MAX = 3 };
+enum { TUNINGS_MAX = 3, GONE_WAIT = 1 * US_PER_S };
 
 void limit_hint(uint64_t retry_after, char *out, size_t size)
 {
@@ -159,7 +159,9 @@ static void refuse_held(struct session *s, const struct wire_fault *fault)
 {
     char type = waiting_type(s);
     s->input.is_canceled = false;
-    if (fault->why != REASON_CANCELED && end_beginning(s, type, waiting_body(s), fault))
+    /* Who cancels a BEGIN reads of that before what comes behind it is sent, if that has not been yet. */
+    bool is_read_first = fault->why == REASON_CANCELED && !input_has_more(&s->input);
+    if (!is_read_first && end_beginning(s, type, waiting_body(s), fault))
         return;
     if (type == 'Q' || type == 'F') {
         /* The message itself, whole or not, is dropped; its start is in the buffer. */
@@ -224,6 +226,7 @@ void relay_tuned(struct session *s, struct backend *b, const struct server_error
         s->tunings = 0;
         if (!block_suits(s))
             return;
+        variables_lent(s);
         session_become(s, SESSION_ACTIVE);
         relay_go_on(s);
         return;
@@ -280,6 +283,7 @@ void relay_lent(struct session *s)
 {
     if (!suits(s, true))
         return;
+    variables_lent(s);
     session_become(s, SESSION_ACTIVE);
     relay_go_on(s);
 }
@@ -325,6 +329,7 @@ static bool borrow(struct session *s)
     }
     if (!defaults_suit(s) || !suits(s, true))
         return false;
+    variables_lent(s);
     session_become(s, SESSION_ACTIVE);
     return true;
 }
@@ -337,6 +342,10 @@ static bool must_end(struct session *s)
     }
     if (s->ending) {
         session_fail(s, REASON_SHUTDOWN, NULL, NULL);
+        return true;
+    }
+    if (!s->pool->row) { /* its name leads elsewhere now, or nowhere, or in another mode */
+        session_fail(s, REASON_CONFIG_CHANGED, NULL, NULL);
         return true;
     }
     return false;
@@ -372,7 +381,7 @@ bool relay_need_backend(struct session *s, char type, struct text body)
         }
         s->paid = true;
     }
-    return s->backend || borrow(s);
+    return s->backend ? sequences_are_own(s) : borrow(s);
 }
 
 /* ---- limits ---- */
@@ -479,6 +488,7 @@ void relay_settle(struct session *s)
 
 void relay_transaction_over(struct session *s)
 {
+    variables_transaction_over(s);
     bool asks = s->is_transaction_mode && variables_must_ask(s);
     s->backend->defers = s->backend->defers || variables_may_defer(s);
     if ((asks || s->asks_names) && s->backend->cancels)
@@ -500,11 +510,12 @@ void relay_transaction_over(struct session *s)
         relay_settle(s);
 }
 
-void relay_release(struct session *s)
+void relay_release(struct session *s, bool runs_on)
 {
     struct backend *b = s->backend;
     if (!b)
         return;
+    b->runs_on = runs_on;
     learn_forget(s);
     prepare_forget(s);
     naming_release(s);
@@ -517,6 +528,7 @@ void relay_release(struct session *s)
     /* It may have stopped for a client that took nothing. A write that failed has emptied what was
      * held since, so that does not tell. */
     stream_start_reading(&b->stream);
+    stream_flush(&b->stream); /* what stood before the Terminate */
     relay_give_back(s);
 }
 
@@ -535,16 +547,25 @@ void relay_keep_input(struct session *s, const char *at, size_t len)
  * it is not waited for long: who gave up in a crowd would add to it. */
 static bool runs_on(const struct session *s)
 {
-    enum { GONE_WAIT = 1 * US_PER_S };
     bool waits_for_others = s->state == SESSION_QUEUED || (s->state == SESSION_METERING && !relay_is_under_way(s));
     return input_has_request(&s->input) &&
            !(waits_for_others && loop_now(s->home->loop) - s->input.progress > GONE_WAIT);
 }
 
-void relay_end_if_gone(struct session *s)
+static void end_if_gone(struct session *s)
 {
     if (s->state != SESSION_CLOSED && s->input.has_ended && !runs_on(s))
         session_close(s, REASON_CLIENT_GONE);
+}
+
+void relay_sweep(struct session *s)
+{
+    end_if_gone(s);
+    uint64_t most = s->pool && s->pool->row ? s->pool->row->abandoned_timeout : 0;
+    if (s->state != SESSION_ACTIVE || s->backend->owed.count == 0 || !most || loop_now(s->home->loop) - s->input.progress < most)
+        return;
+    if (s->input.has_ended || (s->stalled && stream_has_left(&s->client)))
+        (void)cancel_deliver(s->backend, NULL);
 }
 
 /* Handles what waits, as far as it may be now. */
@@ -579,7 +600,7 @@ void relay_resume(struct session *s)
         stream_start_reading(&s->client);
     s->input.progress = loop_now(s->home->loop);
     handle_held(s);
-    relay_end_if_gone(s);
+    end_if_gone(s);
 }
 
 /* The client's connection has ended (n: what stream_read() said). Where something of its was under
@@ -593,7 +614,7 @@ static void client_ended(struct session *s, ssize_t n)
     }
     s->input.has_ended = true;
     stream_stop_reading(&s->client);
-    relay_end_if_gone(s);
+    end_if_gone(s);
 }
 
 /* Input while nothing can be done with it: kept up to a limit, mainly so that a client that
@@ -661,7 +682,7 @@ void relay_client_readable(struct session *s)
     }
     if (forward_must_wait(s)) {
         s->stalled = true;
-        stream_stop_reading(&s->client);
+        read_blocked(s);
         return;
     }
     if (buf_size(&s->input.held)) {

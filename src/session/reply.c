@@ -37,6 +37,16 @@ static void put_run(struct walk *w)
 
 /* ---- what leaves the queue ---- */
 
+/* It is not on the server. Whose statement it had been may have changed meanwhile; the unnamed one (0) may be
+ * there again by a later Parse, which is then sent once more. */
+static void forget_parse(struct backend *b, uint64_t number)
+{
+    if (number)
+        prepared_remove(&b->prepared, number);
+    else
+        statement_drop(&b->unnamed);
+}
+
 static void hidden_settled(struct session *s, const struct owed *o, enum owed_outcome outcome)
 {
     struct backend *b = s->backend;
@@ -56,11 +66,9 @@ static void hidden_settled(struct session *s, const struct owed *o, enum owed_ou
     }
     struct statement *st = o->what;
     if (st && o->kind == OWED_PARSE && outcome == OWED_DONE)
-        prepared_answered(&b->prepared, st);
+        prepared_answered(&b->prepared, o->number);
     if (st && o->kind == OWED_PARSE && outcome != OWED_DONE) {
-        prepared_remove(&b->prepared, st);
-        if (b->unnamed == st)
-            statement_drop(&b->unnamed);
+        forget_parse(b, o->number);
     }
     if (st && o->kind == OWED_DESCRIBE && outcome != OWED_DONE && s->preparing.probe == st)
         prepare_forget(s);
@@ -87,9 +95,8 @@ static void restore(struct session *s, struct named **holder)
 }
 
 /* A Parse that failed or was skipped; a failed one has ended an unnamed statement all the same. */
-static void undo_parse(struct session *s, struct named *what, struct named **was, bool skipped)
+static void undo_parse(struct session *s, struct named *what, struct named **was, uint64_t number, bool skipped)
 {
-    struct backend *b = s->backend;
     struct text name = {what->name, what->len};
     if (names_get(&s->names, name) == what) {
         struct named *undone = names_unset(&s->names, name);
@@ -103,10 +110,7 @@ static void undo_parse(struct session *s, struct named *what, struct named **was
             *was = NULL;
         }
     }
-    if (what->len)
-        prepared_remove(&b->prepared, what->st);
-    else if (b->unnamed == what->st)
-        statement_drop(&b->unnamed);
+    forget_parse(s->backend, number);
 }
 
 static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
@@ -122,13 +126,15 @@ static void settled(void *arg, const struct owed *o, enum owed_outcome outcome)
     b->unnamed_unsure = b->unnamed_unsure || (unnamed && outcome == OWED_SKIPPED);
     if (o->kind == OWED_PARSE && what && outcome == OWED_DONE) {
         what->is_new = false;
-        prepared_answered(&b->prepared, what->st);
+        prepared_answered(&b->prepared, o->number);
     } else if (o->kind == OWED_PARSE && what) {
-        undo_parse(s, what, &was, outcome == OWED_SKIPPED);
-    } else if ((o->kind == OWED_CLOSE || o->kind == OWED_QUERY) && !(o->flags & OWED_RENAMED) && outcome != OWED_DONE) {
+        undo_parse(s, what, &was, o->number, outcome == OWED_SKIPPED);
+    } else if (o->kind == OWED_CLOSE && outcome != OWED_DONE) {
         restore(s, &what);
     } else if (o->kind == OWED_BIND && outcome != OWED_DONE) {
         restore(s, &was); /* what a DEALLOCATE was to drop */
+    } else if ((o->kind == OWED_QUERY || o->kind == OWED_PARSE) && outcome == OWED_SKIPPED) {
+        restore(s, &was); /* the unnamed statement that it was to end */
     }
     if (o->flags & OWED_NAMES)
         naming_over(s);

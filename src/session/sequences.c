@@ -11,6 +11,23 @@ bool sequences_lent(struct session *s)
     return !s->ask.is_own && s->pool->reads_sequences;
 }
 
+static void forgotten(void *arg, struct backend *b, const struct server_error *error, bool lost)
+{
+    struct session *s = arg;
+    b->numbers_stay = s->strange_numbers = error != NULL;
+    relay_tuned(s, b, NULL, lost);
+}
+
+bool sequences_are_own(struct session *s)
+{
+    static const struct task_ops ops = {NULL, forgotten};
+    if (!s->is_transaction_mode || !s->pins || !s->strange_numbers || s->backend->numbers_stay || !backend_is_clean(s->backend))
+        return true;
+    session_become(s, SESSION_TUNING);
+    backend_run(s->backend, TEXT("DISCARD SEQUENCES"), &ops, s);
+    return false;
+}
+
 bool sequences_may_run(struct session *s, uint32_t effects)
 {
     if (!(effects & SQL_SEQUENCE_READ) || !s->strange_numbers || s->backend->owed.status != 'I' || !backend_is_clean(s->backend))

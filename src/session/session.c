@@ -234,7 +234,7 @@ static void end_session(struct session *s, enum reason why, struct leftover left
     session_become(s, SESSION_CLOSED);
     pool_forget(&s->ask);
     limit_ask_cancel(&s->limit);
-    relay_release(s);
+    relay_release(s, why == REASON_CLIENT_GONE || why == REASON_OK);
     greet_free(s);
     registry_remove(home->registry, &s->key);
     if (s->connected)
@@ -345,9 +345,13 @@ static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
     const struct conf_postern *conf = &s->home->generation->conf->postern;
     if (s->greeting || s->state == SESSION_CANCELING)
         return;
-    relay_end_if_gone(s);
+    relay_sweep(s);
     if (s->state == SESSION_CLOSED)
         return;
+    if (s->ends && wall >= s->ends) { /* whatever it is at: it has had time to finish */
+        session_fail(s, REASON_TOKEN_EXPIRED, NULL, NULL);
+        return;
+    }
     if (is_in_the_way(s) && s->state == SESSION_ACTIVE) {
         s->keeps_numbers = false;
         relay_settle(s);

@@ -27,16 +27,20 @@ static void look_at(struct session *s, struct statement *st)
     struct sql_text *t = st->text;
     struct text sql = statement_query(st);
     struct sql_scan scan;
-    if (t->looked_at)
-        return;
-    t->looked_at = true;
+    const uint8_t reading = walk_standard_strings(s) ? 1 : 2;
     if (!sql_may_have_effects(sql.at, sql.len))
         return;
+    if (t->looked_at & reading)
+        return;
+    bool is_first = !t->looked_at;
+    uint8_t search = 0;
+    t->names_temporary = variables_may_search_temporary(sql, &search);
+    t->looked_at |= reading;
     sql_scan_begin(&scan, walk_standard_strings(s));
     sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
-    t->effects = scan.effects;
-    if (scan.statements == 1)
+    t->effects |= scan.effects; /* of both readings: which is meant is looked at when it runs */
+    if (scan.statements == 1 && is_first)
         naming_look_at(s, t, sql);
 }
 
@@ -121,10 +125,9 @@ static enum step parse_unnamed(struct request_walk *w, struct named *fresh, stru
 static enum step parse_large(struct request_walk *w)
 {
     struct session *s = w->s;
-    walk_end_unnamed(s);
     s->pins |= PIN_LARGE_STATEMENT;
     s->backend->dirty = true;
-    if (!walk_push(w, OWED_PARSE, 0, NULL, NULL))
+    if (!walk_push(w, OWED_PARSE, 0, NULL, walk_end_unnamed(s)))
         return STEP_STOP;
     walk_pass(w);
     return STEP_ON;
@@ -157,6 +160,8 @@ enum step statements_parse(struct request_walk *w)
     }
     if (large)
         return parse_large(w);
+    if (!walk_reading_is_known(w))
+        return STEP_STOP;
     struct wire_reader r = wire_read(walk_body(w));
     struct text name = wire_get_z(&r);
     struct text tail = {r.at, r.left};
@@ -210,6 +215,19 @@ static bool reads_sequences(const struct session *s, struct text name)
     return n && n->st && n->st->text->effects & SQL_SEQUENCE_READ;
 }
 
+/* Of a Bind behind its names, as far as it is there: not one of its parameters is NULL. */
+static bool has_no_nulls(struct wire_reader r)
+{
+    wire_get(&r, 2 * (size_t)wire_get_u16(&r));
+    for (unsigned left = wire_get_u16(&r); left && !r.bad; left--) {
+        uint32_t len = wire_get_u32(&r);
+        if (len == UINT32_MAX)
+            return false;
+        wire_get(&r, len);
+    }
+    return !r.bad;
+}
+
 enum step statements_bind(struct request_walk *w)
 {
     struct session *s = w->s;
@@ -245,13 +263,13 @@ enum step statements_bind(struct request_walk *w)
     bool drops = n && n->st->text->drops;
     if (drops && !walk_names_are_known(w))
         return STEP_STOP;
-    drops = drops && !inflight_is_skipped(&s->backend->owed) && names_get(&s->names, text_of(n->st->text->drops));
+    drops = drops && names_get(&s->names, text_of(n->st->text->drops));
     if (drops && (!deallocate(w, &n, &gone) || prepare(w, n, false, &number) != READY))
         return STEP_STOP;
     if (!drops && n && (sql_text_names(n->st->text) || n->st->text->effects & SQL_DO)) {
         if (!walk_names_are_known(w))
             return STEP_STOP;
-        if (!inflight_is_skipped(&s->backend->owed) && !naming_place_for(w, n->st->text))
+        if (!naming_place_for(w, n->st->text))
             return STEP_STOP;
     }
     if (!drops && !naming_is_open(s, n) && (n || !name.len))
@@ -260,7 +278,13 @@ enum step statements_bind(struct request_walk *w)
         return STEP_STOP;
     if (n && lost_block_chains(s, n->st->text->effects))
         return STEP_STOP;
+    if (n && n->st->text->names_temporary)
+        s->suspects |= PIN_TEMPORARY;
+    if (n && (n->st->text->effects & SQL_SET_CONFIG))
+        touched_of(s)->has_no_nulls = has_no_nulls(r);
     statements_apply_effects(s, n);
+    if (s->touched)
+        s->touched->has_no_nulls = false;
     companions_bound(s, portal, n);
     /* A portal with a name may run later than others that are bound after it. */
     s->bound = (uint16_t)((n ? walk_fate(n->st->text->effects, 1) : 0) | (portal.len ? s->bound & OWED_COMMITS : 0));
@@ -284,6 +308,12 @@ enum step statements_bind(struct request_walk *w)
     w->run = w->p;
     input_begin(&s->input, (uint32_t)(w->size - 4 - portal.len - name.len - 2), FRAME_PASS);
     return STEP_ON;
+}
+
+/* Within COPY IN every request is an error, which only the server can tell. */
+static bool must_reach_server(const struct session *s)
+{
+    return inflight_copy_is_open(&s->backend->owed);
 }
 
 enum step statements_describe(struct request_walk *w)
@@ -310,7 +340,7 @@ enum step statements_describe(struct request_walk *w)
     enum readiness is = !renames ? READY : name.len ? n ? prepare(w, n, true, &number) : READY : prepare_unnamed(w, n, true, &number);
     if (is == READY_LATER || is == READY_ENDED)
         return STEP_STOP;
-    if (is == READY_HERE) {
+    if (is == READY_HERE && !must_reach_server(s)) {
         walk_drop(w);
         if (!walk_push(w, OWED_DESCRIBE, OWED_LOCAL, named_ref(n), NULL))
             return STEP_STOP;
@@ -372,6 +402,12 @@ enum step statements_close(struct request_walk *w)
     }
     if (gone && !naming_remove(w, gone))
         return STEP_STOP;
+    if (must_reach_server(s)) {
+        if (!walk_push(w, OWED_CLOSE, 0, gone, NULL))
+            return STEP_STOP;
+        walk_pass(w);
+        return STEP_ON;
+    }
     walk_drop(w);
     if (!walk_push(w, OWED_CLOSE, OWED_LOCAL, gone, NULL))
         return STEP_STOP;
@@ -411,10 +447,9 @@ static enum step execute(struct request_walk *w, struct named *n, struct text sq
             return STEP_STOP;
     }
     s->executes = false;
-    walk_end_unnamed(s);
     statements_apply_effects(s, n);
     unsigned flags = OWED_RENAMED | (is == READY_NEVER ? OWED_CHANGED : 0) | walk_fate(n->st->text->effects, 1);
-    if (!walk_push(w, OWED_QUERY, flags, named_ref(n), NULL))
+    if (!walk_push_query(w, flags, named_ref(n)))
         return STEP_STOP;
     walk_count_query(s);
     char ours[STATEMENT_NAME], head[WIRE_HEADER] = {'Q'};

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "pg/wire.h"
 #include "session/variables.h"
 #include "session/walk.h"
 
@@ -157,7 +158,7 @@ void variables_touches(void *arg, uint32_t use, struct text name)
     variables_touch(s, name);
     struct touched_name *n = touched_find(s->touched, name);
     if (n)
-        n->is_reset = use == SQL_RESETS && s->startup_vars;
+        n->is_reset = use == SQL_RESETS && s->startup_vars, n->may_be_reset = false;
     if (use == SQL_RESETS)
         variables_note_reset(s);
     if (text_is(name, "seed")) { /* it cannot be read back */
@@ -175,6 +176,31 @@ bool touched_was_reset(const struct touched *t, struct text name)
     return n && n->is_reset;
 }
 
+bool touched_may_be_reset(const struct touched *t, struct text name)
+{
+    const struct touched_name *n = touched_find(t, name);
+    return t && (t->may_reset_all || (n && n->may_be_reset));
+}
+
+void variables_touch_value(struct session *s, struct text name, bool is_set)
+{
+    variables_touch(s, name);
+    struct touched_name *n = touched_find(s->touched, name);
+    if (n)
+        n->may_be_reset = !is_set && s->startup_vars;
+}
+
+void variables_touches_in_body(void *arg, uint32_t use, struct text name)
+{
+    struct session *s = arg;
+    if (use != SQL_RESETS)
+        variables_touches(s, use, name);
+    else if (name.len)
+        variables_touch_value(s, name, false);
+    else
+        touched_of(s)->may_reset_all = s->startup_vars;
+}
+
 bool touched_was_guessed(const struct touched *t, struct text name)
 {
     return touched_was_reset(t, name) && !t->restored;
@@ -189,4 +215,37 @@ void variables_touch_all(struct session *s, struct text sql)
     scan.touches_arg = s;
     sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
+}
+
+void variables_doubt_reading(struct session *s)
+{
+    touched_of(s)->all = touched_of(s)->unknown = true;
+    variables_pin(s, PIN_READING);
+}
+
+void variables_lent(struct session *s)
+{
+    struct text all = buf_text(&s->backend->parameters), message, name, value, own;
+    if (!s->is_transaction_mode || !varset_get(s->vars, TEXT("client_encoding"), &own))
+        return;
+    while (wire_each_parameter(&all, &message, &name, &value))
+        if (text_is(name, "client_encoding") && sql_encoding_is_unsafe(value))
+            variables_pin(s, PIN_READING);
+}
+
+bool variables_may_search_temporary(struct text piece, uint8_t *state)
+{
+    static const char word[] = "pg_temp";
+    enum { AFTER_U = 0x80 };
+    for (size_t i = 0; i < piece.len; i++) {
+        char c = (char)tolower((unsigned char)piece.at[i]);
+        uint8_t matched = *state & ~AFTER_U;
+        if (c == '&' && (*state & AFTER_U)) /* U&"...": what it says is written otherwise */
+            return true;
+        matched = c == word[matched] ? matched + 1 : c == word[0];
+        if (!word[matched])
+            return true;
+        *state = (uint8_t)(matched | (c == 'u' ? AFTER_U : 0));
+    }
+    return false;
 }

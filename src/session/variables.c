@@ -34,6 +34,7 @@ static const struct {
     {SQL_SEED, PIN_SEED, "seed"},
     {0, PIN_LARGE_STATEMENT, "large_statement"},
     {0, PIN_SETTINGS, "settings"},
+    {0, PIN_READING, "reading"},
 };
 
 /* What may end a pin. It is in doubt then, as it is when its cause has run and may have failed. */
@@ -80,9 +81,12 @@ void pins_text(unsigned pins, char *out, size_t size)
             n += (size_t)snprintf(out + n, size - n, "%s%s", n ? "," : "", pin_rows[i].name);
 }
 
-static void touch_named(void *arg, struct text name)
+static void touch_named(void *arg, struct text name, bool is_literal)
 {
-    variables_touch(arg, name);
+    struct session *s = arg;
+    variables_touch_value(s, name, is_literal || (s->touched && s->touched->has_no_nulls));
+    if (!is_literal && text_is_nocase(name, "search_path"))
+        s->suspects |= PIN_TEMPORARY;
 }
 
 /* A DO block or a procedure does what a program may do: all that can be asked is asked for behind it. The
@@ -97,11 +101,11 @@ static void suspect(struct session *s, const struct sql_scan *scan, struct text 
         return;
     if (s->backend)
         s->backend->dirty = true;
-    if (!sql.at || !sql_body_names(sql, walk_standard_strings(s), variables_touches, s))
+    if (!sql.at || !sql_body_names(sql, walk_standard_strings(s), variables_touches_in_body, s))
         variables_lose_track(s);
 }
 
-static void remember_name(void *arg, struct text name)
+static void remember_name(void *arg, struct text name, bool is_literal)
 {
     struct session *s = arg;
     struct var v = {name, TEXT("")};
@@ -127,7 +131,7 @@ static uint32_t prepared_effects(struct session *s, uint32_t scanned, uint32_t e
             (void)sql_set_config_names(sql, remember_name, s);
     }
     for (size_t pos = 0; runs && varset_each(s->prepared_names, &pos, &v);)
-        variables_touch(s, v.name);
+        variables_touch_value(s, v.name, false);
     uint32_t also = runs && (s->pins & PIN_PREPARE) ? s->prepared : 0;
     if (scanned & SQL_DO) /* it may prepare some itself */
         s->prepared |= SQL_SET_CONFIG | SQL_ADVISORY_LOCK;
@@ -208,6 +212,19 @@ static bool asks_variables(const struct session *s)
 static bool asks_pins(const struct session *s)
 {
     return (s->pins & s->pin_effects) || s->suspects;
+}
+
+/* Its search_path leads to pg_temp first: anything that it makes is temporary. */
+static bool searches_temporary(const struct session *s)
+{
+    struct text path;
+    return varset_get(s->vars, TEXT("search_path"), &path) && memmem(path.at, path.len, "pg_temp", 7);
+}
+
+void variables_transaction_over(struct session *s)
+{
+    if (s->is_transaction_mode && searches_temporary(s))
+        s->suspects |= PIN_TEMPORARY;
 }
 
 bool variables_must_ask(const struct session *s)
@@ -302,6 +319,13 @@ static bool has_companion(const struct answer *a, struct text name)
     return a->touched->restored && variables_own_default(a->session, name, &own);
 }
 
+/* One that has a default of the session's own is empty, and may have been reset unseen. */
+static bool seems_reset(const struct answer *a, struct text name)
+{
+    struct text own;
+    return touched_may_be_reset(a->touched, name) && varset_get(a->session->startup_vars, name, &own);
+}
+
 static void on_variable(void *arg, struct backend *b, const struct text *columns, unsigned count)
 {
     struct answer *a = arg;
@@ -319,7 +343,7 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
     bool is_reset = count > 2 && columns[2].at && !text_is(columns[2], "session");
     /* Variables that no module has defined are in no list; they are reset to nothing. */
     if ((a->whole || a->with_source) && !(count > 2 && columns[2].at) && columns[1].at && columns[1].len == 0)
-        is_reset = !has_companion(a, columns[0]) && touched_was_reset(a->touched, columns[0]);
+        is_reset = !has_companion(a, columns[0]) && (touched_was_reset(a->touched, columns[0]) || seems_reset(a, columns[0]));
     /* Nor is the role. */
     if ((a->whole || a->with_source) && text_is(columns[0], "role") && columns[1].at && text_is(columns[1], "none"))
         is_reset = !has_companion(a, columns[0]) && touched_was_reset(a->touched, columns[0]);
@@ -683,7 +707,7 @@ static void on_procedure(void *arg, struct backend *b, const struct text *column
     for (unsigned i = 0; i < t->asked_count; i++)
         if (text_is(columns[0], t->procedures[i].name))
             t->procedures[i].is_known = true;
-    if (!columns[1].at || !sql_body_names(columns[1], walk_standard_strings(s), variables_touches, s))
+    if (!columns[1].at || !sql_body_names(columns[1], walk_standard_strings(s), variables_touches_in_body, s))
         variables_lose_track(s);
 }
 

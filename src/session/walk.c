@@ -7,6 +7,7 @@
 
 #include "session/replay.h"
 #include "session/sequences.h"
+#include "session/touched.h"
 
 struct stream *walk_backend(struct request_walk *w)
 {
@@ -159,17 +160,13 @@ enum step walk_refuse(struct request_walk *w, char type, enum reason why)
         return STEP_ON; /* a batch is skipped with its Sync */
     }
     walk_put_run(w);
-    if (!inflight_is_skipped(&s->backend->owed)) {
-        if (single)
-            put_failing_query(w);
-        else
-            walk_put_about(w, 'D', "refused by the gateway");
-        if (!walk_push(w, single ? OWED_QUERY : OWED_DESCRIBE, OWED_REFUSED, NULL, NULL))
-            return STEP_STOP;
-        if (single && s->is_transaction_mode)
-            walk_end_unnamed(s);
-        s->refusal = (uint8_t)why;
-    }
+    if (single)
+        put_failing_query(w);
+    else
+        walk_put_about(w, 'D', "refused by the gateway");
+    if (!(single ? walk_push_query(w, OWED_REFUSED, NULL) : walk_push(w, OWED_DESCRIBE, OWED_REFUSED, NULL, NULL)))
+        return STEP_STOP;
+    s->refusal = (uint8_t)why;
     walk_drop(w);
     return STEP_ON;
 }
@@ -180,6 +177,16 @@ bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void
         return true;
     walk_put_run(w);
     session_fail(w->s, REASON_OUT_OF_MEMORY, NULL, NULL);
+    return false;
+}
+
+bool walk_push_query(struct request_walk *w, unsigned flags, struct named *what)
+{
+    struct named *ended = w->s->is_transaction_mode ? walk_end_unnamed(w->s) : NULL;
+    if (walk_push(w, OWED_QUERY, flags, what, ended))
+        return true;
+    named_drop(&what);
+    named_drop(&ended);
     return false;
 }
 
@@ -199,8 +206,17 @@ void walk_count_query(struct session *s)
 
 bool walk_standard_strings(const struct session *s)
 {
+    if (s->backend) /* within a transaction, too */
+        return !s->backend->escapes;
     struct text value;
     return !(varset_get(s->vars, TEXT("standard_conforming_strings"), &value) && text_is(value, "off"));
+}
+
+/* A ReadyForQuery is on its way. That of a COPY IN comes behind its end only, and a request before that
+ * ends the connection. */
+static bool awaits_end(const struct session *s)
+{
+    return s->backend && inflight_has_end(&s->backend->owed) && !inflight_copy_is_open(&s->backend->owed);
 }
 
 /* What a batch prepares and closes is noted as it is sent. Whether it came so far is known only
@@ -208,7 +224,7 @@ bool walk_standard_strings(const struct session *s)
 bool walk_names_are_known(struct request_walk *w)
 {
     struct session *s = w->s;
-    if (s->names_in_doubt && s->backend && inflight_has_end(&s->backend->owed)) {
+    if (s->names_in_doubt && awaits_end(s)) {
         s->stalled = true;
         return false;
     }
@@ -226,18 +242,29 @@ bool walk_names_are_known(struct request_walk *w)
 /* An answer of our own must not say well done in a transaction that is about to have failed. */
 bool walk_outcome_is_known(struct session *s)
 {
-    if (!s->backend || !inflight_has_end(&s->backend->owed))
+    if (!awaits_end(s))
         return true;
     s->stalled = true;
     return false;
 }
 
-void walk_end_unnamed(struct session *s)
+struct named *walk_end_unnamed(struct session *s)
 {
-    struct named *old = names_unset(&s->names, TEXT(""));
-    named_drop(&old);
-    if (!s->backend)
-        return;
-    statement_drop(&s->backend->unnamed);
-    s->backend->unnamed_unsure = false;
+    if (s->backend) {
+        statement_drop(&s->backend->unnamed);
+        s->backend->unnamed_unsure = false;
+    }
+    return names_unset(&s->names, TEXT(""));
+}
+
+bool walk_reading_is_known(struct request_walk *w)
+{
+    struct session *s = w->s;
+    if (!s->is_transaction_mode || !s->backend || !s->backend->owed.count || inflight_copy_is_open(&s->backend->owed) ||
+        !touched_find(s->touched, TEXT("standard_conforming_strings")))
+        return true;
+    walk_put_run(w);
+    stream_put(walk_backend(w), "H\0\0\0\4", 5); /* the server's report comes with its answers */
+    s->stalled = true;
+    return false;
 }

@@ -115,6 +115,8 @@ bool backend_parameter(struct backend *b, struct text body)
         }
     ok = ok && count <= PARAMETERS_COUNT && wire_parameter(&all, name, value);
     b->reported = true;
+    if (text_is(name, "standard_conforming_strings"))
+        b->escapes = text_is(value, "off");
     buf_free(ok ? &b->parameters : &all);
     if (ok)
         b->parameters = all;

@@ -173,24 +173,51 @@ static void send_secret(struct login *l, const void *at, size_t len)
     buf_wipe(&m);
 }
 
+unsigned login_auth_of(const struct conf_list *names)
+{
+    static const struct {
+        const char *name;
+        enum login_auth auth;
+    } rows[] = {{"scram-sha-256", LOGIN_SCRAM}, {"md5", LOGIN_MD5}, {"password", LOGIN_PASSWORD}, {"none", LOGIN_NONE}};
+    unsigned all = 0;
+    for (size_t i = 0; i < names->count; i++)
+        for (size_t k = 0; k < COUNT_OF(rows); k++)
+            all |= strcmp(names->item[i], rows[k].name) == 0 ? rows[k].auth : 0u;
+    return all;
+}
+
 /* NULL: go on. Otherwise why the login ends. */
+static const struct server_error *refuse(struct login *l, const char *way, const char *word)
+{
+    char message[sizeof(l->said.message)];
+    snprintf(message, sizeof(message), "the node %s, which require_auth of its cluster does not allow (%s)", way, word);
+    return say(l, "28000", message);
+}
+
 static const struct server_error *start_scram(struct login *l, struct wire_reader *r)
 {
-    bool offered = false;
+    bool offered = false, binds = false;
     for (;;) {
         struct text name = wire_get_z(r);
         if (r->bad || name.len == 0)
             break;
         offered = offered || text_is(name, "SCRAM-SHA-256");
+        binds = binds || text_is(name, "SCRAM-SHA-256-PLUS");
     }
-    if (!offered)
+    size_t binding = l->plan.binding == CONF_BINDING_DISABLE ? 0 : stream_peer_binding(&l->backend->stream, l->scram.binding);
+    if (l->plan.binding == CONF_BINDING_REQUIRE && !(binds && binding))
+        return say(l, "28000", "the node offers no SCRAM-SHA-256-PLUS, which channel_binding of its cluster requires");
+    l->scram.binding_len = binds ? binding : 0;
+    l->scram.could_bind = binding && !binds;
+    if (!offered && !l->scram.binding_len)
         return say(l, "28000", "the node offers no SASL mechanism but ones this gateway does not speak");
+    const char *mechanism = l->scram.binding_len ? "SCRAM-SHA-256-PLUS" : "SCRAM-SHA-256";
     char first[SCRAM_MESSAGE_MAX];
     scram_client_first(&l->scram, first, sizeof(first));
     struct buf m;
     buf_init(&m, 2048);
     struct wire w = wire_begin(&m, 'p');
-    wire_put_z(&w, "SCRAM-SHA-256");
+    wire_put_z(&w, mechanism);
     wire_put_u32(&w, (uint32_t)strlen(first));
     wire_put(&w, first, strlen(first));
     CHECK(wire_end(&w));
@@ -222,6 +249,10 @@ static const struct server_error *on_auth(struct login *l, struct text body)
         /* A server that skips its own proof does not know the password: it is somebody else. */
         if (l->scram_started && !l->scram_finished)
             return say(l, "28000", "the node did not prove that it knows the password");
+        /* A node that is verified and has asked for our certificate may have let us in by that. */
+        bool by_certificate = l->plan.is_verified && stream_gave_certificate(&l->backend->stream);
+        if (!l->answered_secret && !by_certificate && !(l->plan.auth & LOGIN_NONE))
+            return refuse(l, "lets in whoever comes", "none");
         l->authenticated = true;
         return NULL;
     }
@@ -238,7 +269,13 @@ static const struct server_error *on_auth(struct login *l, struct text body)
         return say(l, "08P01", "the node asked for a second proof");
     l->answered_secret = true;
     if (code == AUTH_SASL)
-        return start_scram(l, &r);
+        return l->plan.auth & LOGIN_SCRAM ? start_scram(l, &r) : refuse(l, "asks by SASL", "scram-sha-256");
+    if (l->plan.binding == CONF_BINDING_REQUIRE)
+        return say(l, "28000", "the node does not ask by SCRAM-SHA-256-PLUS, which channel_binding of its cluster requires");
+    if (code == AUTH_MD5 && !(l->plan.auth & LOGIN_MD5))
+        return refuse(l, "asks for an md5 password", "md5");
+    if (code == AUTH_CLEARTEXT && !(l->plan.auth & LOGIN_PASSWORD))
+        return refuse(l, "asks for the password in clear text", "password");
     if (code == AUTH_MD5) {
         struct text salt = wire_get(&r, 4);
         char answer[36];
@@ -249,8 +286,8 @@ static const struct server_error *on_auth(struct login *l, struct text body)
         return NULL;
     }
     if (code == AUTH_CLEARTEXT) {
-        if (!l->backend->stream.ssl)
-            return say(l, "28000", "the node asks for the password in clear text on a connection without TLS");
+        if (!l->backend->stream.ssl || !l->plan.is_verified)
+            return say(l, "28000", "the node asks for the password in clear text on a connection without TLS that is verified");
         send_secret(l, l->plan.password, strlen(l->plan.password) + 1);
         return NULL;
     }

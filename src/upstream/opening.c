@@ -47,6 +47,9 @@ static bool dial_next(struct backend *b)
                                     .database = p->dbname,
                                     .password = credentials_find(a->credentials, c->at.name, p->role),
                                     .tls = access_tls(a, c),
+                                    .is_verified = c->tls >= CONF_UPSTREAM_TLS_VERIFY_CA,
+                                    .auth = login_auth_of(&c->require_auth),
+                                    .binding = (enum conf_channel_binding)c->channel_binding,
                                     .timeout = c->connect_timeout,
                                     .keepalive = a->conf->postern.tcp_keepalive,
                                     /* a statement that is prepared again is put in one piece */
@@ -138,8 +141,10 @@ static void ready(struct backend *b, bool lost)
     }
     if (!backend_is_clean(b)) { /* more came with the answer, and nobody will look at it in its turn */
         static const struct server_error odd = {.sqlstate = "08P01", .message = "it has said what nobody asked for"};
-        backend_log_nonsense(b, "it has said what nobody asked for");
-        opening_failed(p, b->startup, REASON_BACKEND_PROTOCOL, &odd);
+        bool may_be_said = buf_size(&b->in) && memchr("ENSA", buf_front(&b->in)[0], 4); /* that it ends, say */
+        if (!may_be_said)
+            backend_log_nonsense(b, odd.message);
+        opening_failed(p, b->startup, may_be_said ? REASON_NO_NODE : REASON_BACKEND_PROTOCOL, may_be_said ? NULL : &odd);
         pool_discard(b);
         return;
     }

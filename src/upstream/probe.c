@@ -23,6 +23,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "upstream/login.h"
 
 /* libpq takes an empty value for "not given" and then looks into the environment and the home
  * directory. A path that cannot exist means: there is none. */
@@ -55,6 +56,7 @@ struct probe {
     size_t taken_before; /* of all answers before it */
     bool saw_error;
     struct probe_answer answer; /* in the making */
+    bool wants_proof; /* a node that asks for no password is refused */
 };
 
 static void probe_step(struct probe *p);
@@ -249,8 +251,13 @@ static PGconn *start_login(const struct probe_target *to)
         [CONF_UPSTREAM_TLS_VERIFY_CA] = "verify-ca",
         [CONF_UPSTREAM_TLS_VERIFY_FULL] = "verify-full",
     };
+    static const char *const bindings[] = {
+        [CONF_BINDING_DISABLE] = "disable", [CONF_BINDING_PREFER] = "prefer", [CONF_BINDING_REQUIRE] = "require"};
     const struct conf_cluster *c = to->cluster;
     CHECK(c->tls >= 0 && (size_t)c->tls < COUNT_OF(modes));
+    char ways[128] = "";
+    for (size_t i = 0, n = 0; i < c->require_auth.count && n < sizeof(ways); i++)
+        n += (size_t)snprintf(ways + n, sizeof(ways) - n, "%s%s", i ? "," : "", c->require_auth.item[i]);
     char address[ADDRESS_TEXT], port[8];
     address_text(&to->address, address);
     snprintf(port, sizeof(port), "%u", (unsigned)to->port);
@@ -272,14 +279,17 @@ static PGconn *start_login(const struct probe_target *to)
         {"gssencmode", "disable"},
         {"target_session_attrs", "any"},
         {"passfile", NOWHERE},
+        {"channel_binding", bindings[c->channel_binding]},
+        {PQlibVersion() >= 160000 ? "require_auth" : NULL, ways}, /* before, libpq answers whatever is asked */
         {to->password ? "password" : NULL, to->password},
         {NULL, NULL},
     };
-    const char *keys[COUNT_OF(pairs)], *values[COUNT_OF(pairs)];
-    for (size_t i = 0; i < COUNT_OF(pairs); i++) {
-        keys[i] = pairs[i][0];
-        values[i] = pairs[i][1];
-    }
+    const char *keys[COUNT_OF(pairs) + 1] = {NULL}, *values[COUNT_OF(pairs) + 1] = {NULL};
+    for (size_t i = 0, n = 0; i < COUNT_OF(pairs); i++)
+        if (pairs[i][0]) {
+            keys[n] = pairs[i][0];
+            values[n++] = pairs[i][1];
+        }
     return PQconnectStartParams(keys, values, 0);
 }
 
@@ -294,6 +304,15 @@ static void login_failed(struct probe *p)
     enum probe_result result = p->answer.sqlstate[0] ? PROBE_REFUSED : failure();
     probe_close(p);
     report(p, result);
+}
+
+/* require_auth without "none": a libpq before 16 does not look. */
+static void refuse_open_node(struct probe *p)
+{
+    say(p, "the node lets in whoever comes, which require_auth of its cluster does not allow (none)");
+    memcpy(p->answer.sqlstate, "28000", 6);
+    probe_close(p);
+    report(p, PROBE_REFUSED);
 }
 
 static void ask(struct probe *p)
@@ -338,7 +357,10 @@ static void login_step(struct probe *p)
         wait_for(p, PQsocket(p->conn), EV_WRITE);
         return;
     case PGRES_POLLING_OK:
-        ask(p);
+        if (p->wants_proof && !PQconnectionUsedPassword(p->conn))
+            refuse_open_node(p);
+        else
+            ask(p);
         return;
     default:
         login_failed(p);
@@ -529,6 +551,8 @@ void probe_ask(struct probe *p, const struct probe_target *target, const char *q
         wait_for(p, PQsocket(p->conn), EV_WRITE);
         return;
     }
+    bool by_certificate = target->cluster->tls >= CONF_UPSTREAM_TLS_VERIFY_CA && target->cluster->tls_cert[0];
+    p->wants_proof = !by_certificate && !(login_auth_of(&target->cluster->require_auth) & LOGIN_NONE);
     p->conn = start_login(target);
     if (!p->conn || PQstatus(p->conn) == CONNECTION_BAD) {
         say(p, p->conn ? PQerrorMessage(p->conn) : "out of memory");

@@ -11,16 +11,17 @@
 #include "upstream/cancel.h"
 #include "upstream/pool.h"
 
-/* What a client asked for before it left is run, as the server runs it; what still runs when this
- * time has passed is canceled. A cancel ends one statement, and a pipeline may hold many: the next
- * one has the same time. */
+/* What a client asked for before it left is run, as the server runs it, for abandoned_timeout; what cannot
+ * take effect any more, and what belongs to a session that was ended, only for this time. Then it is
+ * canceled. A cancel ends one statement, and a pipeline may hold many: the next one has the same time. */
 #define CANCEL_PACE (100 * US_PER_MS)
 
 struct recycle {
     struct timer deadline, pace;
     struct backend *backend;
     bool ended;    /* CopyFail and Sync were sent where they were due */
-    bool paced;    /* what runs has had its time */
+    bool paced;    /* what runs has been given its time */
+    bool endless;  /* ... which has no end */
     bool unlocked; /* session-level advisory locks were released */
 };
 
@@ -69,12 +70,13 @@ static bool fail_batch(struct backend *b, struct buf *m)
 /* Everything that the server may be waiting for, so that it answers with ReadyForQuery. */
 static bool end_requests(struct backend *b)
 {
-    if (b->sent_part)
+    if (b->sent_part || inflight_copy_has_sync(&b->owed))
         return false;
     struct buf m;
     buf_init(&m, 256);
     bool ok = true;
     if (inflight_copy_is_open(&b->owed)) {
+        b->runs_on = false; /* it fails now */
         struct wire w = wire_begin(&m, 'f');
         wire_put_z(&w, "the client went away");
         ok = wire_end(&w) && inflight_push(&b->owed, OWED_COPY_END, OWED_HIDDEN, NULL, NULL);
@@ -132,23 +134,46 @@ static void unlocked(void *arg, struct backend *b, const struct server_error *er
     recycle_start(b);
 }
 
+static void bound(struct backend *b)
+{
+    struct recycle *r = b->recycle;
+    if (!timer_is_running(&r->deadline))
+        timer_start(&r->deadline, b->pool->row ? b->pool->row->cancel_timeout : 0);
+}
+
+/* What runs is given its time, or has had it. */
+static void pace(struct backend *b)
+{
+    struct recycle *r = b->recycle;
+    const struct conf_database *row = b->pool->row;
+    uint64_t most = row ? row->cancel_timeout / 4 : 0, time = most < CANCEL_PACE ? most : CANCEL_PACE;
+    if (!r->paced && row && b->runs_on && inflight_may_commit(&b->owed)) {
+        time = row->abandoned_timeout;
+        r->endless = time == 0;
+    } else {
+        bound(b);
+    }
+    if (r->paced)
+        (void)cancel_deliver(b, NULL);
+    r->paced = true;
+    if (!r->endless)
+        timer_start(&r->pace, time);
+}
+
 static void drain(struct backend *b)
 {
     struct recycle *r = b->recycle;
     if (!r->ended) {
         r->ended = true;
         if (b->owed.copy_both || !end_requests(b)) {
-            give_up(b, "it was left in the middle of a message");
+            give_up(b, "it was left in the middle of a message, or of a COPY with a Sync in it");
             return;
         }
     }
-    if (b->owed.count > 0 && !timer_is_running(&r->pace)) {
-        uint64_t most = b->pool->row ? b->pool->row->cancel_timeout / 4 : 0;
-        if (r->paced)
-            (void)cancel_deliver(b, NULL);
-        r->paced = true;
-        timer_start(&r->pace, most < CANCEL_PACE ? most : CANCEL_PACE);
-    }
+    if (b->owed.count > 0 && !timer_is_running(&r->pace) && !r->endless)
+        pace(b);
+    if (b->owed.count == 0)
+        bound(b);
 }
 
 /* DISCARD ALL leaves traces that a program can see: libraries stay loaded, a temporary schema
@@ -168,7 +193,6 @@ void recycle_start(struct backend *b)
         b->recycle->backend = b;
         timer_init(&b->recycle->deadline, b->stream.loop, on_deadline);
         timer_init(&b->recycle->pace, b->stream.loop, on_pace);
-        timer_start(&b->recycle->deadline, b->pool->row ? b->pool->row->cancel_timeout : 0);
     }
     if (b->doomed || inflight_is_unsure(&b->owed) || b->stream.broken) {
         give_up(b, "it is not to be used again");
@@ -179,6 +203,8 @@ void recycle_start(struct backend *b)
         drain(b);
         return;
     }
+    b->runs_on = false;
+    bound(b);
     if (b->cancels) { /* at rest, and it must stay so: what the cancel hits must be nobody's */
         backend_become(b, BACKEND_HELD);
         return;

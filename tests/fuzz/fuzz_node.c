@@ -78,7 +78,7 @@ static void set_up(void)
     listener = listen_nowhere(&address, "node");
     conf_faults_init(&faults);
     char *text = mem_format("[postern]\nwrite_buffer = 64kB\nmax_message = 64kB\n"
-                            "[listener main]\ntls = off\naddress = /tmp\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\n"
+                            "[listener main]\ntls = off\naddress = /tmp\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\nrequire_auth = scram-sha-256, md5, password, none\n"
                             "connect_timeout = 1s\ncredentials = %s\n"
                             "[tenant acme]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\n"
                             "[tenant slow]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\nplan = tight\n"

@@ -370,7 +370,7 @@ static void set_up(void)
     close(fd);
     listener = listen_nowhere(&address, "session");
     conf_faults_init(&faults);
-    char *text = mem_format("[listener main]\ntls = off\naddress = /tmp\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\ncredentials = %s\n"
+    char *text = mem_format("[listener main]\ntls = off\naddress = /tmp\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\nrequire_auth = none\ncredentials = %s\n"
                             "[tenant acme]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\n"
                             "[database app]\ncluster = main\nshards = 1\npool_size = 2\nprepared_statements = 10\n"
                             "[database own]\ncluster = main\nshards = 1\npool_size = 2\npool_mode = session\n",

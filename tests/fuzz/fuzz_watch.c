@@ -224,7 +224,7 @@ static void set_up(void)
     for (unsigned i = 0; i < CONFS; i++) {
         struct conf_faults faults;
         conf_faults_init(&faults);
-        char *text = mem_format("[listener main]\ntls = off\naddress = /tmp\n[cluster main]\nhosts = 127.0.0.1:%u\ntls = disable\n"
+        char *text = mem_format("[listener main]\ntls = off\naddress = /tmp\n[cluster main]\nhosts = 127.0.0.1:%u\ntls = disable\nrequire_auth = scram-sha-256, md5, password, none\n"
                                 "credentials = %s\nmonitor_user = monitor\nprobe_interval = 100ms\ndiscovery_interval = 1s\n%s"
                                 "[database app]\ncluster = main\n", port, credentials, i ? "topology_keys = cloud1.region1.*:1\n" : "");
         confs[i] = conf_load_text("fuzz.ini", text_of(text), &faults);

@@ -38,6 +38,7 @@ class Provider:
         os.makedirs(folder, exist_ok=True)
         self.jwks = {"keys": []}
         PROVIDERS[name](self)
+        self.issuer["tenants"] = "*"
 
     def key(self, kid, alg="RS256"):
         return tokens.Key(os.path.join(self.folder, f"{self.name}-{secrets.token_hex(6)}.pem"), kid, alg)

@@ -90,7 +90,7 @@ class Show:
         s = self.stand
         print(f"   $ postern token --key {s.signing_key.path} --kid {s.signing_key.kid} "
               f"--alg ES256 \\\n     --issuer {tokens.ISSUER} --audience {tokens.AUDIENCE} "
-              f"--tenant acme --role rw --lifetime 24h")
+              f"--tenant acme --role rw --lifetime 24h --subject acme-application")
         for tenant in ("acme", "globex", "metered"):
             self.tokens[tenant] = s.mint(tenant)
         self.note(self._shown(self.tokens["acme"]))

@@ -205,7 +205,7 @@ class Stand:
             ("listener local", "A socket for programs beside the gate; no TLS is needed there.",
              [("address", sockets), ("port", 5432), ("tls", "off")]),
             ("issuer stand", "Whose tokens are taken, and by which keys.",
-             [("issuer", tokens.ISSUER), ("audience", tokens.AUDIENCE),
+             [("issuer", tokens.ISSUER), ("audience", tokens.AUDIENCE), ("tenants", "*"),
               ("jwks_file", rel(self.jwks)), ("algorithms", "ES256, RS256"),
               ("tenant_claim", "tenant"), ("roles_claim", "roles")]),
             ("plan standard", "Limits that are really checked and that nobody here reaches.",

@@ -210,6 +210,20 @@ class Client:
     def close(self):
         self.socket.close()
 
+    def reset(self):
+        """Closes as a program that is killed by its machine does."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def until_closed(self):
+        """All that still comes."""
+        messages = []
+        try:
+            while True:
+                messages.append(self.receive())
+        except (Closed, ConnectionError):
+            return messages
+
     def send(self, *parts):
         self.socket.sendall(b"".join(parts))
 

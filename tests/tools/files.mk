@@ -7,7 +7,7 @@ tests_tools_node_SOURCES = tests/tools/node.c
 EXTRA_DIST += quickstart run-tests tests/tools/install.sh tests/tools/bare-root tests/tools/check-install.sh \
 	tests/stand tests/wire tests/cuts
 
-dist_check_SCRIPTS += tests/tools/check-floors.py tests/tools/check-manual.py \
+dist_check_SCRIPTS += tests/tools/check-floors.py tests/tools/check-hardening.py tests/tools/check-manual.py \
 	tests/tools/check-peers.py
 
 # Walks every failure that can be injected: only where there is any.

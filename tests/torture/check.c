@@ -99,6 +99,8 @@ static bool on_error(struct client *c, const char *body, size_t len)
         /* Lost with what it was about to tell of the variables: going on would be a lie. */
         bool asked = c->set_in > 0 && c->scripts - c->set_in <= 8; /* in the last transaction, perhaps, which may have been rolled back */
         bool may = options.chaos && is_loss(sqlstate) && (c->login->session || c->has_pinned || s->pins || asked || begins(c));
+        /* A BEGIN that waits is canceled, and more was sent behind it: that would run by itself. */
+        may = may || (strcmp(sqlstate, "57014") == 0 && is_allowed(c, sqlstate) && begins(c));
         if (!may) {
             fail(c, "FATAL %s %s", sqlstate, text);
             return false;

@@ -47,7 +47,8 @@ enum fake_mode {
     FAKE_ROW,
     FAKE_ENDLESS_NOTICES, /* more than any greeting */
     FAKE_TLS_JUNK,        /* 'S' and something behind it */
-    FAKE_TLS_ERROR        /* an ErrorResponse instead of 'S' */
+    FAKE_TLS_ERROR,       /* an ErrorResponse instead of 'S' */
+    FAKE_COSTLY           /* asks for more iterations than are computed for it */
 };
 
 #define FAKE_PASSWORD "open sesame"
@@ -185,7 +186,7 @@ static void fake_ask(struct fake_connection *c)
         fake_auth(c, 10, "SCRAM-SHA-256-PLUS\0", 20);
     else if (m == FAKE_SCRAM_PLUS_FIRST)
         fake_auth(c, 10, "SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0", 34);
-    else if (m == FAKE_SCRAM || m == FAKE_WRONG_SIGNATURE || m == FAKE_NO_PROOF)
+    else if (m == FAKE_SCRAM || m == FAKE_WRONG_SIGNATURE || m == FAKE_NO_PROOF || m == FAKE_COSTLY)
         fake_auth(c, 10, "SCRAM-SHA-256\0", 15);
     else if (m == FAKE_HUGE_LENGTH)
         CHECK(buf_put(&c->out, "R\x7f\xff\xff\xff\0\0\0\0", 9));
@@ -221,6 +222,8 @@ static void fake_proof(struct fake_connection *c, struct text body)
         struct wire_reader r = wire_read(body);
         struct text mechanism = wire_get_z(&r);
         wire_get_u32(&r);
+        if (m == FAKE_COSTLY)
+            c->scram.verifier.iterations = SCRAM_ITERATIONS_ASKED + 1;
         CHECK(text_is(mechanism, "SCRAM-SHA-256") &&
               scram_server_first(&c->scram, wire_get(&r, r.left), out, sizeof(out)) == SCRAM_GO_ON);
         if (m == FAKE_NO_PROOF)

@@ -22,14 +22,17 @@ static struct pools *pools;
 static struct counters counters;
 static char credentials_file[] = "/tmp/postern-users-XXXXXX";
 
+/* How a fake node may ask, unless a test says otherwise. */
+#define EVERY_WAY "require_auth = scram-sha-256, md5, password, none\n"
+
 /* cluster and database: further lines of their sections. */
 MAYBE static struct access *make_access(const char *cluster, const char *database)
 {
     struct conf_faults faults;
     conf_faults_init(&faults);
     char *text = mem_format("[listener main]\ntls = off\n[cluster main]\nhosts = a\n"
-                            "credentials = %s\n%s\n[database app]\ncluster = main\nshards = 1\ncancel_timeout = 2s\n%s\n",
-                            credentials_file, cluster, database);
+                            "credentials = %s\n%s%s\n[database app]\ncluster = main\nshards = 1\ncancel_timeout = 2s\n%s\n",
+                            credentials_file, strstr(cluster, "require_auth") ? "" : EVERY_WAY, cluster, database);
     struct conf *conf = conf_load_text("test.ini", text_of(text), &faults);
     struct access *a = faults.count ? NULL : access_load(conf, &faults);
     if (!a)

@@ -183,6 +183,7 @@ MAYBE static struct conf_issuer test_issuer(void)
         .roles_claim = (char *)"roles",
         .plan_claim = (char *)"plan",
         .scope = (char *)"openid",
+        .subject = CONF_SUBJECT_OPTIONAL, /* required: test_token.py */
     };
 }
 

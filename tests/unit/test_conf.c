@@ -79,6 +79,8 @@ static const struct {
     {GOOD "[listener http]\nport = 1\ntls = off\n", "x.ini:7: [listener http]: this name is that of http_listen in ready_file; choose another\n"},
     {GOOD "[listener b]\nport = 1\n", "x.ini:7: [listener b] tls_cert: missing: TLS needs a certificate and a key (or tls = off, for plaintext)\n"},
     {GOOD "[listener b]\nport = 1\ntls_cert = a, b\ntls_key = k\n", "x.ini:10: [listener b] tls_key: found 1 keys for 2 certificates in tls_cert; allowed: one key for each, in the same order\n"},
+    {GOOD "[listener b]\nport = 1\ntls = allow\ntls_cert = a\ntls_key = k\ntls_client_ca = c\ntls_client_auth = require\n",
+     "x.ini:13: [listener b] tls_client_auth: found \"require\"; with tls = allow whoever comes without TLS would need no certificate; allowed: tls = require beside it, or optional here\n"},
     {GOOD "[listener b]\nport = 1\ntls_cert = a\ntls_key = k\ntls_client_auth = optional\n", "x.ini:7: [listener b] tls_client_ca: missing: tls_client_auth needs the authorities of the certificates\n"},
     {GOOD "[listener b]\ntls = off\naddress = 1.2.3.4, ::\n", "x.ini:9: [listener b] address: ::, port 5432, is taken by [listener main]\n"},
     {GOOD "[listener b]\naddress = localhost\ntls = off\n", "x.ini:8: [listener b] address: found \"localhost\"; allowed: IPv4 or IPv6 addresses, or one absolute directory\n"},

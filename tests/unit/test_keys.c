@@ -343,8 +343,8 @@ static void test_files(void)
     char *two = mem_format("%s/two.json", dir), *a = jwk_of(NULL, ",\"kid\":\"a\"");
     char *set = mem_format("{\"keys\":[%s]}", a);
     write_file(ini, "[issuer one]\nissuer = https://one\naudience = db\njwks_file = one.json\n"
-                    "algorithms = HS256\n[issuer two]\nissuer = https://two\naudience = db\n"
-                    "jwks_file = two.json\nalgorithms = HS256\n"
+                    "algorithms = HS256\ntenants = *\n[issuer two]\nissuer = https://two\naudience = db\n"
+                    "jwks_file = two.json\nalgorithms = HS256\ntenants = a, b\n"
                     "[listener a]\ntls = off\naddress = 127.0.0.1\n[cluster c]\nhosts = 127.0.0.1\n"
                     "[database *]\ncluster = c\n");
     write_file(one, set);

@@ -113,6 +113,52 @@ static void test_tls(void)
     mem_free(ca);
 }
 
+/* [cluster] require_auth: what a node asks for and may not. */
+static void test_required(void)
+{
+    static const struct {
+        enum fake_mode mode;
+        const char *word;
+    } ways[] = {{FAKE_TRUST, "none"}, {FAKE_CLEARTEXT, "password"}, {FAKE_MD5, "md5"}, {FAKE_SCRAM, "scram-sha-256"}};
+    for (size_t i = 0; i < COUNT_OF(ways); i++)
+        for (size_t k = 0; k < COUNT_OF(ways); k++) {
+            struct borrower w;
+            char *conf = mem_format(VERIFY("verify-full") "\nrequire_auth = %s", authority.cert_file, ways[k].word);
+            bool good = try_login(ways[i].mode, "joe", &localhost, conf, &w);
+            ok(good == (i == k), "%s is asked for where %s is allowed", ways[i].word, ways[k].word);
+            if (i != k)
+                is_text(w.sqlstate, "28000", "and that is why");
+            mem_free(conf);
+        }
+    struct borrower w;
+    const char *unverified = "tls = require\nrequire_auth = password";
+    ok(!try_login(FAKE_CLEARTEXT, "joe", &localhost, unverified, &w), "no password in clear text to a node that is not verified");
+    char *both = mem_format(VERIFY("verify-full") "\nrequire_auth = md5, scram-sha-256", authority.cert_file);
+    ok(try_login(FAKE_MD5, "joe", &localhost, both, &w) && try_login(FAKE_SCRAM, "joe", &localhost, both, &w), "one of two");
+    mem_free(both);
+    char *alone = mem_format(VERIFY("verify-full") "\nrequire_auth = scram-sha-256\ntls_cert = %s\ntls_key = %s", authority.cert_file,
+                             localhost.cert_file, localhost.key_file);
+    ok(!try_login(FAKE_TRUST, "nobody", &localhost, alone, &w), "a certificate that the node has not asked for is no proof");
+    mem_free(alone);
+}
+
+static void test_binding(void)
+{
+    struct borrower w;
+    char *binds = mem_format(VERIFY("verify-full") "\nchannel_binding = require", authority.cert_file);
+    static const enum fake_mode others[] = {FAKE_SCRAM, FAKE_MD5, FAKE_CLEARTEXT};
+    /* That it succeeds with a real server is for tests/wire/test_node_auth.py. */
+    for (size_t i = 0; i < COUNT_OF(others); i++)
+        ok(!try_login(others[i], "joe", &localhost, binds, &w), "no other way where it is required");
+    mem_free(binds);
+    char *open = mem_format(VERIFY("verify-full") "\nchannel_binding = disable", authority.cert_file);
+    ok(try_login(FAKE_SCRAM_PLUS_FIRST, "joe", &localhost, open, &w), "or without");
+    ok(!try_login(FAKE_ONLY_PLUS, "joe", &localhost, open, &w), "unless nothing else is offered");
+    mem_free(open);
+    ok(!try_login(FAKE_SCRAM_PLUS_FIRST, "joe", NULL, PLAIN "\nchannel_binding = require", &w), "never without TLS");
+    ok(!try_login(FAKE_COSTLY, "joe", NULL, PLAIN, &w) && w.why == REASON_BACKEND_AUTH, "a proof that would cost too much");
+}
+
 /* A node that cannot be used is passed over; one that only says no is believed. */
 static void test_nodes(void)
 {
@@ -189,6 +235,8 @@ int main(void)
     test_methods();
     test_lies();
     test_tls();
+    test_required();
+    test_binding();
     test_nodes();
     test_causes();
     certificate_free(&authority);

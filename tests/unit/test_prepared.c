@@ -169,11 +169,11 @@ static void test_prepared(void)
     out = prepared_take_waste(&p);
     ok(out && out->number == 13 && prepared_number(&p, st[1]) == 11, "or goes when that is there");
     prepared_slot_free(&out);
-    prepared_remove(&p, st[1]);
-    prepared_remove(&p, st[1]);
+    prepared_remove(&p, 11);
+    prepared_remove(&p, 11);
     ok(!prepared_number(&p, st[1]) && prepared_number(&p, st[0]), "one is removed");
     prepared_add(&p, st[1], 14);
-    prepared_answered(&p, st[0]);
+    prepared_answered(&p, prepared_number(&p, st[0]));
     prepared_clear(&p);
     ok(!prepared_number(&p, st[0]) && prepared_number(&p, st[1]), "all are, but what is still to be answered");
     prepared_forget(&p);

@@ -58,7 +58,7 @@ KEY = wire.message("K", struct.pack("!ii", 1, 2))
 def cluster(server):
     """The settings of a cluster that is this server alone."""
     return {"hosts": f"{server.host}:{server.port}", "discovery": "off", "tls": "disable", "tls_ca": None, "tls_cert": None,
-            "tls_key": None, "monitor_user": None, "probe_interval": "60s", "connect_timeout": "2s"}
+            "tls_key": None, "require_auth": "none", "monitor_user": None, "probe_interval": "60s", "connect_timeout": "2s"}
 
 
 class FakeServer:

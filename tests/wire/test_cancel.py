@@ -188,6 +188,22 @@ def test_cancel_while_the_connection_is_brought_to_the_variables(one_node, login
     assert a.query("SHOW work_mem") == [["1MB"]]
 
 
+@pytest.mark.parametrize("how", ["simple", "batches"])
+def test_cancel_of_a_begin_with_more_behind_it(one_node, login, console, cancel, table, how):
+    """The rest would run by itself."""
+    gate, _ = one_node
+    holder, c = login(gate), login(gate)
+    holder.query("BEGIN")
+    texts = ["BEGIN", f"INSERT INTO {table} VALUES (1, 'x')", f"INSERT INTO {table} VALUES (2, 'x')", "ROLLBACK"]
+    c.send(*[wire.query(t) if how == "simple" else wire.one(t) + wire.sync() for t in texts])
+    with console(gate) as admin:
+        proc.wait_for("the session to wait", 10, lambda: "queued" in str(admin.query("SHOW CLIENTS")))
+    cancel(gate, c.key)
+    assert [f["C"] for f in wire.errors(c.until_closed())] == ["57014"]
+    holder.query("COMMIT")
+    assert holder.query(f"SELECT count(*) FROM {table}") == [["0"]]
+
+
 def test_cancel_in_a_transaction_leaves_it_failed(gate, login, cancel, running, database):
     c = login(gate, database)
     c.query("BEGIN")

@@ -151,6 +151,7 @@ def test_role_that_ends_its_own_backend_takes_no_node_away(make_gate, nodes, log
     moment, pid = c.query("SELECT clock_timestamp(), pg_backend_pid()")[0]
     if idle:
         kill_backend(stand, pid)
+        proc.wait_for("it to go", 10, lambda: not stand.postgres.sql(f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"))
     else:
         messages = c.ask(wire.query("SELECT pg_terminate_backend(pg_backend_pid())"))
         assert wire.errors(messages)[0]["C"] == "57P01"
@@ -314,8 +315,9 @@ def test_plain_postgres_without_yb_servers(make_gate, nodes, login):
 
 
 @pytest.mark.parametrize("method", ["md5", "password", "cert"])
-def test_other_ways_to_log_in_to_a_node(gate, login, token, method):
-    c = login(gate, user=f"acme_{method}", secret=token("acme", method))
+def test_other_ways_to_log_in_to_a_node(make_gate, login, token, method):
+    ways = {} if method == "cert" else {"cluster main": {"require_auth": f"scram-sha-256, {method}"}}
+    c = login(make_gate(ways), user=f"acme_{method}", secret=token("acme", method))
     assert c.query("SELECT current_user, words FROM greeting") == \
         [[f"acme_{method}", "hello from acme"]]
 
@@ -329,7 +331,7 @@ def test_role_whose_password_its_client_has_changed_is_told_by_health(make_gate,
         with pytest.raises(wire.ServerError) as caught:
             connect(gate).login("acme_rw", "acme_session", token())
         assert caught.value.code == "08004"
-        assert gate.http("/health/ready") == (200, "ready\ncluster main: refuses this gateway's login as acme_rw\n")
+        assert gate.http("/health/ready") == (200, "ready\ncluster main: this gateway cannot log in as acme_rw\n")
         assert gate.metrics()["postern_backend_roles_refused"] == "1"
         assert login(gate, "globex").query("SELECT 1") == [["1"]], "others are not concerned"
         assert "acme_rw" in gate.http("/health/ready")[1]

@@ -168,7 +168,7 @@ def test_cancels_that_pile_up_block_neither_logins_nor_queries(make_gate, nodes,
 
 def test_backend_that_does_not_come_to_rest_is_closed_in_time(make_gate, nodes, login, running, stand):
     """Its node is frozen: neither the cancel nor the end of the query arrives."""
-    gate = make_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1, "cancel_timeout": "1s"},
+    gate = make_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1, "cancel_timeout": "1s", "abandoned_timeout": "1s"},
                       **own_cluster(nodes)})
     c = login(gate)
     node = next(n for n in nodes if n.carries(int(c.query("SELECT inet_client_port()")[0][0])))

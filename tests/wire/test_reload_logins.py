@@ -1,6 +1,7 @@
 """A login that a reload overtakes goes on with the configuration that it began with, and nobody is ever
 led to a database by a pool that was made for another one."""
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import os
 import signal
 import threading
@@ -330,6 +331,21 @@ class Visitor(threading.Thread):
                 pass # told while it was between two requests
             except Exception as e: # noqa: BLE001
                 self.wrong.append(repr(e))
+
+
+@pytest.mark.parametrize("was", ["transaction", "session"])
+def test_session_that_is_never_idle_ends_when_its_mode_changes(make_gate, login, console, was):
+    """With its next transaction, and not when it happens to be seen between two."""
+    gate = make_gate({"database acme": {"pool_mode": was}})
+    c, admin = login(gate), console(gate)
+    c.query("BEGIN")
+    gate.write({"database acme": {"pool_mode": {"session": "transaction", "transaction": "session"}[was]}})
+    admin.query("RELOAD")
+    c.query("SELECT 'goes on'")
+    c.query("COMMIT")
+    with contextlib.suppress(ConnectionError):
+        c.send(wire.query("SELECT 'next'"))
+    assert [f["C"] for f in wire.errors(c.until_closed())] == ["57P01"]
 
 
 def test_database_moves_back_and_forth_under_load(make_gate, stand, login, console, token, elsewhere):

@@ -111,3 +111,28 @@ def test_number_drawn_by_an_execute_outlives_its_statement(small, login, serial,
     ask(b, "SELECT nextval('drawn')")
     assert ask(a, "SELECT currval('drawn')") == [["1000"]]
     assert ask(b, "SELECT 1") == [["1"]]
+
+
+PINS = {"LISTEN": "LISTEN it", "temporary table": "CREATE TEMP TABLE mine (i int)", "lock": "SELECT pg_advisory_lock(815)",
+        "setseed": "SELECT setseed(0.5)"}
+
+
+@pytest.mark.parametrize("pin", PINS)
+@pytest.mark.parametrize("read", ["lastval()", "currval('numbered_id_seq')"])
+def test_session_that_is_pinned_keeps_its_numbers(one, login, serial, ask, pin, read):
+    """Its connection had numbers of others, and nobody else has had it since."""
+    with login(one) as other, login(one) as c:
+        insert(ask, other, "other")
+        c.query(PINS[pin])
+        mine = insert(ask, c, "mine")
+        c.query("SELECT 'between'")
+        assert ask(c, f"SELECT {read}") == [mine]
+
+
+def test_session_that_is_pinned_is_not_told_the_number_of_another(one, login, serial, ask):
+    with login(one) as other, login(one) as c:
+        insert(ask, other, "other")
+        c.query("LISTEN it")
+        with pytest.raises(wire.ServerError) as caught:
+            ask(c, "SELECT lastval()")
+        assert caught.value.code == "55000"

@@ -378,8 +378,9 @@ def test_leaving_in_a_transaction_rolls_it_back(one, login, table):
     assert b.status == "I"
 
 
-def test_leaving_in_a_query_frees_the_backend(one, login, running):
+def test_leaving_in_a_query_of_a_transaction_frees_the_backend(one, login, running):
     a = login(one)
+    a.query("BEGIN")
     a.send(wire.query("SELECT pg_sleep(60) AS left_alone"))
     running("left_alone")
     a.close()

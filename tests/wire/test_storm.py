@@ -15,7 +15,8 @@ CLIENTS, POOL = int(os.environ.get("STORM_CLIENTS", "300")), 40
 @pytest.fixture(scope="module")
 def wide(module_gate):
     """A gate with a listener for plaintext and a pool whose clients are many."""
-    many = {"cluster": "main", "dbname": "acme", "pool_size": POOL, "wait_limit": "120s", "cancel_timeout": "20s"}
+    many = {"cluster": "main", "dbname": "acme", "pool_size": POOL, "wait_limit": "120s", "cancel_timeout": "20s",
+            "abandoned_timeout": "100ms"}
     return module_gate({"listener main": {"tls": "allow"},
                         "postern": {"workers": 2},
                         "tenant acme": {"databases": "wide, wide_session"},

@@ -204,12 +204,43 @@ def test_second_issuer(make_gate, stand, login, connect):
     key = tokens.Key(stand.path("keys", "second.pem"), "second", "ES256")
     jwks = stand.path("keys", "jwks-second.json")
     tokens.write_jwks(jwks, [key])
-    gate = make_gate({"issuer second": {"issuer": "https://second.example", "audience": "postern",
+    gate = make_gate({"issuer second": {"issuer": "https://second.example", "audience": "postern", "tenants": "acme, nobody",
                                         "jwks_file": jwks}})
     token = stand.token("acme", key=key, iss="https://second.example")
     assert login(gate, secret=token).query("SELECT 1") == [["1"]]
+    beyond = stand.token("globex", key=key, iss="https://second.example")
+    with pytest.raises(wire.ServerError) as caught:
+        login(gate, "globex", secret=beyond)
+    assert caught.value.code == "28P01"
+    gate.await_log("this issuer may not speak for the tenant")
+    assert login(gate, "globex").query("SELECT 1") == [["1"]]
     crossed = stand.token("acme", key=key)
     assert refusal(connect, gate, crossed)["C"] == "28P01", "a key of one issuer, the name of another"
+
+
+def test_several_issuers_say_whom_they_speak_for(make_gate, stand):
+    gate = make_gate({"issuer stand": {"tenants": None},
+                      "issuer second": {"issuer": "https://second.example", "audience": "postern",
+                                        "jwks_file": stand.path("keys", "jwks.json")}}, start=False)
+    gate.write({})
+    done = proc.run([stand.binary, "--check", "--config", gate.config], check=False)
+    for name in ("stand", "second"):
+        assert f"[issuer {name}] tenants: missing" in done.stdout + done.stderr
+
+
+def test_token_without_a_subject(make_gate, gate, stand, connect, login):
+    token = stand.token("acme", sub=None)
+    assert refusal(connect, gate, token)["C"] == "28P01"
+    gate.await_log("sub is missing")
+    optional = make_gate({"issuer stand": {"subject": "optional"}})
+    assert login(optional, secret=token).query("SELECT 1") == [["1"]]
+
+
+def test_no_token_is_the_monitor(make_gate, stand, connect, token):
+    gate = make_gate({"tenant acme": {"database_role": "${role}"}})
+    with pytest.raises(wire.ServerError) as caught:
+        connect(gate).login("postern_monitor", "acme", token("acme", "postern_monitor"))
+    assert caught.value.code == "28000"
 
 
 def test_jwks_of_the_gates_own_program(gate, stand):

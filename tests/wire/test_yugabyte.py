@@ -34,7 +34,7 @@ def settings(nodes, release, **more):
     """A gate's overrides: acme's tokens for databases on these nodes."""
     database = {"cluster": "main", "dbname": release.database, "cancel_timeout": "5s", **more}
     return {"cluster main": {"hosts": ", ".join(f"{n.host}:{n.port}" for n in nodes), "discovery": "off",
-                             "tls": "disable", "tls_ca": None, "tls_cert": None, "tls_key": None,
+                             "tls": "disable", "tls_ca": None, "tls_cert": None, "tls_key": None, "require_auth": "none",
                              "probe_interval": "200ms", "connect_timeout": "2s"},
             "tenant acme": {"databases": ", ".join(DATABASES)},
             "database acme": {"pool_mode": "transaction", "pool_size": 2, **database},
