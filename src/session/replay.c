@@ -161,6 +161,7 @@ static struct varset *achieved(struct session *s)
 
 static void lack(struct session *s, struct text name, const struct server_error *error)
 {
+    mem_free(s->lack); /* a session that keeps its connection may lack something already */
     struct lack *l = s->lack = NEW(struct lack);
     l->error = *error;
     (void)text_to_array(name, l->name, sizeof(l->name));
