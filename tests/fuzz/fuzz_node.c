@@ -434,7 +434,7 @@ static void lie(struct node_end *v, size_t before, struct input *in)
         break;
     case 3: { /* something within */
         struct text t = next_bytes(in, next(in) & 31);
-        (void)(buf_put(&rest, bytes + at, len - (at - before)));
+        (fuzz_put(&rest, bytes + at, len - (at - before)));
         out->len = out->off + at;
         (void)(buf_put(out, t.at, t.len) && buf_put(out, rest.at, rest.len));
         break;
@@ -444,23 +444,23 @@ static void lie(struct node_end *v, size_t before, struct input *in)
             size_t first = 1 + (size_t)wire_u32(bytes + before + 1);
             if (first <= len && buf_put(&rest, bytes + before + first, len - first)) {
                 out->len = out->off + before;
-                (void)buf_put(out, rest.at, rest.len);
+                fuzz_put(out, rest.at, rest.len);
             }
         }
         break;
     case 5: /* some before it */
-        (void)buf_put(&rest, bytes + before, len);
+        fuzz_put(&rest, bytes + before, len);
         out->len = out->off + before;
         for (unsigned n = 1 + (next(in) & 3); n > 0; n--)
             put_message(out, in);
-        (void)buf_put(out, rest.at, rest.len);
+        fuzz_put(out, rest.at, rest.len);
         break;
     case 6: /* some behind it */
         for (unsigned n = 1 + (next(in) & 3); n > 0; n--)
             put_message(out, in);
         break;
     case 7: { /* the same one many times before it */
-        (void)buf_put(&rest, bytes + before, len);
+        fuzz_put(&rest, bytes + before, len);
         out->len = out->off + before;
         size_t from = buf_size(out);
         put_message(out, in);
@@ -468,9 +468,9 @@ static void lie(struct node_end *v, size_t before, struct input *in)
         buf_init(&one, 1 << 20);
         if (buf_put(&one, buf_front(out) + from, buf_size(out) - from))
             for (unsigned n = next(in) * 4; n > 0; n--)
-                (void)buf_put(out, one.at, one.len);
+                fuzz_put(out, one.at, one.len);
         buf_free(&one);
-        (void)buf_put(out, rest.at, rest.len);
+        fuzz_put(out, rest.at, rest.len);
         break;
     }
     case 8: /* only this */

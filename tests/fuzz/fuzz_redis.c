@@ -75,13 +75,13 @@ static bool end_answers(struct peer *p)
     buf_take(&p->in, pos);
     bool is_script = strncmp(word, "EVAL", 4) == 0;
     if (!is_script)
-        (void)buf_put_text(&p->out, "+OK\r\n");
+        fuzz_put_text(&p->out, "+OK\r\n");
     else if (strcmp(word, "EVALSHA") == 0 && !knows_scripts)
-        (void)buf_put_text(&p->out, "-NOSCRIPT No matching script. Please use EVAL.\r\n");
+        fuzz_put_text(&p->out, "-NOSCRIPT No matching script. Please use EVAL.\r\n");
     else if (keys > 6) /* that of connections has more arguments */
-        (void)buf_put_text(&p->out, "*4\r\n:1\r\n:0\r\n:0\r\n:1\r\n");
+        fuzz_put_text(&p->out, "*4\r\n:1\r\n:0\r\n:0\r\n:1\r\n");
     else
-        (void)buf_put_text(&p->out, "*2\r\n:2\r\n:1000\r\n");
+        fuzz_put_text(&p->out, "*2\r\n:2\r\n:1000\r\n");
     knows_scripts = knows_scripts || is_script;
     return true;
 }
@@ -92,7 +92,7 @@ static void put_number(struct buf *to, struct input *in)
 {
     static const char *const numbers[] = {"0", "1", "2", "3", "4", "8", "9", "64", "-1", "-2", "1000000", "536870912", "2147483647",
                                           "2147483648", "9223372036854775807", "-9223372036854775808", "18446744073709551616", "", "+1", "x"};
-    (void)buf_put_text(to, numbers[next(in) % COUNT_OF(numbers)]);
+    fuzz_put_text(to, numbers[next(in) % COUNT_OF(numbers)]);
 }
 
 /* A reply that is well formed, or nearly, and may be quite wrong here. */
@@ -101,13 +101,13 @@ static void put_reply(struct buf *to, struct input *in, unsigned depth)
     static const char types[] = "+-:$*%~>_#,(|=";
     unsigned c = next(in), n;
     char type = types[(c & 15) % (sizeof(types) - 1)];
-    (void)buf_put(to, &type, 1);
+    fuzz_put(to, &type, 1);
     if (memchr(":$_#,(", type, 6)) {
         put_number(to, in);
-        (void)buf_put_text(to, "\r\n");
+        fuzz_put_text(to, "\r\n");
         if (type == '$') {
             put_text(to, in, words, COUNT_OF(words));
-            (void)buf_put_text(to, "\r\n");
+            fuzz_put_text(to, "\r\n");
         }
     } else if (memchr("*%~>|", type, 5) && c & 16) {
         n = next(in) % 10;
@@ -116,10 +116,10 @@ static void put_reply(struct buf *to, struct input *in, unsigned depth)
             put_reply(to, in, depth + 1);
     } else if (memchr("*%~>|", type, 5)) {
         put_number(to, in);
-        (void)buf_put_text(to, "\r\n");
+        fuzz_put_text(to, "\r\n");
     } else {
         put_text(to, in, words, COUNT_OF(words));
-        (void)buf_put_text(to, "\r\n");
+        fuzz_put_text(to, "\r\n");
     }
 }
 
@@ -145,15 +145,15 @@ static void lie(struct peer *p, size_t before, struct input *in)
         break;
     case 3: /* something within */
         t = next_bytes(in, next(in) & 31);
-        (void)buf_put(&rest, bytes + at, len - (at - before));
+        fuzz_put(&rest, bytes + at, len - (at - before));
         out->len = out->off + at;
         (void)(buf_put(out, t.at, t.len) && buf_put(out, rest.at, rest.len));
         break;
     case 4: /* some before it */
-        (void)buf_put(&rest, bytes + before, len);
+        fuzz_put(&rest, bytes + before, len);
         out->len = out->off + before;
         put_reply(out, in, 0);
-        (void)buf_put(out, rest.at, rest.len);
+        fuzz_put(out, rest.at, rest.len);
         break;
     case 5: /* some behind it */
         put_reply(out, in, 0);
@@ -166,9 +166,9 @@ static void lie(struct peer *p, size_t before, struct input *in)
         out->len = out->off + before;
         (void)buf_printf(out, "*%u\r\n", 2 + (next(in) & 3));
         for (unsigned n = next(in) & 7; n > 0; n--) {
-            (void)buf_put_text(out, ":");
+            fuzz_put_text(out, ":");
             put_number(out, in);
-            (void)buf_put_text(out, "\r\n");
+            fuzz_put_text(out, "\r\n");
         }
         break;
     default:
@@ -360,7 +360,7 @@ static void step(struct input *in)
     case 9: {
         struct text t = next_bytes(in, next(in) & 63);
         if (p->fd >= 0)
-            (void)buf_put(&p->out, t.at, t.len);
+            fuzz_put(&p->out, t.at, t.len);
         peer_send(p, SIZE_MAX);
         break;
     }

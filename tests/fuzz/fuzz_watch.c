@@ -155,7 +155,7 @@ static void lie(struct peer *p, size_t before, struct input *in)
     char *bytes = out->at + out->off;
     struct text t;
     buf_init(&rest, 1 << 20);
-    (void)buf_put(&rest, bytes + at, len - (at - before));
+    fuzz_put(&rest, bytes + at, len - (at - before));
     switch (next(in) % 6) {
     case 0:
         if (len)
@@ -295,7 +295,7 @@ static void step(struct input *in)
     case 4: {
         struct text t = next_bytes(in, next(in) & 63);
         if (p->fd >= 0)
-            (void)buf_put(&p->out, t.at, t.len);
+            fuzz_put(&p->out, t.at, t.len);
         peer_send(p, SIZE_MAX);
         break;
     }
