@@ -8,12 +8,50 @@
 #include "config.h"
 #include "session/session.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
 #include "conf/inside.h"
-#include "fuzz_kit.h"
+#include "pg/wire.h"
 #include "session/greet.h"
 #include "session/relay.h"
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 enum { CLIENTS = 3, SERVERS = 8, STEPS_MAX = 300, PENDING_MAX = 64 * 1024 };
+
+struct input {
+    const uint8_t *at;
+    size_t left;
+};
+
+static unsigned next(struct input *in)
+{
+    if (in->left == 0)
+        return 0;
+    in->left--;
+    return *in->at++;
+}
+
+static struct text next_bytes(struct input *in, size_t n)
+{
+    if (n > in->left)
+        n = in->left;
+    struct text t = {(const char *)in->at, n};
+    in->at += n;
+    in->left -= n;
+    return t;
+}
 
 /* ---- what is said ---- */
 
@@ -333,8 +371,9 @@ static void put_reply(struct server *v, struct input *in)
 
 /* ---- the gate ---- */
 
+static struct loop *loop;
 static struct generation *generation;
-static struct sockaddr_un address;
+static struct sockaddr_un address = {.sun_family = AF_UNIX};
 static struct limiter_shared *limits;
 static struct audit *audit;
 static struct session_shared shared;
@@ -359,16 +398,34 @@ static void no_command(struct home *h, struct session *s, struct text sql)
     session_console_ready(s);
 }
 
+static void on_turn(struct timer *t)
+{
+    loop_break(t->loop);
+}
+
+static void run_turns(unsigned n)
+{
+    struct timer t = {0};
+    timer_init(&t, loop, on_turn);
+    while (n-- > 0) {
+        timer_start(&t, 0);
+        loop_run(loop);
+    }
+}
+
 static void set_up(void)
 {
     char credentials[] = "/tmp/postern-fuzz-XXXXXX";
     struct conf_faults faults;
     log_start(); /* before it, lines go to stderr */
     CHECK(log_configure(LOG_ERROR, LOG_TEXT, "/dev/null"));
+    /* An address without a file: nothing is left behind. */
+    snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "postern-fuzz-%d", (int)getpid());
     int fd = mkostemp(credentials, O_CLOEXEC);
     CHECK(fd >= 0 && write(fd, "\"rw\" \"x\"\n", 9) == 9);
     close(fd);
-    listener = listen_nowhere(&address, "session");
+    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    CHECK(listener >= 0 && bind(listener, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(listener, 64) == 0);
     conf_faults_init(&faults);
     char *text = mem_format("[listener main]\ntls = off\naddress = /tmp\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\nrequire_auth = none\ncredentials = %s\n"
                             "[tenant acme]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\n"

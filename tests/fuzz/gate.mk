@@ -4,21 +4,11 @@ tests_fuzz_fuzz_token_LDADD = $(LIBS_GATE) $(EXT_LIBS)
 FUZZ_TARGETS += tests/fuzz/fuzz_jwks
 tests_fuzz_fuzz_jwks_SOURCES = tests/fuzz/fuzz_jwks.c
 tests_fuzz_fuzz_jwks_LDADD = $(LIBS_GATE) $(EXT_LIBS)
-FUZZ_TARGETS += tests/fuzz/fuzz_redis
-tests_fuzz_fuzz_redis_SOURCES = tests/fuzz/fuzz_redis.c tests/fuzz/fuzz_kit.h
-tests_fuzz_fuzz_redis_LDADD = $(LIBS_GATE) $(EXT_LIBS)
-FUZZ_TARGETS += tests/fuzz/fuzz_watch
-tests_fuzz_fuzz_watch_SOURCES = tests/fuzz/fuzz_watch.c tests/fuzz/fuzz_kit.h
-tests_fuzz_fuzz_watch_LDADD = $(LIBS_UPSTREAM) $(EXT_LIBS)
 if FUZZERS
-tests_fuzz_fuzz_watch_LDFLAGS = -fsanitize=fuzzer,address,undefined
 tests_fuzz_fuzz_token_LDFLAGS = -fsanitize=fuzzer,address,undefined
 tests_fuzz_fuzz_jwks_LDFLAGS = -fsanitize=fuzzer,address,undefined
-tests_fuzz_fuzz_redis_LDFLAGS = -fsanitize=fuzzer,address,undefined
 else
 tests_fuzz_fuzz_token_SOURCES += tests/fuzz/replay.c
 tests_fuzz_fuzz_jwks_SOURCES += tests/fuzz/replay.c
-tests_fuzz_fuzz_redis_SOURCES += tests/fuzz/replay.c
-tests_fuzz_fuzz_watch_SOURCES += tests/fuzz/replay.c
 endif
-EXTRA_DIST += tests/fuzz/corpus/token tests/fuzz/corpus/jwks tests/fuzz/corpus/redis tests/fuzz/corpus/watch
+EXTRA_DIST += tests/fuzz/corpus/token tests/fuzz/corpus/jwks

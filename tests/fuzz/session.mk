@@ -9,7 +9,7 @@ tests_fuzz_fuzz_oauth_SOURCES += tests/fuzz/replay.c
 endif
 EXTRA_DIST += tests/fuzz/corpus/oauth
 FUZZ_TARGETS += tests/fuzz/fuzz_session
-tests_fuzz_fuzz_session_SOURCES = tests/fuzz/fuzz_session.c tests/fuzz/fuzz_kit.h
+tests_fuzz_fuzz_session_SOURCES = tests/fuzz/fuzz_session.c
 tests_fuzz_fuzz_session_LDADD = $(LIBS_SESSION) $(EXT_LIBS)
 if FUZZERS
 tests_fuzz_fuzz_session_LDFLAGS = -fsanitize=fuzzer,address,undefined
@@ -17,12 +17,3 @@ else
 tests_fuzz_fuzz_session_SOURCES += tests/fuzz/replay.c
 endif
 EXTRA_DIST += tests/fuzz/corpus/session
-FUZZ_TARGETS += tests/fuzz/fuzz_node
-tests_fuzz_fuzz_node_SOURCES = tests/fuzz/fuzz_node.c tests/fuzz/fuzz_kit.h
-tests_fuzz_fuzz_node_LDADD = $(LIBS_SESSION) $(EXT_LIBS)
-if FUZZERS
-tests_fuzz_fuzz_node_LDFLAGS = -fsanitize=fuzzer,address,undefined
-else
-tests_fuzz_fuzz_node_SOURCES += tests/fuzz/replay.c
-endif
-EXTRA_DIST += tests/fuzz/corpus/node

@@ -639,6 +639,16 @@ static void on_fake_accept(evutil_socket_t fd, short what, void *arg)
     event_add(f->peer, NULL);
 }
 
+/* A good one, and the begin of another of 512 MB. */
+static const char *endless_answer(void)
+{
+    static const char good[] = "*2\r\n:1\r\n:0\r\n$536870912\r\n";
+    static char text[120 * 1024 + 1];
+    memset(text, 'x', sizeof(text) - 1);
+    memcpy(text, good, sizeof(good) - 1);
+    return text;
+}
+
 static void test_hostile(void)
 {
     static const char *const answers[] = {
@@ -713,21 +723,14 @@ static void test_hostile(void)
     ok(run_until(is_ready, l, 5000), "and back");
 
     /* One that has no end, which nobody waits for. */
-    enum { ENDLESS = 120 * 1024 };
-    static const char good[] = "*2\r\n:1\r\n:0\r\n$536870912\r\n";
-    char *endless = mem_new(1, ENDLESS + 1);
-    memset(endless, 'x', ENDLESS);
-    memcpy(endless, good, sizeof(good) - 1);
-    meter_drop(&m);
-    limiter_free(l);
-    f.answer = endless;
+    meter_drop(&m), limiter_free(l);
+    f.answer = endless_answer();
     l = make_limiter(loop, shared, &c, "a", 0, 1);
     m = meter_take(l, TEXT("hostile"), &plans[QUERIES]);
     is_int(query(m), LIMIT_PASS, "a good answer");
     ok(run_until(is_away, l, 1000), "and another without an end: away");
     f.answer = "*2\r\n:1\r\n:0\r\n";
     ok(run_until(is_ready, l, 5000), "and back");
-    mem_free(endless);
 
     /* Freed with a call in flight, and with an ask that waits. */
     struct asker b;
