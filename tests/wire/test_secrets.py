@@ -76,6 +76,7 @@ def test_audit_says_who_and_from_where(make_gate, login):
 def test_log_lines_of_a_session_carry_its_tag(make_gate, login):
     gate = make_gate({"postern": {"log_level": "debug", "log_format": "json"}})
     login(gate).query("SELECT 1")
+    proc.wait_for("the login to be recorded", 10, lambda: "login" in gate.audit())
     rows = [json.loads(line) for line in gate.log().splitlines() if line.startswith("{")]
     audit = [json.loads(line) for line in gate.audit().splitlines()]
     tags = {r["session"] for r in audit if r.get("session")}
