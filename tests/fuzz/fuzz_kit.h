@@ -172,4 +172,92 @@ MAYBE static void peer_send(struct peer *p, size_t most)
         peer_end(p);
 }
 
+MAYBE static void put_bytes(struct peer *p, struct input *in)
+{
+    struct text t = next_bytes(in, next(in) & 63);
+    if (p->fd >= 0 && !buf_put(&p->out, t.at, t.len))
+        peer_end(p);
+    peer_send(p, SIZE_MAX);
+}
+
+/* ---- the ends of a model: each answers what is due, and the input says what becomes of an answer ---- */
+
+struct ends {
+    struct peer *all;
+    size_t count;
+    int listener;
+    void (*opened)(struct peer *);                             /* or NULL */
+    bool (*answers)(struct peer *, struct input *);            /* one request, if there is a whole one */
+    void (*lie)(struct peer *, size_t before, struct input *); /* about what was answered behind `before` */
+};
+
+MAYBE static void ends_close(const struct ends *e)
+{
+    for (size_t i = 0; i < e->count; i++)
+        peer_end(&e->all[i]);
+}
+
+MAYBE static void ends_init(const struct ends *e)
+{
+    for (size_t i = 0; i < e->count; i++)
+        e->all[i].fd = -1;
+    ends_close(e);
+}
+
+MAYBE static void ends_accept(const struct ends *e)
+{
+    for (int fd; (fd = accept4(e->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
+        struct peer *p = NULL;
+        for (size_t i = 0; i < e->count && !p; i++)
+            p = e->all[i].fd < 0 ? &e->all[i] : NULL;
+        if (!p) {
+            close(fd);
+            continue;
+        }
+        p->fd = fd;
+        if (e->opened)
+            e->opened(p);
+    }
+}
+
+/* All do what is due. */
+MAYBE static void ends_answer(const struct ends *e, struct input *in)
+{
+    ends_accept(e);
+    for (size_t i = 0; i < e->count; i++) {
+        peer_read(&e->all[i]);
+        while (e->answers(&e->all[i], in))
+            ;
+        peer_send(&e->all[i], SIZE_MAX);
+    }
+}
+
+/* The next answer of this one, or of all of them (NULL), is a lie. */
+MAYBE static void ends_lie(const struct ends *e, struct peer *one, struct input *in)
+{
+    ends_accept(e);
+    for (size_t i = 0; i < (one ? 1 : e->count); i++) {
+        struct peer *p = one ? one : &e->all[i];
+        peer_read(p);
+        size_t before = buf_size(&p->out);
+        if (e->answers(p, in))
+            e->lie(p, before, in);
+        peer_send(p, SIZE_MAX);
+    }
+}
+
+/* What is due, in pieces. */
+MAYBE static void ends_answer_in_pieces(const struct ends *e, struct peer *p, struct input *in)
+{
+    ends_accept(e);
+    peer_read(p);
+    while (e->answers(p, in))
+        ;
+    unsigned n = next(in);
+    for (unsigned i = 0; i < 64 && p->fd >= 0 && buf_size(&p->out); i++) {
+        peer_send(p, 1 + n % 16);
+        run_turns(1);
+    }
+}
+
 #endif

@@ -6,26 +6,14 @@
  * The input is a run of steps: a byte (what: low 4 bits, who: the others), then its operands.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
-#include "session/session.h"
-
-#include "conf/inside.h"
+#include "fuzz_gate.h"
 #include "node_model.h"
-#include "session/greet.h"
-#include "session/relay.h"
 
 enum { HOMES = 2, CLIENTS = 4, STEPS_MAX = 400, INPUT_MAX = 64 * 1024 };
 
 /* ---- the gates ---- */
 
-static struct generation *generation;
-static struct sockaddr_un address;
-static struct limiter_shared *limits;
-static struct audit *audit;
-static struct session_shared shared;
-static struct counters counters;
-static struct shared_pools *all_pools;
 static struct registry registries[HOMES];
-static struct throttle throttle;
 static struct home homes[HOMES];
 static struct node *nodes[2];
 static struct list mail;
@@ -33,16 +21,6 @@ static struct list mail;
 static void move(struct home *h, struct session *s, unsigned worker)
 {
     session_arrive(&homes[worker], s);
-}
-
-static void no_cancel(struct home *h, uint64_t id, const struct cancel_key *key)
-{
-    session_cancel_done(h, id, true);
-}
-
-static void no_command(struct home *h, struct session *s, struct text sql)
-{
-    session_console_ready(s);
 }
 
 static void post(void *arg, unsigned worker, struct pool_letter *l)
@@ -68,36 +46,13 @@ static void turn(void)
 
 static void set_up(void)
 {
-    char credentials[] = "/tmp/postern-fuzz-XXXXXX";
-    struct conf_faults faults;
-    log_start(); /* before it, lines go to stderr */
-    CHECK(log_configure(LOG_ERROR, LOG_TEXT, "/dev/null"));
-    int fd = mkostemp(credentials, O_CLOEXEC);
-    CHECK(fd >= 0 && write(fd, "\"rw\" \"x\"\n", 9) == 9);
-    close(fd);
     listener = listen_nowhere(&address, "node");
-    conf_faults_init(&faults);
-    char *text = mem_format("[postern]\nwrite_buffer = 64kB\nmax_message = 64kB\n"
-                            "[listener main]\ntls = off\naddress = /tmp\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\nrequire_auth = scram-sha-256, md5, password, none\n"
-                            "connect_timeout = 1s\ncredentials = %s\n"
-                            "[tenant acme]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\n"
-                            "[tenant slow]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\nplan = tight\n"
-                            "[plan tight]\nqueries_per_second = 3\nqueries_burst = 2\nrate_wait = 200ms\nmax_connections = 2\n"
-                            "[database app]\ncluster = main\nshards = 2\npool_size = 3\nwait_limit = 10s\ncancel_timeout = 1s\n"
-                            "[database own]\ncluster = main\npool_size = 2\npool_mode = session\nsession_reuse = on\n",
-                            credentials);
-    struct conf *conf = conf_load_text("fuzz.ini", text_of(text), &faults);
-    generation = faults.count ? NULL : generation_load(conf, &faults);
-    if (!generation)
-        fprintf(stderr, TEXT_FMT "\n", TEXT_ARG(buf_text(&faults.text)));
-    CHECK(generation);
-    conf_unref(conf);
-    conf_faults_free(&faults);
-    mem_free(text);
-    unlink(credentials);
-    limits = limiter_shared_new();
-    audit = audit_new("fuzz");
-    loop = loop_new();
+    gate_load("[postern]\nwrite_buffer = 64kB\nmax_message = 64kB\n",
+              "require_auth = scram-sha-256, md5, password, none\nconnect_timeout = 1s\n",
+              "[tenant slow]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\nplan = tight\n"
+              "[plan tight]\nqueries_per_second = 3\nqueries_burst = 2\nrate_wait = 200ms\nmax_connections = 2\n"
+              "[database app]\ncluster = main\nshards = 2\npool_size = 3\nwait_limit = 10s\ncancel_timeout = 1s\n"
+              "[database own]\ncluster = main\npool_size = 2\npool_mode = session\nsession_reuse = on\n");
     for (size_t i = 0; i < NODES; i++) {
         ends[i].at.fd = -1;
         end_node(&ends[i]);

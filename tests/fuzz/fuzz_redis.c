@@ -20,26 +20,12 @@ static const char *const words[] = {"OK", "NOSCRIPT No matching script", "LOADIN
 /* ---- a model of Redis ---- */
 
 static struct peer ends[ENDS];
-static int listener = -1;
 static struct sockaddr_un address = {.sun_family = AF_UNIX};
 static bool knows_scripts;
 
 static void forget_file(void)
 {
     unlink(address.sun_path);
-}
-
-static void ends_accept(void)
-{
-    for (int fd; (fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
-        struct peer *p = NULL;
-        for (size_t i = 0; i < ENDS && !p; i++)
-            p = ends[i].fd < 0 ? &ends[i] : NULL;
-        if (p)
-            p->fd = fd;
-        else
-            close(fd);
-    }
 }
 
 /* A line up to \r\n at *pos; false when there is none yet. */
@@ -54,7 +40,7 @@ static bool take_line(const struct buf *in, size_t *pos, long *number)
 }
 
 /* One command, if there is a whole one: the answer goes to out. */
-static bool end_answers(struct peer *p)
+static bool end_answers(struct peer *p, struct input *unused)
 {
     size_t pos = 0, from = 0;
     long count, len, keys = 0;
@@ -177,6 +163,8 @@ static void lie(struct peer *p, size_t before, struct input *in)
     buf_free(&rest);
 }
 
+static struct ends model = {.all = ends, .count = ENDS, .answers = end_answers, .lie = lie};
+
 /* ---- who asks ---- */
 
 static struct conf *confs[CONFS];
@@ -259,7 +247,7 @@ static void set_up(void)
     log_start(); /* before it, lines go to stderr */
     CHECK(log_configure(LOG_ERROR, LOG_TEXT, "/dev/null"));
     snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/postern-fuzz-redis-%d", (int)getpid());
-    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int listener = model.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     CHECK(listener >= 0 && bind(listener, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(listener, 64) == 0);
     CHECK(atexit(forget_file) == 0);
     int fd = mkostemp(password, O_CLOEXEC);
@@ -284,34 +272,18 @@ static void set_up(void)
     }
     unlink(password);
     loop = loop_new();
-    for (size_t i = 0; i < ENDS; i++) {
-        ends[i].fd = -1;
-        peer_end(&ends[i]);
-    }
-}
-
-static void go_on(void)
-{
-    run_turns(1);
-    ends_accept();
-    for (size_t i = 0; i < ENDS; i++) {
-        peer_read(&ends[i]);
-        while (end_answers(&ends[i]))
-            ;
-        peer_send(&ends[i], SIZE_MAX);
-    }
-    run_turns(1);
+    ends_init(&model);
 }
 
 static void step(struct input *in)
 {
     static const uint64_t times[] = {US_PER_MS, 10 * US_PER_MS, 100 * US_PER_MS, 300 * US_PER_MS, US_PER_S, 6 * US_PER_S, 11 * US_PER_S, 40 * US_PER_S};
-    unsigned op = next(in), who = op >> 4, tenant = who % TENANTS, n;
+    unsigned op = next(in), who = op >> 4, tenant = who % TENANTS;
     struct peer *p = &ends[who % ENDS];
     switch (op & 15) {
     case 0:
     case 1:
-        for (n = 1 + next(in) % 8; n > 0; n--)
+        for (unsigned n = 1 + next(in) % 8; n > 0; n--)
             ask(tenant, op & 1);
         break;
     case 2:
@@ -328,42 +300,20 @@ static void step(struct input *in)
         come(tenant, next(in));
         break;
     case 5:
-    case 6: /* the next answer of this one, or of all of them, is a lie */
-        ends_accept();
-        for (size_t i = 0; i < ENDS; i++) {
-            struct peer *each = op & 1 ? p : &ends[i];
-            peer_read(each);
-            size_t before = buf_size(&each->out);
-            if (end_answers(each))
-                lie(each, before, in);
-            peer_send(each, SIZE_MAX);
-            if (op & 1)
-                break;
-        }
+    case 6:
+        ends_lie(&model, op & 1 ? p : NULL, in);
         break;
-    case 7: /* what is due, in pieces */
-        ends_accept();
-        peer_read(p);
-        while (end_answers(p))
-            ;
-        n = next(in);
-        for (unsigned i = 0; i < 64 && p->fd >= 0 && buf_size(&p->out); i++) {
-            peer_send(p, 1 + n % 8);
-            run_turns(1);
-        }
+    case 7:
+        ends_answer_in_pieces(&model, p, in);
         break;
     case 8:
         if (p->fd >= 0)
             put_reply(&p->out, in, 0);
         peer_send(p, SIZE_MAX);
         break;
-    case 9: {
-        struct text t = next_bytes(in, next(in) & 63);
-        if (p->fd >= 0)
-            (void)!buf_put(&p->out, t.at, t.len);
-        peer_send(p, SIZE_MAX);
+    case 9:
+        put_bytes(p, in);
         break;
-    }
     case 10:
         peer_end(p);
         break;
@@ -377,7 +327,9 @@ static void step(struct input *in)
         knows_scripts = false;
         break;
     default:
-        go_on();
+        run_turns(1);
+        ends_answer(&model, in);
+        run_turns(1);
     }
     run_turns(1);
     unsigned held = 0, all = 0;
@@ -406,9 +358,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     run_turns(1);
     limiter_free(limiter);
     limiter_shared_free(shared);
-    ends_accept();
-    for (size_t i = 0; i < ENDS; i++)
-        peer_end(&ends[i]);
+    ends_accept(&model);
+    ends_close(&model);
     run_turns(2);
     return 0;
 }

@@ -6,12 +6,7 @@
  * The input is a run of steps: a byte (what: low 4 bits, who: the others), then its operands.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
-#include "session/session.h"
-
-#include "conf/inside.h"
-#include "fuzz_kit.h"
-#include "session/greet.h"
-#include "session/relay.h"
+#include "fuzz_gate.h"
 
 enum { CLIENTS = 3, SERVERS = 8, STEPS_MAX = 300, PENDING_MAX = 64 * 1024 };
 
@@ -333,15 +328,7 @@ static void put_reply(struct server *v, struct input *in)
 
 /* ---- the gate ---- */
 
-static struct generation *generation;
-static struct sockaddr_un address;
-static struct limiter_shared *limits;
-static struct audit *audit;
-static struct session_shared shared;
-static struct counters counters;
-static struct shared_pools *all_pools;
 static struct registry registry;
-static struct throttle throttle;
 static struct home home;
 
 static void no_move(struct home *h, struct session *s, unsigned worker)
@@ -349,44 +336,12 @@ static void no_move(struct home *h, struct session *s, unsigned worker)
     CHECK(!"there is one worker");
 }
 
-static void no_cancel(struct home *h, uint64_t id, const struct cancel_key *key)
-{
-    session_cancel_done(h, id, true);
-}
-
-static void no_command(struct home *h, struct session *s, struct text sql)
-{
-    session_console_ready(s);
-}
-
 static void set_up(void)
 {
-    char credentials[] = "/tmp/postern-fuzz-XXXXXX";
-    struct conf_faults faults;
-    log_start(); /* before it, lines go to stderr */
-    CHECK(log_configure(LOG_ERROR, LOG_TEXT, "/dev/null"));
-    int fd = mkostemp(credentials, O_CLOEXEC);
-    CHECK(fd >= 0 && write(fd, "\"rw\" \"x\"\n", 9) == 9);
-    close(fd);
     listener = listen_nowhere(&address, "session");
-    conf_faults_init(&faults);
-    char *text = mem_format("[listener main]\ntls = off\naddress = /tmp\nport = 5432\n[cluster main]\nhosts = a\ntls = disable\nrequire_auth = none\ncredentials = %s\n"
-                            "[tenant acme]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\n"
-                            "[database app]\ncluster = main\nshards = 1\npool_size = 2\nprepared_statements = 10\n"
-                            "[database own]\ncluster = main\nshards = 1\npool_size = 2\npool_mode = session\n",
-                            credentials);
-    struct conf *conf = conf_load_text("fuzz.ini", text_of(text), &faults);
-    generation = faults.count ? NULL : generation_load(conf, &faults);
-    if (!generation)
-        fprintf(stderr, TEXT_FMT "\n", TEXT_ARG(buf_text(&faults.text)));
-    CHECK(generation);
-    conf_unref(conf);
-    conf_faults_free(&faults);
-    mem_free(text);
-    unlink(credentials);
-    limits = limiter_shared_new();
-    audit = audit_new("fuzz");
-    loop = loop_new();
+    gate_load("", "require_auth = none\n",
+              "[database app]\ncluster = main\nshards = 1\npool_size = 2\nprepared_statements = 10\n"
+              "[database own]\ncluster = main\nshards = 1\npool_size = 2\npool_mode = session\n");
     for (size_t i = 0; i < SERVERS; i++) {
         servers[i].fd = -1;
         hang_up(&servers[i]);

@@ -24,7 +24,6 @@ static const char *const columns[] = {"host", "port", "node_type", "cloud", "reg
 
 static struct peer ends[ENDS];
 static bool is_in[ENDS];
-static int listener = -1;
 static uint16_t port;
 
 static void say(struct peer *p, char type, const void *at, size_t len)
@@ -36,19 +35,9 @@ static void say(struct peer *p, char type, const void *at, size_t len)
 
 #define SAY(p, type, literal) say(p, type, literal, sizeof(literal) - 1)
 
-static void ends_accept(void)
+static void opened(struct peer *p)
 {
-    for (int fd; (fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
-        struct peer *p = NULL;
-        for (size_t i = 0; i < ENDS && !p; i++)
-            p = ends[i].fd < 0 ? &ends[i] : NULL;
-        if (!p) {
-            close(fd);
-            continue;
-        }
-        is_in[p - ends] = false;
-        p->fd = fd;
-    }
+    is_in[p - ends] = false;
 }
 
 /* A row of these columns, its texts from the input. */
@@ -184,6 +173,8 @@ static void lie(struct peer *p, size_t before, struct input *in)
     buf_free(&rest);
 }
 
+static struct ends model = {.all = ends, .count = ENDS, .opened = opened, .answers = end_answers, .lie = lie};
+
 /* libpq makes room for as much as a message announces, which is no more than a promise. */
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
@@ -214,7 +205,7 @@ static void set_up(void)
     socklen_t len = sizeof(at);
     log_start(); /* before it, lines go to stderr */
     CHECK(log_configure(LOG_ERROR, LOG_TEXT, "/dev/null"));
-    listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int listener = model.listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     CHECK(listener >= 0 && bind(listener, (struct sockaddr *)&at, sizeof(at)) == 0 && listen(listener, 64) == 0);
     CHECK(getsockname(listener, (struct sockaddr *)&at, &len) == 0);
     port = ntohs(at.sin_port);
@@ -237,68 +228,30 @@ static void set_up(void)
     }
     unlink(credentials);
     loop = loop_new();
-    for (size_t i = 0; i < ENDS; i++) {
-        ends[i].fd = -1;
-        peer_end(&ends[i]);
-    }
-}
-
-static void all_answer(struct input *in)
-{
-    run_turns(1);
-    ends_accept();
-    for (size_t i = 0; i < ENDS; i++) {
-        peer_read(&ends[i]);
-        while (end_answers(&ends[i], in))
-            ;
-        peer_send(&ends[i], SIZE_MAX);
-    }
-    run_turns(2);
+    ends_init(&model);
 }
 
 static void step(struct input *in)
 {
     static const uint64_t times[] = {US_PER_MS, 100 * US_PER_MS, 300 * US_PER_MS, 1100 * US_PER_MS, 6 * US_PER_S, 40 * US_PER_S};
-    unsigned op = next(in), who = op >> 4, n;
+    unsigned op = next(in), who = op >> 4;
     struct peer *p = &ends[who % ENDS];
     switch (op & 15) {
     case 0:
-    case 1: /* the next answer of this one, or of all of them, is a lie */
-        ends_accept();
-        for (size_t i = 0; i < ENDS; i++) {
-            struct peer *each = op & 1 ? p : &ends[i];
-            peer_read(each);
-            size_t before = buf_size(&each->out);
-            if (end_answers(each, in))
-                lie(each, before, in);
-            peer_send(each, SIZE_MAX);
-            if (op & 1)
-                break;
-        }
+    case 1:
+        ends_lie(&model, op & 1 ? p : NULL, in);
         break;
-    case 2: /* what is due, in pieces */
-        ends_accept();
-        peer_read(p);
-        while (end_answers(p, in))
-            ;
-        n = next(in);
-        for (unsigned i = 0; i < 32 && p->fd >= 0 && buf_size(&p->out); i++) {
-            peer_send(p, 1 + n % 16);
-            run_turns(1);
-        }
+    case 2:
+        ends_answer_in_pieces(&model, p, in);
         break;
     case 3:
         if (p->fd >= 0)
             put_message(&p->out, in);
         peer_send(p, SIZE_MAX);
         break;
-    case 4: {
-        struct text t = next_bytes(in, next(in) & 63);
-        if (p->fd >= 0)
-            (void)!buf_put(&p->out, t.at, t.len);
-        peer_send(p, SIZE_MAX);
+    case 4:
+        put_bytes(p, in);
         break;
-    }
     case 5:
         peer_end(p);
         break;
@@ -311,7 +264,9 @@ static void step(struct input *in)
         pass(times[who % COUNT_OF(times)]);
         break;
     default:
-        all_answer(in);
+        run_turns(1);
+        ends_answer(&model, in);
+        run_turns(2);
     }
     run_turns(1);
 }
@@ -328,9 +283,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (unsigned n = 0; in.left && n < STEPS_MAX; n++)
         step(&in);
     watcher_free(watcher);
-    ends_accept();
-    for (size_t i = 0; i < ENDS; i++)
-        peer_end(&ends[i]);
+    ends_accept(&model);
+    ends_close(&model);
     run_turns(1);
     return 0;
 }
