@@ -28,7 +28,7 @@ struct client_input {
     struct sql_scan *scan; /* of the long Query under way, or NULL */
     uint64_t progress;     /* monotonic us: when bytes last came while a message was unfinished */
     uint32_t left;         /* bytes of the message under way that have not been read */
-    uint8_t temporary_search; /* of that Query: variables_may_search_temporary() */
+    uint8_t temporary_search; /* of that Query: pins_may_search_temporary() */
     uint8_t mode;          /* enum frame_mode: what happens to them */
     bool skipping;         /* a batch was refused: messages up to its Sync are dropped */
     bool is_over;          /* there is no memory for the rest of the message that waits */

@@ -71,6 +71,5 @@ void variables_touches(void *session, uint32_t use, struct text name);
 void variables_touch_all(struct session *s, struct text sql);
 /* Something goes back to its default: that matters where the session has one of its own. */
 void variables_note_reset(struct session *s);
-void variables_pin(struct session *s, enum pin why);
 
 #endif

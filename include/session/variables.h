@@ -10,15 +10,6 @@
 
 /* Effects of a statement that is about to run; sql is its text, at NULL when it is not at hand
  * any more. */
-/* A backend is at hand that has the session's variables. */
-void variables_lent(struct session *s);
-/* The transaction is over, and will be asked about. */
-void variables_transaction_over(struct session *s);
-/* A text may lead a search_path to pg_temp, where all that is made is temporary though no word says so. *state: 0
- * before its first piece. */
-bool variables_may_search_temporary(struct text piece, uint8_t *state);
-/* Texts may be something else than the lexer reads: the session keeps its connection. */
-void variables_doubt_reading(struct session *s);
 void variables_effects(struct session *s, const struct sql_scan *scan, struct text sql);
 /* A ParameterStatus from the server: true when the client was told another value in its place. */
 bool variables_report(struct session *s, struct text name, struct text value);
@@ -47,7 +38,5 @@ void variables_were_reset(struct session *s);
 void variables_forget_prepared(struct session *s);
 /* DISCARD ALL has run on the session's backend. */
 void variables_discarded(struct session *s);
-/* "listen,temporary" for SHOW CLIENTS; out holds at least 128 bytes. */
-void pins_text(unsigned pins, char *out, size_t size);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "gate/tally.h"
+#include "session/pins.h"
 #include "session/variables.h"
 
 #define COLUMNS(...) ((const char *const[]){__VA_ARGS__, NULL})

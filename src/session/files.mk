@@ -14,6 +14,7 @@ libsession_a_SOURCES = \
 	src/session/memory.c include/session/memory.h \
 	src/session/naming.c include/session/naming.h \
 	src/session/oauth.c include/session/oauth.h \
+	src/session/pins.c include/session/pins.h \
 	src/session/prepare.c include/session/prepare.h \
 	src/session/prove.c \
 	src/session/registry.c include/session/registry.h \

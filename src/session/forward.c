@@ -15,6 +15,7 @@
 #include "session/copying.h"
 #include "session/lost.h"
 #include "session/naming.h"
+#include "session/pins.h"
 #include "session/replay.h"
 #include "session/sequences.h"
 #include "session/variables.h"
@@ -57,7 +58,7 @@ static bool read_text(struct session *s, struct text sql, struct sql_scan *scan,
     if (!sql_may_have_effects(sql.at, sql.len))
         return false;
     uint8_t search = 0;
-    if (variables_may_search_temporary(sql, &search))
+    if (pins_may_search_temporary(sql, &search))
         s->suspects |= PIN_TEMPORARY;
     sql_scan_begin(scan, walk_standard_strings(s));
     scan->ended = companions_note;
@@ -150,7 +151,7 @@ static enum step on_query(struct request_walk *w)
 static void feed_scan(struct session *s, const char *at, size_t n, bool last)
 {
     sql_scan_feed(s->input.scan, at, n);
-    if (variables_may_search_temporary((struct text){at, n}, &s->input.temporary_search))
+    if (pins_may_search_temporary((struct text){at, n}, &s->input.temporary_search))
         s->suspects |= PIN_TEMPORARY;
     if (!last)
         return;

@@ -16,6 +16,7 @@
 #include "session/lost.h"
 #include "session/memory.h"
 #include "session/naming.h"
+#include "session/pins.h"
 #include "session/prepare.h"
 #include "session/replay.h"
 #include "session/sequences.h"
@@ -226,7 +227,7 @@ void relay_tuned(struct session *s, struct backend *b, const struct server_error
         s->tunings = 0;
         if (!block_suits(s))
             return;
-        variables_lent(s);
+        pins_lent(s);
         session_become(s, SESSION_ACTIVE);
         relay_go_on(s);
         return;
@@ -283,7 +284,7 @@ void relay_lent(struct session *s)
 {
     if (!suits(s, true))
         return;
-    variables_lent(s);
+    pins_lent(s);
     session_become(s, SESSION_ACTIVE);
     relay_go_on(s);
 }
@@ -329,7 +330,7 @@ static bool borrow(struct session *s)
     }
     if (!defaults_suit(s) || !suits(s, true))
         return false;
-    variables_lent(s);
+    pins_lent(s);
     session_become(s, SESSION_ACTIVE);
     return true;
 }
@@ -488,7 +489,7 @@ void relay_settle(struct session *s)
 
 void relay_transaction_over(struct session *s)
 {
-    variables_transaction_over(s);
+    pins_transaction_over(s);
     bool asks = s->is_transaction_mode && variables_must_ask(s);
     s->backend->defers = s->backend->defers || variables_may_defer(s);
     if ((asks || s->asks_names) && s->backend->cancels)

@@ -13,6 +13,7 @@
 #include "session/lost.h"
 #include "session/memory.h"
 #include "session/naming.h"
+#include "session/pins.h"
 #include "session/prepare.h"
 #include "session/sequences.h"
 #include "session/variables.h"
@@ -34,7 +35,7 @@ static void look_at(struct session *s, struct statement *st)
         return;
     bool is_first = !t->looked_at;
     uint8_t search = 0;
-    t->names_temporary = variables_may_search_temporary(sql, &search);
+    t->names_temporary = pins_may_search_temporary(sql, &search);
     t->looked_at |= reading;
     sql_scan_begin(&scan, walk_standard_strings(s));
     sql_scan_feed(&scan, sql.at, sql.len);

@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "session/variables.h"
+#include "session/pins.h"
 
 #include <ctype.h>
 #include <strings.h>
@@ -58,7 +59,7 @@ bool variables_report(struct session *s, struct text name, struct text value)
     if (s->touched && s->touched->count > seen)
         s->touched->reported = true;
     if (s->is_transaction_mode && text_is(name, "client_encoding") && sql_encoding_is_unsafe(value))
-        variables_doubt_reading(s);
+        pins_doubt_reading(s);
     if (!s->resets || !touched_was_guessed(s->touched, name) || !variables_own_default(s, name, &own) || !reported_default(s, name, &written, &server) ||
         !text_eq(value, server) || text_eq(value, own))
         return false;

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "pg/wire.h"
 #include "session/variables.h"
+#include "session/pins.h"
 #include "session/walk.h"
 
 void touched_free(struct touched **t)
@@ -30,27 +31,10 @@ struct touched *touched_of(struct session *s)
     return s->touched;
 }
 
-void variables_pin(struct session *s, enum pin why)
-{
-    if (s->pins & why)
-        return;
-    if (!s->pins)
-        counter_add(s->home->counters, COUNTER_PINS, 1);
-    s->pins |= (uint16_t)why;
-    if (s->backend)
-        s->backend->dirty = true;
-    if (log_is_on(LOG_DEBUG)) {
-        char tag[40], text[128];
-        session_tag(s, tag, sizeof(tag));
-        pins_text(s->pins, text, sizeof(text));
-        log_debug(tag, "pinned to its server connection: %s", text);
-    }
-}
-
 void variables_lose_track(struct session *s)
 {
     touched_of(s)->all = touched_of(s)->unknown = true;
-    variables_pin(s, PIN_SET_CONFIG);
+    pins_hold(s, PIN_SET_CONFIG);
 }
 
 /* False: no variable has a name so long. */
@@ -162,7 +146,7 @@ void variables_touches(void *arg, uint32_t use, struct text name)
     if (use == SQL_RESETS)
         variables_note_reset(s);
     if (text_is(name, "seed")) { /* it cannot be read back */
-        variables_pin(s, PIN_SEED);
+        pins_hold(s, PIN_SEED);
         s->pin_effects |= PIN_SEED;
     }
 }
@@ -215,37 +199,4 @@ void variables_touch_all(struct session *s, struct text sql)
     scan.touches_arg = s;
     sql_scan_feed(&scan, sql.at, sql.len);
     sql_scan_end(&scan);
-}
-
-void variables_doubt_reading(struct session *s)
-{
-    touched_of(s)->all = touched_of(s)->unknown = true;
-    variables_pin(s, PIN_READING);
-}
-
-void variables_lent(struct session *s)
-{
-    struct text all = buf_text(&s->backend->parameters), message, name, value, own;
-    if (!s->is_transaction_mode || !varset_get(s->vars, TEXT("client_encoding"), &own))
-        return;
-    while (wire_each_parameter(&all, &message, &name, &value))
-        if (text_is(name, "client_encoding") && sql_encoding_is_unsafe(value))
-            variables_pin(s, PIN_READING);
-}
-
-bool variables_may_search_temporary(struct text piece, uint8_t *state)
-{
-    static const char word[] = "pg_temp";
-    enum { AFTER_U = 0x80 };
-    for (size_t i = 0; i < piece.len; i++) {
-        char c = (char)tolower((unsigned char)piece.at[i]);
-        uint8_t matched = *state & ~AFTER_U;
-        if (c == '&' && (*state & AFTER_U)) /* U&"...": what it says is written otherwise */
-            return true;
-        matched = c == word[matched] ? matched + 1 : c == word[0];
-        if (!word[matched])
-            return true;
-        *state = (uint8_t)(matched | (c == 'u' ? AFTER_U : 0));
-    }
-    return false;
 }

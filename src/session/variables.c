@@ -1,4 +1,4 @@
-/* Variables and pins: noted while a transaction runs, asked for when it is over.
+/* Variables: noted while a transaction runs, asked for when it is over, and behind them its pins.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "session/variables.h"
@@ -13,73 +13,12 @@
 #include "pg/body.h"
 #include "pg/resets.h"
 #include "pg/setconfig.h"
+#include "session/pins.h"
 #include "session/relay.h"
 #include "session/replay.h"
 #include "session/sequences.h"
 #include "session/touched.h"
 #include "session/walk.h"
-
-static const struct {
-    uint32_t effect;
-    enum pin pin;
-    const char *name;
-} pin_rows[] = {
-    {SQL_LISTEN, PIN_LISTEN, "listen"},
-    {SQL_HOLD_CURSOR, PIN_HOLD_CURSOR, "hold_cursor"},
-    {SQL_TEMPORARY, PIN_TEMPORARY, "temporary"},
-    {SQL_PREPARE, PIN_PREPARE, "prepare"},
-    {SQL_ADVISORY_LOCK, PIN_ADVISORY_LOCK, "advisory_lock"},
-    {SQL_SET_CONFIG, PIN_SET_CONFIG, "set_config"},
-    {SQL_LOAD, PIN_LOAD, "load"},
-    {SQL_SEED, PIN_SEED, "seed"},
-    {0, PIN_LARGE_STATEMENT, "large_statement"},
-    {0, PIN_SETTINGS, "settings"},
-    {0, PIN_READING, "reading"},
-};
-
-/* What may end a pin. It is in doubt then, as it is when its cause has run and may have failed. */
-static const struct {
-    uint32_t effects;
-    enum pin pin;
-} undo_rows[] = {
-    {SQL_UNLISTEN, PIN_LISTEN},
-    {SQL_CLOSE_CURSOR, PIN_HOLD_CURSOR},
-    {SQL_DROP | SQL_DISCARD, PIN_TEMPORARY},
-    {SQL_DEALLOCATE | SQL_DEALLOCATE_ALL, PIN_PREPARE},
-    {SQL_ADVISORY_UNLOCK, PIN_ADVISORY_LOCK},
-};
-
-/* How the server is asked whether the cause of a pin is there. Each is a query of its own, so that one
- * which is refused (42501 for a view that this role may not read) takes no other with it; a pin that
- * cannot be asked about stays. A row says which one it answers.
- *
- * pg_locks is exact in PostgreSQL: the session's own locks are in the memory of its server. In YugabyteDB
- * the same view costs a call to every node and leaves out locks younger than about a second, so it is
- * never asked there: such a pin ends when pg_advisory_unlock_all() or DISCARD ALL has been run and
- * acknowledged. To count locks against unlocks would not do: how many a statement has taken, and whether,
- * depends on its rows, and functions take them unseen. */
-static const struct {
-    enum pin pin;
-    const char *sql;
-} questions[] = {
-    {PIN_LISTEN, "SELECT 'listen', EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"},
-    {PIN_HOLD_CURSOR, "SELECT 'hold_cursor', EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)"},
-    /* By the list from which the server itself empties the schema: tables, functions, statistics and all else. */
-    {PIN_TEMPORARY, "SELECT 'temporary', EXISTS (SELECT FROM pg_catalog.pg_depend WHERE refclassid = "
-                    "'pg_catalog.pg_namespace'::pg_catalog.regclass AND refobjid = pg_catalog.pg_my_temp_schema())"},
-    {PIN_PREPARE, "SELECT 'prepare', EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"},
-    {PIN_ADVISORY_LOCK, "SELECT 'advisory_lock', EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' "
-                        "AND pid = pg_catalog.pg_backend_pid())"},
-};
-
-void pins_text(unsigned pins, char *out, size_t size)
-{
-    size_t n = 0;
-    out[0] = '\0';
-    for (size_t i = 0; i < COUNT_OF(pin_rows) && n < size; i++)
-        if (pins & pin_rows[i].pin)
-            n += (size_t)snprintf(out + n, size - n, "%s%s", n ? "," : "", pin_rows[i].name);
-}
 
 static void touch_named(void *arg, struct text name, bool is_literal)
 {
@@ -95,8 +34,7 @@ static void touch_named(void *arg, struct text name, bool is_literal)
 static void suspect(struct session *s, const struct sql_scan *scan, struct text sql)
 {
     touched_of(s)->all = touched_of(s)->unknown = true;
-    for (size_t i = 0; i < COUNT_OF(questions); i++)
-        s->suspects |= (uint16_t)questions[i].pin;
+    pins_suspect_all(s);
     if (!scan->has_block)
         return;
     if (s->backend)
@@ -173,18 +111,8 @@ void variables_effects(struct session *s, const struct sql_scan *scan, struct te
     }
     if (resets_all || (effects & SQL_RESETS))
         variables_note_reset(s);
-    for (size_t i = 0; i < COUNT_OF(pin_rows); i++)
-        if (effects & pin_rows[i].effect) {
-            variables_pin(s, pin_rows[i].pin);
-            s->pin_effects |= (uint16_t)pin_rows[i].pin;
-        }
-    for (size_t i = 0; i < COUNT_OF(undo_rows); i++)
-        if (effects & undo_rows[i].effects)
-            s->pin_effects |= (uint16_t)undo_rows[i].pin;
-    if (effects & (SQL_ADVISORY_LOCK | SQL_DO))
-        s->unlocks_all = false;
-    else if ((effects & SQL_ADVISORY_UNLOCK) && sql.at && scan->statements == 1 && sql_is_unlock_all(sql))
-        s->unlocks_all = true;
+    bool unlocks_all = (effects & SQL_ADVISORY_UNLOCK) && sql.at && scan->statements == 1 && sql_is_unlock_all(sql);
+    pins_note(s, effects, unlocks_all);
     if ((effects & (SQL_DISCARD | SQL_TEMPORARY)) && s->backend)
         s->backend->dirty = true;
 }
@@ -209,27 +137,9 @@ static bool asks_variables(const struct session *s)
     return any_touched(s) && !(s->pins & PIN_SETTINGS);
 }
 
-static bool asks_pins(const struct session *s)
-{
-    return (s->pins & s->pin_effects) || s->suspects;
-}
-
-/* Its search_path leads to pg_temp first: anything that it makes is temporary. */
-static bool searches_temporary(const struct session *s)
-{
-    struct text path;
-    return varset_get(s->vars, TEXT("search_path"), &path) && memmem(path.at, path.len, "pg_temp", 7);
-}
-
-void variables_transaction_over(struct session *s)
-{
-    if (s->is_transaction_mode && searches_temporary(s))
-        s->suspects |= PIN_TEMPORARY;
-}
-
 bool variables_must_ask(const struct session *s)
 {
-    return asks_variables(s) || asks_pins(s);
+    return asks_variables(s) || pins_must_ask(s);
 }
 
 bool variables_may_defer(const struct session *s)
@@ -397,8 +307,6 @@ void answer_free(struct session *s)
     s->answer = NULL;
 }
 
-static void ask_pins(struct session *s);
-
 /* What the backend has and what the session is to have differ where a RESET went back to the
  * server's default and the session's own default is a value of its startup packet. */
 static bool adopt(struct answer *a)
@@ -446,33 +354,14 @@ static bool adopt(struct answer *a)
 }
 
 static void ask_variables(struct session *s);
-/* Errors that say nothing about the question: the client's own statement_timeout may end it, and a node
- * of the cluster may not have answered another in time. */
-static bool is_passing(const struct server_error *error)
-{
-    static const char *const passing[] = {"57014", "40001", "40P01", "XX000"};
-    for (size_t i = 0; error && i < COUNT_OF(passing); i++)
-        if (strcmp(error->sqlstate, passing[i]) == 0)
-            return true;
-    return false;
-}
-
 static bool a_second_try(struct session *s, struct touched *t, const struct server_error *error)
 {
     enum { TRIES_MAX = 5 };
-    if (!is_passing(error) || t->tries++ == TRIES_MAX)
+    if (!pins_question_failed_in_passing(error) || t->tries++ == TRIES_MAX)
         return false;
     s->touched = t;
     ask_variables(s);
     return true;
-}
-
-static void log_refused(struct session *s, const char *what, const struct server_error *error)
-{
-    char tag[40];
-    session_tag(s, tag, sizeof(tag));
-    log_warning(tag, "%s could not be read, so the session keeps its server connection: %s %s", what,
-                error ? error->sqlstate : "08P01", error ? error->message : "an answer is missing, or too large");
 }
 
 static void on_variables(void *arg, struct backend *b, const struct server_error *error, bool lost)
@@ -487,7 +376,7 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
     bool ok = complete && adopt(a) && !(a->touched->by_name && a->touched->unknown);
     struct touched *again = a->touched;
     if (ok && a->is_anothers) /* no other connection could be given it */
-        variables_pin(s, PIN_SETTINGS);
+        pins_hold(s, PIN_SETTINGS);
     a->touched = NULL;
     answer_free(s);
     if (lost) {
@@ -507,12 +396,12 @@ static void on_variables(void *arg, struct backend *b, const struct server_error
     touched_free(&again);
     if (!ok) {
         /* The client was told that it is set, and it is: on this connection. */
-        variables_pin(s, PIN_SETTINGS);
+        pins_hold(s, PIN_SETTINGS);
         s->backend->dirty = true;
-        log_refused(s, "the session's variables", complete ? NULL : error);
+        pins_log_refused(s, "the session's variables", complete ? NULL : error);
     }
-    if (asks_pins(s))
-        ask_pins(s);
+    if (pins_must_ask(s))
+        pins_ask(s);
     else
         relay_settle(s);
 }
@@ -595,107 +484,6 @@ static void ask_variables(struct session *s)
     buf_free(&sql);
 }
 
-static void on_pin_row(void *arg, struct backend *b, const struct text *columns, unsigned count)
-{
-    struct session *s = arg;
-    bool held = count == 2 && text_is(columns[1], "t");
-    if (count != 2 || !columns[0].at || !columns[1].at || !(held || text_is(columns[1], "f")))
-        return;
-    for (size_t i = 0; i < COUNT_OF(pin_rows); i++) {
-        enum pin why = pin_rows[i].pin;
-        if (!(s->asked & why) || !text_is(columns[0], pin_rows[i].name))
-            continue;
-        s->asked &= (uint16_t)~why;
-        if (!held && why == PIN_PREPARE)
-            variables_forget_prepared(s);
-        if (!held)
-            s->pins &= (uint16_t)~why;
-        else if (s->suspects & why)
-            variables_pin(s, why);
-    }
-}
-
-static bool ask_these(struct session *s, uint16_t pins);
-
-static void on_pins(void *arg, struct backend *b, const struct server_error *error, bool lost)
-{
-    enum { TRIES_MAX = 3 };
-    struct session *s = arg;
-    if (lost) {
-        relay_lost(s, REASON_BACKEND_LOST);
-        return;
-    }
-    if (s->asked && is_passing(error) && s->pin_tries++ < TRIES_MAX && ask_these(s, s->asked))
-        return;
-    s->pin_tries = 0;
-    if (s->asked) {
-        bool known = !(s->asked & ~s->pins);
-        for (size_t i = 0; i < COUNT_OF(questions); i++)
-            if (s->asked & questions[i].pin)
-                variables_pin(s, questions[i].pin);
-        if (!known || !s->told_pins)
-            log_refused(s, "what the session holds", error);
-        s->told_pins = true;
-    }
-    s->asked = 0;
-    s->backend->dirty = s->backend->dirty || s->pins || error;
-    relay_settle(s);
-}
-
-/* Whether the view of locks tells all of this session's: see the questions. */
-static bool locks_are_exact(const struct backend *b)
-{
-    struct text all = buf_text(&b->parameters), message, name, value;
-    while (wire_each_parameter(&all, &message, &name, &value))
-        if (text_is(name, "server_version"))
-            return !memmem(value.at, value.len, "YB", 2);
-    return true;
-}
-
-/* False when there is nothing to ask. */
-static bool ask_these(struct session *s, uint16_t pins)
-{
-    static const struct task_ops ops = {on_pin_row, on_pins};
-    struct buf sql;
-    bool ok = true;
-    buf_init(&sql, VARSET_SQL_MAX);
-    for (size_t i = 0; i < COUNT_OF(questions); i++)
-        if (pins & questions[i].pin)
-            ok = ok && (!sql.len || buf_put(&sql, "", 1)) && buf_put_text(&sql, questions[i].sql);
-    s->asked = pins;
-    bool any = sql.len > 0;
-    if (!ok)
-        session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
-    else if (any)
-        backend_run(s->backend, buf_text(&sql), &ops, s);
-    buf_free(&sql);
-    return any || !ok;
-}
-
-static void ask_pins(struct session *s)
-{
-    uint16_t pins = (uint16_t)((s->pins & s->pin_effects) | s->suspects), all = 0;
-    for (size_t i = 0; i < COUNT_OF(questions); i++)
-        all |= (uint16_t)questions[i].pin;
-    pins &= all;
-    if (s->unlocks_all && !s->failed) {
-        s->pins &= (uint16_t)~PIN_ADVISORY_LOCK;
-        pins &= (uint16_t)~PIN_ADVISORY_LOCK;
-    }
-    if ((pins & PIN_ADVISORY_LOCK) && !locks_are_exact(s->backend)) {
-        /* A block or a procedure may have taken one: it cannot be asked, so it is held. */
-        if (s->suspects & PIN_ADVISORY_LOCK)
-            variables_pin(s, PIN_ADVISORY_LOCK);
-        pins &= (uint16_t)~PIN_ADVISORY_LOCK;
-    }
-    s->unlocks_all = false;
-    s->pin_effects = 0;
-    if (!pins || !ask_these(s, pins)) {
-        s->backend->dirty = s->backend->dirty || s->pins;
-        relay_settle(s);
-    }
-}
-
 /* ---- procedures ---- */
 
 static void on_procedure(void *arg, struct backend *b, const struct text *columns, unsigned count)
@@ -728,7 +516,7 @@ static void on_procedures(void *arg, struct backend *b, const struct server_erro
         is_known = is_known && (t->procedures[i].is_known || s->failed);
     if (!is_known) {
         variables_lose_track(s);
-        log_refused(s, "the text of a procedure", error);
+        pins_log_refused(s, "the text of a procedure", error);
     }
     ask_next(s);
 }
@@ -761,7 +549,7 @@ static void ask_next(struct session *s)
     else if (asks_variables(s))
         ask_variables(s);
     else
-        ask_pins(s);
+        pins_ask(s);
 }
 
 void variables_ask(struct session *s)
