@@ -17,6 +17,8 @@ _Noreturn void check_failed(const char *what, const char *file, int line);
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 #define CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
 #define PRINTF_LIKE(f, a) __attribute__((format(printf, f, a)))
+/* What seldom runs: it, and the ways that lead to it, are put apart from the code that always does. */
+#define COLD __attribute__((cold))
 #define MUST_USE __attribute__((warn_unused_result))
 
 #endif

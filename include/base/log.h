@@ -31,7 +31,7 @@ void log_abandon(struct log_change **change);
 bool log_reopen(void) MUST_USE;
 bool log_is_on(enum log_level level);
 /* tag: what the line is about ("client 12af", "node a:5433", "config"), or NULL. */
-void log_line(enum log_level level, const char *tag, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void log_line(enum log_level level, const char *tag, const char *fmt, ...) PRINTF_LIKE(3, 4) COLD;
 /* Lines that were lost since the start: the ring was full, because the file could not keep up or
  * could not be written. */
 uint64_t log_dropped(void);

@@ -118,12 +118,19 @@ bool inflight_has_room(const struct inflight *q, uint32_t n);
 /* A message of this type arrived from the server. For 'Z' status is its byte, else 0. */
 enum reply_verdict inflight_reply(struct inflight *q, char type, char status,
                                   inflight_settled *settled, void *arg);
-/* The request at the head when it is one that we answer (OWED_LOCAL), else NULL. Answer it,
- * then inflight_answered(). */
-const struct owed *inflight_local(const struct inflight *q);
-void inflight_answered(struct inflight *q, inflight_settled *settled, void *arg);
 /* The request that the server answers now, or NULL. */
-const struct owed *inflight_head(const struct inflight *q);
+static inline const struct owed *inflight_head(const struct inflight *q)
+{
+    return q->count ? &q->ring[q->head] : NULL;
+}
+/* The same when it is one that we answer (OWED_LOCAL), else NULL. Answer it, then inflight_answered(). */
+static inline const struct owed *inflight_local(const struct inflight *q)
+{
+    const struct owed *o = inflight_head(q);
+    /* The server answers nothing before the Sync, and so do we. */
+    return o && (o->flags & OWED_LOCAL) && !q->skipping ? o : NULL;
+}
+void inflight_answered(struct inflight *q, inflight_settled *settled, void *arg);
 
 /* Nothing owed, no batch open, no error waiting for its Sync. */
 static inline bool inflight_is_quiet(const struct inflight *q)
@@ -167,7 +174,12 @@ bool inflight_must_ask(const struct inflight *q);
 /* How many more ReadyForQuery will come is not known now. */
 bool inflight_is_unsure(const struct inflight *q);
 /* Status of the ReadyForQuery that the client gets now, before the message at hand; or 0. Once. */
-char inflight_released(struct inflight *q);
+static inline char inflight_released(struct inflight *q)
+{
+    char status = q->released;
+    q->released = 0;
+    return status;
+}
 /* CopyDone or CopyFail was sent behind a Sync: one that counts may be missing yet. */
 bool inflight_copy_ends_in_sync(const struct inflight *q);
 /* The connection is lost. Syncs in a COPY IN that had to be swallowed leave the queue. False when which of

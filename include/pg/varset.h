@@ -27,6 +27,7 @@ struct varset {
     size_t len;
     struct varset *reading; /* see varset_reading() */
     bool reading_is_made, reads_itself;
+    bool searches_temporary; /* its search_path names pg_temp: anything it makes may be temporary */
     char pairs[]; /* name NUL value NUL ..., sorted by name */
 };
 

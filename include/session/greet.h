@@ -78,11 +78,11 @@ void admit_learned(struct session *s);
 void admit_timed_out(struct session *s);
 /* How a connection ended that was not let in: told once, in the log, and where a login was tried
  * in the audit trail; later calls say nothing. detail: what is kept from the client, or NULL. */
-void greet_failed(struct session *s, enum reason why, const char *detail);
+void greet_failed(struct session *s, enum reason why, const char *detail) COLD;
 /* Every second: how many of these lines the log was spared. */
 void greet_tell_unlogged(struct home *home);
 /* The login fails with a uniform text; `kept` says why, for us. */
-void greet_deny(struct session *s, enum reason why, const char *kept);
+void greet_deny(struct session *s, enum reason why, const char *kept) COLD;
 
 /* session.c */
 void session_move(struct session *s, unsigned worker);

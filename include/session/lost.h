@@ -33,12 +33,12 @@ struct loss {
 
 /* The backend has died (its connection ended or it broke the protocol): answers all that was
  * outstanding, gives the backend back, or ends the session (FATAL) when its state went with it. */
-void relay_lost(struct session *s, enum reason why);
+void relay_lost(struct session *s, enum reason why) COLD;
 /* A loss between two requests is told with the next, which begins with a message of this type.
  * False when there is none to tell of. */
 bool relay_tell_lost(struct session *s, char type);
 /* What the server said before it closes: the words for the loss. */
-void lost_because(struct session *s, const struct server_error *error);
+void lost_because(struct session *s, const struct server_error *error) COLD;
 /* A simple Query with these effects (enum sql_effect): true when it has been answered here, since
  * all it does is to end a block whose connection is lost. */
 bool lost_block_ends(struct session *s, uint32_t effects, uint32_t statements);

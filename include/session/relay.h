@@ -51,7 +51,7 @@ size_t forward(struct session *s, const char *at, size_t len);
 /* The backend does not take more now, or must not be sent more. */
 bool forward_must_wait(struct session *s);
 /* ERROR for the request that begins with this message, the protocol left in step. */
-void relay_refuse(struct session *s, char type, const struct wire_fault *fault);
+void relay_refuse(struct session *s, char type, const struct wire_fault *fault) COLD;
 /* All replies of a transaction are through: remember, ask, give back. */
 void relay_transaction_over(struct session *s);
 /* After asking: return the backend or keep it, and go on. */
@@ -62,7 +62,7 @@ void relay_tune(struct session *s, struct text sql);
 /* Such a query is over: on with what waits, on another backend where this one is not fit for it, or not at all. */
 void relay_tuned(struct session *s, struct backend *b, const struct server_error *error, bool lost);
 /* The first message of a request, which may not run on what was lent for it: that goes back, and it is refused. */
-void relay_refuse_lent(struct session *s, char type, struct text body, const struct wire_fault *fault);
+void relay_refuse_lent(struct session *s, char type, struct text body, const struct wire_fault *fault) COLD;
 /* The lent backend is of the session's era: on with its request. */
 void relay_lent(struct session *s);
 /* It is not, or was lost meanwhile: another one. */

@@ -230,17 +230,17 @@ void session_console_ready(struct session *s); /* ReadyForQuery, and more input 
 void session_become(struct session *s, enum session_state next);
 void session_tag(const struct session *s, char *out, size_t size);
 /* Tells the client once (FATAL) and ends the session. message, hint may be NULL. */
-void session_fail(struct session *s, enum reason why, const char *message, const char *hint);
+void session_fail(struct session *s, enum reason why, const char *message, const char *hint) COLD;
 /* FATAL in the reason's own words, and a sentence that says more. */
-void session_fail_detail(struct session *s, enum reason why, const char *detail);
+void session_fail_detail(struct session *s, enum reason why, const char *detail) COLD;
 /* FATAL with what a server said. */
-void session_fail_with(struct session *s, enum reason why, const struct server_error *error);
+void session_fail_with(struct session *s, enum reason why, const struct server_error *error) COLD;
 struct wire_fault;
-void session_fail_fault(struct session *s, const struct wire_fault *f);
+void session_fail_fault(struct session *s, const struct wire_fault *f) COLD;
 /* Ends it without a word (the client is gone or was told). */
-void session_close(struct session *s, enum reason why);
+void session_close(struct session *s, enum reason why) COLD;
 /* Ends it when something has been written that the client must still get, whatever it is sending. */
-void session_close_told(struct session *s, enum reason why);
+void session_close_told(struct session *s, enum reason why) COLD;
 /* reason: a name of base/reasons.def, or NULL; detail: what is kept from the client, or NULL. */
 void session_audit(struct session *s, enum audit_kind event, const char *reason, const char *detail);
 bool session_flush_held(struct session *s);

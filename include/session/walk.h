@@ -34,9 +34,9 @@ struct text walk_body(const struct request_walk *w);
 struct text walk_there(const struct request_walk *w);
 /* Ends the session (FATAL) for the message at p, in its order: what was asked before it is sent, and
  * answered first where its answer is certain to come. STEP_STOP; the session may have to wait. */
-enum step walk_fail(struct request_walk *w, enum reason why, const char *what);
+enum step walk_fail(struct request_walk *w, enum reason why, const char *what) COLD;
 /* The same with 08P01. */
-enum step walk_violation(struct request_walk *w, const char *what);
+enum step walk_violation(struct request_walk *w, const char *what) COLD;
 /* A backend, or the message was refused (dropped, on we go), or we wait. STEP_ON with *have
  * false: look at the input again. */
 enum step walk_need(struct request_walk *w, char type, bool *have);
@@ -44,7 +44,7 @@ enum step walk_need(struct request_walk *w, char type, bool *have);
 void walk_put_about(struct request_walk *w, char type, const char *name);
 /* The message at p is not taken: ERROR, the protocol left in step. Inside a transaction, which only
  * the server can fail, a request that fails is sent in its place. */
-enum step walk_refuse(struct request_walk *w, char type, enum reason why);
+enum step walk_refuse(struct request_walk *w, char type, enum reason why) COLD;
 /* A reply owed; false when the session has ended for want of memory. */
 bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void *what, void *was);
 void walk_count_query(struct session *s);

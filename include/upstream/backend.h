@@ -106,6 +106,7 @@ struct backend {
     bool defers;  /* its transactions may be serializable, read only and deferrable unless they say otherwise */
     bool body_hidden;   /* what is left of the body is not for the client */
     bool escapes;       /* a backslash counts in its strings: standard_conforming_strings is off, as it has reported */
+    bool encodes_unsafely; /* ... and its client_encoding is one in which a byte of ASCII may be a part of a character */
     bool runs_on;       /* its borrower's client has left behind requests, which are run all the same */
     bool sent_part;     /* the borrower has sent a part of a message */
     uint32_t body_left; /* bytes of the message under way that were not read yet */
@@ -129,7 +130,7 @@ int backend_close(struct backend *b, bool keeps_socket);
  * False when it is none, or too much: such a connection is not used. */
 bool backend_parameter(struct backend *b, struct text body) MUST_USE;
 /* For the log: what it has sent follows no protocol, and its connection is closed. */
-void backend_log_nonsense(const struct backend *b, const char *what);
+void backend_log_nonsense(const struct backend *b, const char *what) COLD;
 /* Off one worker and onto another: a clean one that is in no list. What is interned by the worker is
  * forgotten at once; on the other side the server is to forget it too (RESETTING, dirty). Its stream
  * is detached when the turn is over, and says nothing until then. */

@@ -137,7 +137,7 @@ static void take_out(struct inflight *q, uint32_t i, enum owed_outcome outcome, 
 /* Ends of copies that are over answer nothing. */
 static void drop_copy_ends(struct inflight *q, inflight_settled *settled, void *arg)
 {
-    while (q->count && at(q, 0)->kind == OWED_COPY_END && !q->copy_in)
+    while (q->count && q->ring[q->head].kind == OWED_COPY_END && !q->copy_in)
         pop(q, OWED_DONE, settled, arg);
 }
 
@@ -147,18 +147,6 @@ void inflight_free(struct inflight *q, inflight_settled *settled, void *arg)
         pop(q, OWED_SKIPPED, settled, arg);
     mem_free(q->ring);
     inflight_init(q);
-}
-
-const struct owed *inflight_head(const struct inflight *q)
-{
-    return q->count ? at(q, 0) : NULL;
-}
-
-const struct owed *inflight_local(const struct inflight *q)
-{
-    const struct owed *o = inflight_head(q);
-    /* The server answers nothing before the Sync, and so do we. */
-    return o && (o->flags & OWED_LOCAL) && !q->skipping ? o : NULL;
 }
 
 void inflight_answered(struct inflight *q, inflight_settled *settled, void *arg)
@@ -341,13 +329,6 @@ bool inflight_ask(struct inflight *q, enum inflight_question *question)
 bool inflight_must_ask(const struct inflight *q)
 {
     return q->count && !q->asked && !q->skipping && count_unsure(q) == q->count;
-}
-
-char inflight_released(struct inflight *q)
-{
-    char status = q->released;
-    q->released = 0;
-    return status;
 }
 
 bool inflight_copy_has_sync(const struct inflight *q)

@@ -257,7 +257,14 @@ struct text statement_types(const struct statement *st)
 
 void statement_name(const struct statements *s, uint64_t number, char out[STATEMENT_NAME])
 {
-    snprintf(out, STATEMENT_NAME, "%s%" PRIx64, s->prefix, number);
+    static const char digits[] = "0123456789abcdef";
+    size_t n = strlen(s->prefix), left = 1;
+    memcpy(out, s->prefix, n);
+    for (uint64_t rest = number >> 4; rest; rest >>= 4)
+        left++;
+    out[n + left] = '\0';
+    for (; left; number >>= 4)
+        out[n + --left] = digits[number & 0xf];
 }
 
 bool statements_name_in(const struct statements *s, struct text t)

@@ -88,6 +88,8 @@ static struct varset *intern(struct varsets *s, struct text content, uint32_t co
         return NULL;
     *v = (struct varset){.home = s, .refs = 1, .count = count, .len = content.len};
     memcpy(v->pairs, content.at, content.len);
+    struct text path;
+    v->searches_temporary = varset_get(v, TEXT("search_path"), &path) && memmem(path.at, path.len, "pg_temp", 7);
     map_put(&s->by_content, (struct text){v->pairs, v->len}, v);
     return v;
 }

@@ -417,7 +417,7 @@ void companions_bound(struct session *s, struct text portal, const struct named 
     struct sql_reset r;
     if (before)
         unbind(s, before);
-    if (!n || !n->st || !sql_is_reset(statement_query(n->st), &r) || !has_any(s, &r) ||
+    if (!n || !n->st || !n->st->text->looked_at || !sql_is_reset(statement_query(n->st), &r) || !has_any(s, &r) ||
         companions_of(s)->bound_count == BOUND_MAX)
         return;
     struct bound *b = mem_new(1, sizeof(*b) + portal.len + 1);

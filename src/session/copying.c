@@ -38,10 +38,8 @@ static void ask(struct session *s)
 bool copying_holds(struct request_walk *w, char type)
 {
     struct session *s = w->s;
-    if (memchr("SHdcfX", type, 6))
-        return false;
     enum inflight_doubt doubt = inflight_doubt(&s->backend->owed);
-    if (doubt == INFLIGHT_SEND)
+    if (doubt == INFLIGHT_SEND || memchr("SHdcfX", type, 6))
         return false;
     walk_put_run(w);
     s->stalled = true;

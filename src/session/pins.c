@@ -122,12 +122,8 @@ void pins_doubt_reading(struct session *s)
 
 void pins_lent(struct session *s)
 {
-    struct text all = buf_text(&s->backend->parameters), message, name, value, own;
-    if (!s->is_transaction_mode || !varset_get(s->vars, TEXT("client_encoding"), &own))
-        return;
-    while (wire_each_parameter(&all, &message, &name, &value))
-        if (text_is(name, "client_encoding") && sql_encoding_is_unsafe(value))
-            pins_hold(s, PIN_READING);
+    if (s->is_transaction_mode && s->backend->encodes_unsafely)
+        pins_hold(s, PIN_READING);
 }
 
 bool pins_may_search_temporary(struct text piece, uint8_t *state)
@@ -147,16 +143,9 @@ bool pins_may_search_temporary(struct text piece, uint8_t *state)
     return false;
 }
 
-/* Its search_path leads to pg_temp first: anything that it makes is temporary. */
-static bool searches_temporary(const struct session *s)
-{
-    struct text path;
-    return varset_get(s->vars, TEXT("search_path"), &path) && memmem(path.at, path.len, "pg_temp", 7);
-}
-
 void pins_transaction_over(struct session *s)
 {
-    if (s->is_transaction_mode && searches_temporary(s))
+    if (s->is_transaction_mode && s->vars && s->vars->searches_temporary)
         s->suspects |= PIN_TEMPORARY;
 }
 

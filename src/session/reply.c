@@ -375,7 +375,7 @@ static size_t wanted(char type, size_t size)
 static bool is_companions(const struct session *s, char type)
 {
     const struct owed *o = inflight_head(&s->backend->owed);
-    if (!o || !memchr("TDCN", type, 4))
+    if (!o || !(o->flags & (OWED_EDITED | OWED_HIDDEN)) || !memchr("TDCN", type, 4))
         return false;
     return (o->flags & OWED_EDITED && companions_answer(s)) || (type == 'N' && o->kind == OWED_EXECUTE && o->flags & OWED_HIDDEN);
 }

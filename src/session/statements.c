@@ -242,7 +242,7 @@ enum step statements_bind(struct request_walk *w)
             return STEP_WAIT;
         return walk_violation(w, "invalid Bind message");
     }
-    bool reads = reads_sequences(s, name);
+    bool reads = (!s->backend || s->strange_numbers) && reads_sequences(s, name);
     s->ask.wants_own = s->ask.wants_own || (reads && !s->backend);
     enum step step = walk_need(w, 'B', &have);
     if (step != STEP_ON || !have)

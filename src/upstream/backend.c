@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "io/intake.h"
+#include "pg/lexer.h"
 #include "pg/wire.h"
 #include "upstream/cancel.h"
 #include "upstream/defaults.h"
@@ -117,6 +118,8 @@ bool backend_parameter(struct backend *b, struct text body)
     b->reported = true;
     if (text_is(name, "standard_conforming_strings"))
         b->escapes = text_is(value, "off");
+    else if (text_is(name, "client_encoding"))
+        b->encodes_unsafely = sql_encoding_is_unsafe(value);
     buf_free(ok ? &b->parameters : &all);
     if (ok)
         b->parameters = all;

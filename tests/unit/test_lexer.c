@@ -541,6 +541,25 @@ static void test_first_look(void)
         ok(sql_may_have_effects(maybe[i], strlen(maybe[i])), "is read: %s", maybe[i]);
 }
 
+/* It reads the text in blocks: what matters does so at every place. */
+static void test_first_look_everywhere(void)
+{
+    static const char *const matters[] = {";x", "--", "/*", "$a$", "U&\"", " nextval(", " INTO TEMP x", " into pg_temp.x"};
+    static const char *const not[] = {"; ", "-1", "/2", "$1", "&b", " (1)", " tempo", " amp "};
+    char sql[128], filler[64];
+    memset(filler, 'b', sizeof(filler));
+    for (int before = 0; before < 40; before++)
+        for (size_t i = 0; i < COUNT_OF(matters) + COUNT_OF(not); i++) {
+            bool does = i < COUNT_OF(matters);
+            const char *what = does ? matters[i] : not[i - COUNT_OF(matters)];
+            int after = does || strcmp(what, "; ") != 0 ? before % 18 : 0;
+            snprintf(sql, sizeof(sql), "SELECT a%.*s%s%.*s", before, filler, what, after, filler);
+            if (sql_may_have_effects(sql, strlen(sql)) != does)
+                ok(false, "%s is %s", sql, does ? "read" : "passed unread");
+        }
+    ok(true, "what matters is seen at every place");
+}
+
 /* A tag too long to be remembered: its end is unknown, so everything may have happened. */
 static void test_doubt(void)
 {
@@ -577,6 +596,7 @@ int main(void)
         check_row(&loose_rows[i], false);
     test_statements_named();
     test_first_look();
+    test_first_look_everywhere();
     test_doubt();
     test_flags();
     return tap_done();
