@@ -94,6 +94,7 @@ struct backend {
     struct buf parameters;     /* ParameterStatus messages, the present value of each */
     char *key;                 /* of a cancel request */
     uint32_t key_len, pid;
+    uint64_t identity;         /* pool_ask.identity of who had it last; 0: nobody, since it was reset */
     uint64_t lending;          /* number of its last lending in its pool; 0: none since it was reset */
     uint64_t born, since; /* monotonic us: login done; last change of state */
     uint64_t transactions;

@@ -4,7 +4,9 @@
  *   pools (a worker's)  ->  pool (tenant, database, role)  ->  backends
  *
  * A connection that comes back is handed straight to the session that has waited longest; it
- * is lent on only when it is clean, otherwise it is cleaned first (recycle.c) or closed. Those
+ * is lent on only when it is clean, otherwise it is cleaned first (recycle.c) or closed. One that another
+ * identity has had is not clean: a session gets the connection that was its identity's last, or nobody's, and only
+ * where there is neither another's that is reset for it, the one that has been idle for longest. Those
  * that were logged in with a client's own startup parameters go only to who asks for the same;
  * where there is no room, an idle one of another kind makes way.
  *
@@ -47,6 +49,8 @@ struct pool_ask {
     struct backend_user *user; /* gets the backend's events once it is lent */
     struct varset *startup;    /* only a connection logged in with just these will do; or NULL.
                                   The asker's reference, for as long as it asks */
+    uint64_t identity;         /* a digest of who asks (never 0): another's connection is reset first, unless the
+                                  database's section shares them; 0: the gateway itself, whom all suit */
     uint64_t lending;          /* the last one's number; of this pool */
     bool wants_own;            /* the connection it had last, if nobody has had it since */
     bool is_own;               /* it got that one, or one that nobody has had */

@@ -93,6 +93,16 @@ static void set_expiry(struct session *s)
     }
 }
 
+/* A digest whose key nobody knows. Who has no sub cannot be told from others, and shares with nobody. */
+static uint64_t identity_of(const struct identity *who)
+{
+    uint64_t parts[] = {text_hash(who->issuer, strlen(who->issuer)), text_hash(who->subject, strlen(who->subject))};
+    if (!who->subject[0])
+        random_bytes(parts, sizeof(parts));
+    uint64_t digest = text_hash(parts, sizeof(parts));
+    return digest ? digest : 1;
+}
+
 static struct pool_key pool_key_of(const struct greeting *g)
 {
     return (struct pool_key){g->grant.tenant, g->grant.database, g->grant.dbname, g->grant.role,
@@ -191,6 +201,7 @@ static void enter_pool(struct session *s)
         greet_deny(s, REASON_CONFIG_CHANGED, NULL);
         return;
     }
+    s->ask.identity = identity_of(&g->who);
     if (!make_variables(s)) {
         session_fail(s, REASON_STARTUP_PACKET, "too many variables in the startup packet", NULL);
         return;

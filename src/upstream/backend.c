@@ -27,7 +27,7 @@ static const struct {
     [BACKEND_DIALING] = {"dialing", TO(DIALING) | TO(TLS) | TO(LOGIN) | TO(CLOSED)},
     [BACKEND_TLS] = {"tls", TO(DIALING) | TO(LOGIN) | TO(CLOSED)},
     [BACKEND_LOGIN] = {"login", TO(DIALING) | TO(IDLE) | TO(BUSY) | TO(MOVING) | TO(CLOSED)},
-    [BACKEND_IDLE] = {"idle", TO(BUSY) | TO(MOVING) | TO(CLOSED)},
+    [BACKEND_IDLE] = {"idle", TO(BUSY) | TO(RESETTING) | TO(MOVING) | TO(CLOSED)},
     [BACKEND_BUSY] = {"busy", TO(BUSY) | TO(IDLE) | TO(RESETTING) | TO(HELD) | TO(MOVING) | TO(CLOSED)},
     [BACKEND_RESETTING] = {"resetting", TO(IDLE) | TO(BUSY) | TO(HELD) | TO(MOVING) | TO(CLOSED)},
     [BACKEND_HELD] = {"held", TO(RESETTING) | TO(IDLE) | TO(BUSY) | TO(CLOSED)},

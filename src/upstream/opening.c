@@ -324,6 +324,12 @@ void opening_more(struct pool *p)
     }
 }
 
+void opening_another(struct pool *p, struct varset *startup)
+{
+    if (opening_may_begin(p) && opening_count(&p->opening, startup) == 0 && shared_pool_take_slot(p->shared, p->row->pool_size))
+        (void)open_one(p, startup);
+}
+
 bool opening_with_slot(struct pool *p)
 {
     struct pool_ask *ask = opening_may_begin(p) ? opening_unserved(p) : NULL;

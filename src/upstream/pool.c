@@ -17,6 +17,11 @@
 #include "upstream/recycle.h"
 
 #define TICK US_PER_S
+/* Where identities take turns, those of the same one may overtake who has waited for less than this, so that
+ * a reset serves more than one transaction. */
+#define TURN (5 * US_PER_MS)
+/* A connection that its identity had so lately will be wanted by it again: the pool had better grow. */
+#define LATELY US_PER_S
 
 static void on_pool_timer(struct timer *t);
 
@@ -290,9 +295,26 @@ static bool take_report(struct backend *b)
     return welcomes_base(&b->pool->shared->welcomes, buf_text(&b->parameters));
 }
 
+/* May it have b as it is? */
+static bool is_for(const struct backend *b, const struct pool_ask *ask)
+{
+    return b->identity == ask->identity || b->identity == 0 || ask->identity == 0 ||
+           (b->pool->row && b->pool->row->share == CONF_SHARE_ROLE);
+}
+
+/* It is in no list. Made as new for who waits, whose identity is not that of who had it. */
+static void reset_for_another(struct pool *p, struct backend *b)
+{
+    counter_add(p->home->counters, COUNTER_IDENTITY_RESETS, 1);
+    b->dirty = true;
+    list_push_back(&p->cleaning, &b->in_pool);
+    recycle_start(b);
+}
+
 static void lend(struct pool *p, struct backend *b, struct pool_ask *ask)
 {
     backend_become(b, BACKEND_BUSY);
+    b->identity = ask->identity;
     b->user = ask->user;
     list_push_back(&p->busy, &b->in_pool);
     ask->is_own = b->lending == 0 || ask->lending == b->lending;
@@ -312,7 +334,7 @@ static bool is_cut_off(const struct pool *p, const struct backend *b)
  * all there is, pool_offer() or pool_discard() follows in the same turn. */
 struct backend *pool_idle_for(const struct pool *p, const struct pool_ask *ask, bool *have_news)
 {
-    struct backend *first = NULL;
+    struct backend *first = NULL, *fresh = NULL, *oldest = NULL;
     LIST_EACH(&p->idle, struct backend, in_pool, b) {
         if (b->startup != ask->startup)
             continue;
@@ -322,11 +344,18 @@ struct backend *pool_idle_for(const struct pool *p, const struct pool_ask *ask, 
         }
         if (is_cut_off(p, b))
             continue;
-        if (!ask->wants_own || (ask->lending && b->lending == ask->lending))
+        oldest = b;
+        if (!is_for(b, ask))
+            continue;
+        bool is_its = b->identity != 0 || ask->identity == 0;
+        if (is_its && (!ask->wants_own || (ask->lending && b->lending == ask->lending)))
             return b;
-        first = first ? first : b;
+        if (is_its)
+            first = first ? first : b;
+        else
+            fresh = fresh ? fresh : b;
     }
-    return first;
+    return first ? first : fresh ? fresh : oldest;
 }
 
 void pool_look(struct pool *p, uint64_t within)
@@ -354,6 +383,8 @@ struct backend *pool_request(struct pool *p, struct pool_ask *ask)
     if (b) {
         list_remove(&p->idle, &b->in_pool);
         pool_note_idle(p);
+    }
+    if (b && is_for(b, ask)) {
         lend(p, b, ask);
         return b;
     }
@@ -369,8 +400,13 @@ struct backend *pool_request(struct pool *p, struct pool_ask *ask)
         pool_look(p, 0);
     else if (!timer_is_running(&p->timer) || p->waiting.count == 1 || p->refuses)
         pool_look(p, next_look(p, p->row->wait_limit ? p->row->wait_limit : 60 * US_PER_S));
-    if (!have_news)
+    if (b) {
+        if (loop_now(p->home->loop) - b->since < LATELY)
+            opening_another(p, ask->startup);
+        reset_for_another(p, b);
+    } else if (!have_news) {
         opening_more(p);
+    }
     return NULL;
 }
 
@@ -483,13 +519,29 @@ static void on_pool_timer(struct timer *t)
     pool_look(p, next_look(p, next + US_PER_MS));
 }
 
+/* The first one's turn has come when it has waited for long enough. */
+static struct pool_ask *one_of_the_same(const struct pool *p, const struct backend *b, struct pool_ask *first)
+{
+    enum { LOOKED_AT = 64 };
+    unsigned n = 0;
+    if (loop_now(p->home->loop) - first->asked >= TURN)
+        return first;
+    LIST_EACH(&p->waiting, struct pool_ask, node, ask) {
+        if (ask->startup == b->startup && ask->identity == b->identity)
+            return ask;
+        if (++n == LOOKED_AT)
+            break;
+    }
+    return first;
+}
+
 /* Who gets b: the first in the queue; when that one cannot use it, a later one who can, unless b
  * could make way for the first: clients of one kind must not starve the others. */
 static struct pool_ask *taker_of(const struct pool *p, const struct backend *b)
 {
     struct pool_ask *first = LIST_FIRST(&p->waiting, struct pool_ask, node);
     if (!first || first->startup == b->startup)
-        return first;
+        return first && !is_for(b, first) ? one_of_the_same(p, b, first) : first;
     bool would_help = b->state != BACKEND_LOGIN && shared_pool_slots(p->shared) >= p->row->pool_size &&
                       opening_count(&p->opening, first->startup) == 0 && opening_may_begin(p);
     return would_help ? NULL : pool_first_ask_of(p, b->startup);
@@ -528,6 +580,10 @@ static void hand_out(struct backend *b)
             opening_more(p);
         else
             pool_ask_catalog(p);
+        return;
+    }
+    if (!is_for(b, ask)) {
+        reset_for_another(p, b);
         return;
     }
     pool_forget(ask);

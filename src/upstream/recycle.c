@@ -105,7 +105,7 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
     if (b->dirty && b->owed.status == 'I' && arg) {
         /* DISCARD ALL has run. */
         b->dirty = b->defers = false;
-        b->lending = b->strange_to = 0;
+        b->lending = b->strange_to = b->identity = 0;
         prepared_forget(&b->prepared);
         varset_drop(&b->vars);
     }
@@ -186,7 +186,7 @@ static bool is_for_one(const struct backend *b)
 
 void recycle_start(struct backend *b)
 {
-    if (b->state == BACKEND_BUSY || b->state == BACKEND_HELD)
+    if (b->state == BACKEND_BUSY || b->state == BACKEND_HELD || b->state == BACKEND_IDLE)
         backend_become(b, BACKEND_RESETTING);
     if (!b->recycle) {
         b->recycle = NEW(struct recycle);

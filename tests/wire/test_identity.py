@@ -1,0 +1,181 @@
+"""Sessions of one tenant, database and role whose tokens have different subjects, on the same server connections, in
+transaction mode: what one leaves there that no lexer can see is not there for another."""
+# SPDX-License-Identifier: Apache-2.0
+import threading
+
+import pytest
+
+from stand import wire
+
+WORKER = {"postern": {"workers": 1}}
+
+
+@pytest.fixture
+def people(stand, login):
+    """people(gate, name): a session of that subject; None: of a token without one."""
+    tokens = {}
+
+    def get(gate, name, **more):
+        if name not in tokens:
+            tokens[name] = stand.token("acme", sub=name)
+        return login(gate, secret=tokens[name], **more)
+    return get
+
+
+@pytest.fixture(scope="module")
+def unseen(stand):
+    """A function that does all that a session can leave behind, and says so nowhere in its calls."""
+    stand.postgres.sql("""
+        CREATE OR REPLACE FUNCTION leave_traces() RETURNS text LANGUAGE plpgsql AS $f$
+        BEGIN
+            PERFORM set_config('app.tenant', 'evil', false);
+            PERFORM set_config('work_mem', '7MB', false);
+            EXECUTE 'CREATE TEMPORARY TABLE IF NOT EXISTS orders (id int)';
+            EXECUTE 'LISTEN gossip';
+            PERFORM pg_advisory_lock(4711);
+            PERFORM nextval('traces');
+            RETURN 'done';
+        END $f$;
+        CREATE SEQUENCE IF NOT EXISTS traces;
+        CREATE TABLE IF NOT EXISTS public.orders (id int)""", "acme", "acme_rw")
+    yield "SELECT leave_traces()"
+    stand.postgres.sql("DROP FUNCTION leave_traces(); DROP SEQUENCE traces; DROP TABLE public.orders", "acme", "acme_rw")
+
+
+def gate_of(make_gate, size=1, share=None, **more):
+    return make_gate({**WORKER, "database acme": {"pool_size": size, "shards": 1, "share": share, **more}})
+
+
+def resets(gate):
+    return int(float(gate.metrics()["postern_identity_resets_total"]))
+
+
+TRACES = {
+    "a variable of no module": ("SELECT coalesce(current_setting('app.tenant', true), '')", ""),
+    "a variable": ("SELECT current_setting('work_mem')", "4MB"),
+    "a temporary table": ("SELECT to_regclass('orders')::oid::regclass::text = 'orders' AND to_regclass('pg_temp.orders') IS NULL", "t"),
+    "a subscription": ("SELECT count(*) FROM pg_listening_channels()", "0"),
+    "a lock": ("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()", "0"),
+}
+
+
+@pytest.mark.parametrize("trace", list(TRACES))
+def test_nothing_is_left_for_another(make_gate, people, unseen, trace):
+    gate = gate_of(make_gate)
+    sql, clean = TRACES[trace]
+    one, other = people(gate, "one"), people(gate, "other")
+    assert one.query(unseen) == [["done"]]
+    assert other.query(sql) == [[clean]]
+    assert resets(gate) >= 1
+
+
+def test_statements_of_another_are_neither_seen_nor_reached(make_gate, people):
+    """DEALLOCATE and PREPARE of a name that pg_prepared_statements shows made the victim's statement another."""
+    gate = gate_of(make_gate)
+    victim, attacker = people(gate, "victim"), people(gate, "attacker")
+    asks = [wire.parse("SELECT 'secret of the victim'", "mine"), wire.bind("mine"), wire.execute(), wire.sync()]
+    assert wire.rows(victim.ask(*asks)) == [["secret of the victim"]]
+    for name, statement in attacker.query("SELECT name, statement FROM pg_prepared_statements"):
+        assert "secret" not in statement
+        attacker.ask(wire.query(f'DEALLOCATE "{name}"'))
+        attacker.ask(wire.query(f"PREPARE \"{name}\" AS SELECT 'of the attacker'"))
+    assert wire.rows(victim.ask(*asks[1:])) == [["secret of the victim"]]
+
+
+def test_the_same_subject_shares(make_gate, people, unseen):
+    """Sessions of one service are each other's: nothing is reset between them."""
+    gate = gate_of(make_gate)
+    sessions = [people(gate, "service") for _ in range(5)]
+    for _ in range(10):
+        for c in sessions:
+            assert c.query("SELECT 1") == [["1"]]
+    assert resets(gate) == 0
+
+
+def test_those_who_trust_each_other_share(make_gate, people):
+    gate = gate_of(make_gate, share="role")
+    one, other = people(gate, "one"), people(gate, "other")
+    for _ in range(10):
+        assert one.query("SELECT 1") == other.query("SELECT 1") == [["1"]]
+    assert resets(gate) == 0
+
+
+def test_those_without_a_subject_share_with_nobody(make_gate, stand, people, unseen):
+    gate = make_gate({**WORKER, "issuer stand": {"subject": "optional"}, "database acme": {"pool_size": 1, "shards": 1}})
+    one, other = people(gate, None), people(gate, None)
+    assert one.query(unseen) == [["done"]]
+    assert other.query(TRACES["a variable of no module"][0]) == [[""]]
+
+
+def test_each_gets_its_own_where_there_is_room(make_gate, people):
+    """Two services, a connection each: once the pool has grown nothing is reset any more."""
+    gate = gate_of(make_gate, 2)
+    one, other = people(gate, "one"), people(gate, "other")
+
+    def pids():
+        return [c.query("SELECT pg_backend_pid()")[0][0] for c in (one, other)]
+    for _ in range(50):
+        pids()
+    first, before = pids(), resets(gate)
+    assert first[0] != first[1]
+    for _ in range(20):
+        assert pids() == first
+    assert resets(gate) == before
+
+
+def test_what_is_open_stays_open(make_gate, people):
+    """A transaction, a pin: their connection is nobody else's meanwhile."""
+    gate = gate_of(make_gate, 2)
+    one, other = people(gate, "one"), people(gate, "other")
+    one.query("BEGIN")
+    one.query("SET LOCAL app.x = 'kept'")
+    for _ in range(5):
+        assert other.query("SELECT coalesce(current_setting('app.x', true), '')") == [[""]]
+    assert one.query("SELECT current_setting('app.x')") == [["kept"]]
+    one.query("COMMIT")
+
+
+def test_variables_and_statements_come_back(make_gate, people):
+    """What a session has set and prepared by name is its own wherever it is lent next."""
+    gate = gate_of(make_gate)
+    crowd = [people(gate, f"subject {n}") for n in range(4)]
+    for n, c in enumerate(crowd):
+        c.query(f"SET app.who = 'who {n}'")
+        c.extended("SELECT current_setting('app.who'), $1::int", ["1"], name="mine")
+    for turn in range(5):
+        for n, c in enumerate(crowd):
+            assert c.query("SHOW app.who") == [[f"who {n}"]]
+            assert c.extended("SELECT current_setting('app.who'), $1::int", [str(turn)]) == [[f"who {n}", str(turn)]]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_many_identities_on_few_connections(make_gate, people, size):
+    """Everybody is served, and in turn: nobody starves, nothing of one reaches another."""
+    gate = gate_of(make_gate, size)
+    served, wrong = {}, []
+
+    def work(name):
+        try:
+            c = people(gate, name)
+            for n in range(60):
+                got = c.query(f"SELECT set_config('app.name', '{name}', true), '{name}', {n}")
+                if got != [[name, name, str(n)]]:
+                    wrong.append(got)
+                served[name] = n + 1
+        except Exception as e:  # noqa: BLE001
+            wrong.append(e)
+    threads = [threading.Thread(target=work, args=(f"subject-{n}",)) for n in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong and set(served.values()) == {60}
+    assert resets(gate) >= 1
+
+
+def test_a_user_of_the_file_is_no_subject(make_gate, stand, people, login, unseen):
+    """Whatever the subject of a token says: it is another's."""
+    gate = gate_of(make_gate)
+    one, other = people(gate, stand.scram_user), login(gate, user=stand.scram_user, secret=stand.scram_password)
+    assert one.query(unseen) == [["done"]]
+    assert other.query(TRACES["a variable of no module"][0]) == [[""]]
