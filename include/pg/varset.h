@@ -80,6 +80,8 @@ bool varset_is_ascii(const struct varset *v);
 bool var_is_settable(struct text name);
 /* Does the server take it in the startup packet only (backend and superuser-backend variables)? */
 bool var_is_startup_only(struct text name);
+/* In questions of our own: a schema before pg_catalog in the search_path may have an operator of this name. */
+#define SQL_EQUALS " OPERATOR(pg_catalog.=) "
 /* An expression of that value: a literal with doubled quotes, E'' with doubled backslashes when there are
  * any; what is not ASCII by its bytes, in the client encoding that is in force when it runs. */
 bool sql_put_literal(struct buf *sql, struct text value);

@@ -315,21 +315,22 @@ bool varset_ask(const struct var *names, size_t count, struct buf *sql)
 bool varset_ask_source(const struct var *names, size_t count, struct buf *sql)
 {
     return buf_put_text(sql, "SELECT n, NULL, source FROM (VALUES ") && put_names(sql, names, count) &&
-           buf_put_text(sql, ") AS v(n), pg_catalog.pg_settings WHERE pg_catalog.lower(name) = n");
+           buf_put_text(sql, ") AS v(n), pg_catalog.pg_settings WHERE pg_catalog.lower(name)" SQL_EQUALS "n");
 }
 
 bool varset_ask_rights(struct buf *sql)
 {
-    return buf_put_text(sql, "SELECT name FROM pg_catalog.pg_settings WHERE source = 'session' AND context IN ('superuser', "
-                             "'superuser-backend') AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user)");
+    return buf_put_text(sql, "SELECT name FROM pg_catalog.pg_settings WHERE source" SQL_EQUALS "'session' AND context" SQL_EQUALS
+                             "ANY (ARRAY['superuser', 'superuser-backend']) AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles "
+                             "WHERE rolname" SQL_EQUALS "session_user)");
 }
 
 bool varset_ask_all(const struct var *names, size_t count, struct buf *sql)
 {
     return buf_put_text(sql, "SELECT coalesce(n, pg_catalog.lower(name)), pg_catalog.current_setting(coalesce(n, name), true), source "
                              "FROM (VALUES ") && put_names(sql, names, count) &&
-           buf_put_text(sql, ") AS v(n) FULL JOIN pg_catalog.pg_settings ON pg_catalog.lower(name) = n "
-                             "WHERE n IS NOT NULL OR source = 'session'");
+           buf_put_text(sql, ") AS v(n) FULL JOIN pg_catalog.pg_settings ON pg_catalog.lower(name)" SQL_EQUALS "n "
+                             "WHERE n IS NOT NULL OR source" SQL_EQUALS "'session'");
 }
 
 bool var_is_settable(struct text name)

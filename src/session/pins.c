@@ -57,11 +57,11 @@ static const struct {
     {PIN_LISTEN, "SELECT 'listen', EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"},
     {PIN_HOLD_CURSOR, "SELECT 'hold_cursor', EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)"},
     /* By the list from which the server itself empties the schema: tables, functions, statistics and all else. */
-    {PIN_TEMPORARY, "SELECT 'temporary', EXISTS (SELECT FROM pg_catalog.pg_depend WHERE refclassid = "
-                    "'pg_catalog.pg_namespace'::pg_catalog.regclass AND refobjid = pg_catalog.pg_my_temp_schema())"},
+    {PIN_TEMPORARY, "SELECT 'temporary', EXISTS (SELECT FROM pg_catalog.pg_depend WHERE refclassid" SQL_EQUALS
+                    "'pg_catalog.pg_namespace'::pg_catalog.regclass AND refobjid" SQL_EQUALS "pg_catalog.pg_my_temp_schema())"},
     {PIN_PREPARE, "SELECT 'prepare', EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"},
-    {PIN_ADVISORY_LOCK, "SELECT 'advisory_lock', EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' "
-                        "AND pid = pg_catalog.pg_backend_pid())"},
+    {PIN_ADVISORY_LOCK, "SELECT 'advisory_lock', EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype" SQL_EQUALS "'advisory' "
+                        "AND pid" SQL_EQUALS "pg_catalog.pg_backend_pid())"},
 };
 
 void pins_text(unsigned pins, char *out, size_t size)

@@ -527,13 +527,14 @@ static void ask_procedures(struct session *s)
     struct touched *t = s->touched;
     struct buf sql;
     buf_init(&sql, VARSET_SQL_MAX);
-    bool ok = buf_put_text(&sql, "SELECT p.proname, CASE WHEN l.lanname IN ('plpgsql', 'sql') THEN pg_catalog.pg_get_functiondef(p.oid) END "
-                                 "FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang "
-                                 "WHERE p.prokind = 'p' AND p.proname IN (");
+    bool ok = buf_put_text(&sql, "SELECT p.proname, CASE WHEN l.lanname" SQL_EQUALS "ANY (ARRAY['plpgsql', 'sql']::pg_catalog.name[]) "
+                                 "THEN pg_catalog.pg_get_functiondef(p.oid) END FROM pg_catalog.pg_proc p "
+                                 "JOIN pg_catalog.pg_language l ON l.oid" SQL_EQUALS "p.prolang "
+                                 "WHERE p.prokind" SQL_EQUALS "'p' AND p.proname" SQL_EQUALS "ANY (ARRAY[");
     for (unsigned i = t->asked_count; i < t->procedure_count; i++)
         ok = ok && (i == t->asked_count || buf_put_text(&sql, ",")) && sql_put_literal(&sql, text_of(t->procedures[i].name));
     t->asked_count = t->procedure_count;
-    if (ok && buf_put_text(&sql, ")"))
+    if (ok && buf_put_text(&sql, "]::pg_catalog.name[])"))
         backend_run(s->backend, buf_text(&sql), &ops, s);
     else
         session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);

@@ -14,10 +14,12 @@ static const char catalog_question[] = BACKEND_READ_COMMITTED
     "SELECT setdatabase, setrole, c, pg_catalog.lower(pg_catalog.split_part(c, '=', 1)), "
     "pg_catalog.current_setting(pg_catalog.split_part(c, '=', 1), true) "
     "FROM pg_catalog.pg_db_role_setting, pg_catalog.unnest(setconfig) AS c "
-    "WHERE setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())) "
-    "AND setrole IN (0, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = session_user)) ORDER BY 1, 2, 3";
+    "WHERE setdatabase" SQL_EQUALS "ANY (ARRAY[0::pg_catalog.oid, (SELECT oid FROM pg_catalog.pg_database WHERE datname" SQL_EQUALS
+    "pg_catalog.current_database())]) AND setrole" SQL_EQUALS
+    "ANY (ARRAY[0::pg_catalog.oid, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname" SQL_EQUALS "session_user)]) ORDER BY 1, 2, 3";
 static const char values_question[] = BACKEND_READ_COMMITTED
-    "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name, true) FROM pg_catalog.pg_settings WHERE context = 'user'";
+    "SELECT pg_catalog.lower(name), pg_catalog.current_setting(name, true) FROM pg_catalog.pg_settings "
+    "WHERE context" SQL_EQUALS "'user'";
 
 enum { CATALOG_COLUMNS = 5, VALUES_COLUMNS = 2, ANSWER_MAX = 256 * 1024 };
 
