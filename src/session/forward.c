@@ -167,25 +167,66 @@ static void feed_scan(struct session *s, const char *at, size_t n, bool last)
 
 /* ---- the rest ---- */
 
-enum { OID_SET_CONFIG = 2078 /* pg_proc.dat: the same in every server */ };
-
-static enum step on_run(struct request_walk *w, char type, enum owed_kind kind)
+/* What a FunctionCall may do: nobody reads along in functions, so all may have been set, locked and made that can be
+ * asked for, and by one of the users' own (FirstNormalObjectId) what nobody has a list of. The numbers are
+ * those of pg_proc.dat, the same in every server. Large objects are what libpq has these messages for. */
+static uint32_t function_effects(uint32_t oid)
 {
-    bool have, looks = type == 'E' && companions_are_bound(w->s);
-    if (type == 'F' && w->size >= 8 && w->len - w->p < WIRE_HEADER + 4)
+    static const uint32_t large_objects[] = {715, 764, 765, 767, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172};
+    enum { SETSEED = 1599, NEXTVAL = 1574, CURRVAL = 1575, SET_CONFIG = 2078, LASTVAL = 2559, USERS_OWN = 16384 };
+    for (size_t i = 0; i < COUNT_OF(large_objects); i++)
+        if (oid == large_objects[i])
+            return 0;
+    switch (oid) {
+    case SETSEED:
+        return SQL_SEED;
+    case NEXTVAL:
+        return SQL_SEQUENCE;
+    case CURRVAL:
+    case LASTVAL:
+        return SQL_SEQUENCE_READ;
+    case SET_CONFIG:
+        return SQL_SETS_UNKNOWN;
+    default:
+        return oid >= USERS_OWN ? SQL_DO | SQL_SETS_UNKNOWN : SQL_DO;
+    }
+}
+
+static enum step on_function(struct request_walk *w)
+{
+    struct session *s = w->s;
+    bool have;
+    struct sql_scan scan = {.statements = 1};
+    if (w->size >= 8 && w->len - w->p < WIRE_HEADER + 4)
         return STEP_WAIT;
-    if (looks && !walk_is_whole(w))
-        return w->size > SMALL_WHOLE ? walk_violation(w, "invalid Execute message") : STEP_WAIT;
-    enum step step = walk_need(w, type, &have);
+    if (s->is_transaction_mode && w->size >= 8) /* else it is the server's to refuse */
+        scan.effects = function_effects(wire_u32(w->at + w->p + WIRE_HEADER));
+    if ((scan.effects & SQL_SEQUENCE_READ) && !s->backend)
+        s->ask.wants_own = true;
+    enum step step = walk_need(w, 'F', &have);
     if (step != STEP_ON || !have)
         return step;
-    if (!relay_may_run(w->s) || !walk_push(w, kind, kind == OWED_EXECUTE ? w->s->bound : 0, NULL, NULL))
+    if (!sequences_may_run(s, scan.effects) || !relay_may_run(s) || !walk_push(w, OWED_FUNCTION, 0, NULL, NULL))
         return STEP_STOP;
-    if (type == 'F' && w->size >= 8 && w->s->is_transaction_mode && wire_u32(w->at + w->p + WIRE_HEADER) == OID_SET_CONFIG)
-        variables_lose_track(w->s);
-    walk_count_query(w->s);
-    if (w->s->forgets && type == 'E')
-        w->s->forgets_now = true;
+    variables_effects(s, &scan, (struct text){NULL, 0});
+    walk_count_query(s);
+    walk_pass(w);
+    return STEP_ON;
+}
+
+static enum step on_execute(struct request_walk *w)
+{
+    struct session *s = w->s;
+    bool have, looks = companions_are_bound(s);
+    if (looks && !walk_is_whole(w))
+        return w->size > SMALL_WHOLE ? walk_violation(w, "invalid Execute message") : STEP_WAIT;
+    enum step step = walk_need(w, 'E', &have);
+    if (step != STEP_ON || !have)
+        return step;
+    if (!relay_may_run(s) || !walk_push(w, OWED_EXECUTE, s->bound, NULL, NULL))
+        return STEP_STOP;
+    walk_count_query(s);
+    s->forgets_now = s->forgets_now || s->forgets;
     if (!looks) {
         walk_pass(w);
         return STEP_ON;
@@ -260,13 +301,13 @@ static enum step on_message(struct request_walk *w, char type)
     case 'D':
         return statements_describe(w);
     case 'E':
-        return on_run(w, 'E', OWED_EXECUTE);
+        return on_execute(w);
     case 'S':
         return on_sync(w);
     case 'C':
         return statements_close(w);
     case 'F':
-        return on_run(w, 'F', OWED_FUNCTION);
+        return on_function(w);
     case 'H':
         if (s->backend)
             walk_pass(w);

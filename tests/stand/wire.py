@@ -75,6 +75,14 @@ def query(sql):
     return message("Q", text(sql))
 
 
+def function_call(oid, *args):
+    """args: each as text, in bytes, or None."""
+    body = struct.pack("!ih", oid, 0) + struct.pack("!h", len(args))
+    for a in args:
+        body += struct.pack("!i", -1) if a is None else struct.pack("!i", len(a)) + a
+    return message("F", body + struct.pack("!h", 0))
+
+
 def parse(sql, name="", types=()):
     return message("P", text(name) + text(sql) + struct.pack("!h", len(types))
                    + b"".join(struct.pack("!I", t) for t in types))

@@ -165,14 +165,7 @@ def test_late_cancel_does_not_hit_the_gates_own_question(faked, login, console):
 
 # ---- function calls ----
 
-def call(oid, *args, formats=()):
-    body = struct.pack("!ih", oid, len(formats)) + b"".join(struct.pack("!h", f) for f in formats)
-    body += struct.pack("!h", len(args))
-    for a in args:
-        body += struct.pack("!i", -1) if a is None else struct.pack("!i", len(a)) + a
-    return wire.message("F", body + struct.pack("!h", 0))
-
-
+call = wire.function_call
 TEXTCAT, INT4DIV = 1258, 154
 
 
