@@ -58,7 +58,7 @@ static inline bool input_is_pending(const struct client_input *in)
 
 /* Something waits behind the Query, or the batch, that waits first. */
 bool input_has_more(const struct client_input *in);
-/* A whole message waits. */
+/* A whole message waits, and it is no Terminate. */
 bool input_has_request(const struct client_input *in);
 
 #endif

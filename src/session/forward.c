@@ -287,10 +287,18 @@ static enum step on_copy(struct request_walk *w, char type)
     return STEP_ON;
 }
 
+static const char REQUESTS[] = "QPBDECHSFdcfX";
+
+static enum step on_unknown(struct request_walk *w, char type)
+{
+    char text[64];
+    snprintf(text, sizeof(text), "invalid frontend message type %d", (unsigned char)type);
+    return walk_violation(w, text);
+}
+
 static enum step on_message(struct request_walk *w, char type)
 {
     struct session *s = w->s;
-    char text[64];
     switch (type) {
     case 'Q':
         return on_query(w);
@@ -320,11 +328,11 @@ static enum step on_message(struct request_walk *w, char type)
         return on_copy(w, type);
     case 'X':
         walk_put_run(w);
-        session_close(s, REASON_OK);
+        if (walk_outcome_is_known(s)) /* what was asked for before is answered first */
+            session_close(s, REASON_OK);
         return STEP_STOP;
     default:
-        snprintf(text, sizeof(text), "invalid frontend message type %d", (unsigned char)type);
-        return walk_violation(w, text);
+        return on_unknown(w, type);
     }
 }
 
@@ -409,9 +417,15 @@ size_t forward(struct session *s, const char *at, size_t len)
             s->stalled = true;
             break;
         }
+        char type = w.at[w.p];
+        if ((w.len - w.p < WIRE_HEADER || s->input.skipping) && !memchr(REQUESTS, type, sizeof(REQUESTS) - 1)) {
+            (void)on_unknown(&w, type); /* by its first byte, as the server */
+            if (s->state == SESSION_CLOSED)
+                return len;
+            break;
+        }
         if (w.len - w.p < WIRE_HEADER)
             break;
-        char type = w.at[w.p];
         w.size = wire_u32(w.at + w.p + 1);
         if (w.size < 4 || w.size > WIRE_LENGTH_MAX) {
             (void)walk_fail(&w, REASON_MESSAGE_LENGTH, NULL);

@@ -23,7 +23,6 @@ class Conversation:
         self.units = 0       # ReadyForQuery that are due for what has been said so far
         self.pins = False    # the session keeps its server connection: a loss ends it
         self.breaks = False  # ends by a violation of the protocol, or with Terminate
-        self.deaf = False    # it leaves without waiting for what it asked for
         self.in_step = True  # one ReadyForQuery for each Query, FunctionCall and Sync
         self.without = ()    # events that make another number of ReadyForQuery due: a COPY that fails before its Syncs
         self.first = 0       # where cutting begins: the first message is too long to be cut everywhere
@@ -519,7 +518,7 @@ def leaves_in_order(c):
     c.units += 1
     c.commits()
     c.units -= 1
-    c.breaks = c.deaf = True
+    c.breaks = True
 
 
 @conversation

@@ -71,3 +71,17 @@ def test_who_left_a_crowd_is_not_waited_for(one_node, login, console, stand, tab
         proc.wait_for("it to be given up", 10, lambda: "queued" not in str(admin.query("SHOW CLIENTS")))
     a.query("COMMIT")
     assert a.query(f"SELECT count(*) FROM {table}") == [["0"]]
+
+
+@pytest.mark.parametrize("sent", ["simple", "several", "block", "extended"])
+def test_who_says_goodbye_behind_requests_is_answered(gate, login, database, stand, table, sent):
+    """Terminate is read in its place: what was asked for before it is told first, as by the server."""
+    c = login(gate, database)
+    c.send(SENT[sent](table) + wire.query("SELECT 'the last', pg_sleep(0.1)") + wire.terminate())
+    told = c.until("Z")
+    while wire.rows(told) != [["the last", ""]]:
+        assert not wire.errors(told)
+        told = c.until("Z")
+    with pytest.raises((wire.Closed, ConnectionError)):
+        c.until("Z")
+    is_there(stand, table)

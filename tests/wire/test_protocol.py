@@ -163,6 +163,18 @@ def test_late_cancel_does_not_hit_the_gates_own_question(faked, login, console):
     assert wire.kinds(c.ask(wire.query("SELECT a"))) == "TDDCZ"
 
 
+@pytest.mark.parametrize("skips", [False, True], ids=["in step", "behind an error"])
+def test_type_that_is_none_is_refused_by_its_first_byte(gate, login, database, skips):
+    c = login(gate, database)
+    if skips:
+        c.ask(wire.query("SELECT 1"))
+        c.send(wire.one("SELECT 1/0"), wire.message("H", b""))
+        c.until("E")
+    c.send(b"y")
+    told = wire.errors(c.until_closed())[0]
+    assert (told["S"], told["C"]) == ("FATAL", "08P01") and "121" in told["M"]
+
+
 # ---- function calls ----
 
 call = wire.function_call
