@@ -96,7 +96,7 @@ struct text statement_query(const struct statement *st);
 struct text statement_types(const struct statement *st);
 /* "postern_..." */
 void statement_name(const struct statements *s, uint64_t number, char out[STATEMENT_NAME]);
-/* True when text may contain one of our names (error texts). */
+/* True when text may contain one of our names, in whatever case. */
 bool statements_name_in(const struct statements *s, struct text t);
 
 /* What a client calls it. */

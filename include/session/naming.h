@@ -15,6 +15,8 @@
 
 /* May the text name statements of this session? effects as scanned. */
 bool naming_concerns(const struct session *s, uint32_t effects);
+/* Does it name the gateway's own? pg_prepared_statements shows them. */
+bool naming_is_reserved(const struct session *s, uint32_t effects, struct text sql);
 /* A Query is about to be sent (the backend is there, names and outcome are known): places what it
  * names. *flags for its entry in the queue. False when the session has ended. */
 bool naming_place(struct request_walk *w, struct text sql, uint32_t effects, unsigned *flags);

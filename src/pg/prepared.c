@@ -269,7 +269,11 @@ void statement_name(const struct statements *s, uint64_t number, char out[STATEM
 
 bool statements_name_in(const struct statements *s, struct text t)
 {
-    return memmem(t.at, t.len, s->prefix, strlen(s->prefix)) != NULL;
+    size_t len = strlen(s->prefix);
+    for (; t.len >= len; t.at++, t.len--)
+        if ((*t.at | 0x20) == s->prefix[0] && strncasecmp(t.at, s->prefix, len) == 0)
+            return true;
+    return false;
 }
 
 /* ---- a session's names ---- */

@@ -84,6 +84,8 @@ static enum step on_query(struct request_walk *w)
         sql = walk_body(w);
         sql.len = strnlen(sql.at, sql.len);
         scans = read_text(s, sql, &scan, &note);
+        if (scans && naming_is_reserved(s, scan.effects, sql))
+            return walk_refuse(w, 'Q', REASON_RESERVED_NAME);
         names = scans && naming_concerns(s, scan.effects);
         if (names && (!walk_names_are_known(w) || !walk_outcome_is_known(s)))
             return STEP_STOP;

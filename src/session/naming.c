@@ -218,6 +218,11 @@ static void place_mentioned(struct reading *r, struct text sql)
     }
 }
 
+bool naming_is_reserved(const struct session *s, uint32_t effects, struct text sql)
+{
+    return (effects & (NAMING | SQL_DO)) && statements_name_in(&s->home->pools->statements, sql);
+}
+
 bool naming_concerns(const struct session *s, uint32_t effects)
 {
     return (effects & (NAMING | SQL_DO)) && (s->names.map.count || s->names_in_doubt || s->moves_names);

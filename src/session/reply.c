@@ -303,7 +303,7 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
         return TAKE_LOST;
     }
     bool ours = whole && w->s->is_transaction_mode;
-    struct text sqlstate;
+    struct text sqlstate = {NULL, 0};
     w->s->loss.violated = wire_error_field(body, 'C', &sqlstate) && text_is(sqlstate, "08P01");
     w->s->failed = true;
     replay_heard(w->s, (struct text){NULL, 0});
@@ -318,6 +318,8 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     }
     const struct named *n = ours ? name_at_head(w->b) : NULL;
     struct named *kept = n ? named_ref((struct named *)n) : NULL;
+    if (kept && !changed && text_is(sqlstate, "26000")) /* a function has dropped it: next time it is prepared anew */
+        prepared_remove(&w->b->prepared, prepared_number(&w->b->prepared, kept->st));
     enum reply_verdict v = inflight_reply(&w->b->owed, 'E', 0, settled, w->s);
     enum take take = v == REPLY_PASS ? TAKE_PASS : v == REPLY_HIDE ? TAKE_HIDE : TAKE_LOST;
     if (take == TAKE_PASS && ours) {

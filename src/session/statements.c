@@ -134,6 +134,21 @@ static enum step parse_large(struct request_walk *w)
     return STEP_ON;
 }
 
+/* A Parse of a text that names the gateway's own statements. */
+static bool names_ours(const struct request_walk *w)
+{
+    struct sql_scan scan;
+    struct wire_reader r = wire_read(walk_body(w));
+    (void)wire_get_z(&r);
+    struct text sql = wire_get_z(&r);
+    if (r.bad || !sql_may_have_effects(sql.at, sql.len) || !statements_name_in(&w->s->home->pools->statements, sql))
+        return false;
+    sql_scan_begin(&scan, walk_standard_strings(w->s));
+    sql_scan_feed(&scan, sql.at, sql.len);
+    sql_scan_end(&scan);
+    return naming_is_reserved(w->s, scan.effects, sql);
+}
+
 enum step statements_parse(struct request_walk *w)
 {
     struct session *s = w->s;
@@ -150,6 +165,8 @@ enum step statements_parse(struct request_walk *w)
         return walk_refuse(w, 'P', REASON_STATEMENTS_TOO_MANY);
     if (s->is_transaction_mode && !large && !memory_charge(s, 0, w->size))
         return walk_refuse(w, 'P', REASON_MEMORY);
+    if (s->is_transaction_mode && !large && !s->loss.untold && names_ours(w))
+        return walk_refuse(w, 'P', REASON_RESERVED_NAME);
     enum step step = walk_need(w, 'P', &have);
     if (step != STEP_ON || !have)
         return step;
