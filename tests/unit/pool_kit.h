@@ -158,14 +158,21 @@ static void on_cancel_over(struct backend_user *u, struct backend *b)
     CONTAINER_OF(u, struct borrower, user)->cancels_over++;
 }
 
-MAYBE static void borrow(struct pool *p, struct borrower *w)
+/* identity 0: that of whom every connection suits. */
+MAYBE static void borrow_as(struct pool *p, struct borrower *w, uint64_t identity)
 {
     static const struct pool_ask_ops ask_ops = {on_lent, on_refused, on_learned};
     static const struct backend_user_ops user_ops = {
         .input = on_input, .drained = on_backend_drained, .notified = on_notified, .cancel_over = on_cancel_over};
     *w = (struct borrower){.ask.ops = &ask_ops, .user.ops = &user_ops};
     w->ask.user = &w->user;
+    w->ask.identity = identity;
     w->backend = pool_request(p, &w->ask);
+}
+
+MAYBE static void borrow(struct pool *p, struct borrower *w)
+{
+    borrow_as(p, w, 0);
 }
 
 static bool is_told(void *arg)

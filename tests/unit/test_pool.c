@@ -178,6 +178,79 @@ static void test_cleaning(void)
     stop(1);
 }
 
+/* ---- whose it was ---- */
+
+enum { ANNA = 1, BERT, CARL };
+
+static bool borrow_now_as(struct pool *p, struct borrower *w, uint64_t identity)
+{
+    borrow_as(p, w, identity);
+    return run_until(loop, is_told, w) && w->backend;
+}
+
+static void test_identities(void)
+{
+    struct borrower a, b, c;
+    begin("pool_size = 2\nwait_limit = 5s");
+    struct fake *f = &nodes[0];
+    struct pool *p = take_pool("joe");
+    ok(borrow_now_as(p, &a, ANNA) && borrow_now_as(p, &b, BERT), "each has one");
+    struct backend *annas = a.backend, *berts = b.backend;
+    pool_return(p, &b.backend);
+    pool_return(p, &a.backend);
+    borrow_as(p, &b, BERT);
+    ok(b.backend == berts && f->resets == 0, "and gets it again, though another was used later");
+    pool_return(p, &b.backend);
+    ok(borrow_now_as(p, &c, CARL) && c.backend == annas && f->resets == 1, "another gets the one that was idle for longest, reset");
+    ok(annas->identity == CARL && annas->lending == c.ask.lending, "which is then its own");
+    borrow_as(p, &a, ANNA);
+    ok(!a.backend && a.lent == 0, "there is none as it is");
+    ok(run_until(loop, is_told, &a) && a.backend == berts && f->resets == 2, "and one reset");
+    pool_return(p, &a.backend);
+    pool_return(p, &c.backend);
+    is_int(f->logins, 2, "nothing was opened beyond pool_size");
+    pool_drop(&p);
+    stop(1);
+}
+
+/* Those of one identity take a short turn, and who waits gets his. */
+static void test_turns_of_identities(void)
+{
+    struct borrower a[2], b;
+    begin("pool_size = 1\nwait_limit = 5s");
+    struct fake *f = &nodes[0];
+    struct pool *p = take_pool("joe");
+    ok(borrow_now_as(p, &a[0], ANNA), "lent");
+    borrow_as(p, &b, BERT);
+    borrow_as(p, &a[1], ANNA);
+    pool_return(p, &a[0].backend);
+    ok(a[1].backend && f->resets == 0, "one of the same identity overtakes who has only begun to wait");
+    b.ask.asked -= 10 * US_PER_MS; /* as if it had waited for that */
+    borrow_as(p, &a[0], ANNA);
+    pool_return(p, &a[1].backend);
+    ok(!a[0].backend, "not who has waited for his turn");
+    ok(run_until(loop, is_told, &b) && b.backend && f->resets == 1, "who gets it, reset");
+    pool_return(p, &b.backend);
+    ok(run_until(loop, is_told, &a[0]) && f->resets == 2, "and then the other");
+    pool_return(p, &a[0].backend);
+    pool_drop(&p);
+    stop(1);
+}
+
+static void test_shared_by_role(void)
+{
+    struct borrower a, b;
+    begin("pool_size = 1\nshare = role\nwait_limit = 5s");
+    struct pool *p = take_pool("joe");
+    ok(borrow_now_as(p, &a, ANNA), "lent");
+    pool_return(p, &a.backend);
+    borrow_as(p, &b, BERT);
+    ok(b.backend && nodes[0].resets == 0, "share = role: as it is");
+    pool_return(p, &b.backend);
+    pool_drop(&p);
+    stop(1);
+}
+
 static void test_hopeless(void)
 {
     struct borrower w;
@@ -408,6 +481,9 @@ int main(void)
     test_waiting();
     test_homes();
     test_cleaning();
+    test_identities();
+    test_turns_of_identities();
+    test_shared_by_role();
     test_hopeless();
     test_nobody_to_dial();
     test_cancel();

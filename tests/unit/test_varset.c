@@ -188,12 +188,12 @@ static void test_asking(void)
     asks(varset_ask(names, 2, &sql), &sql,
          "SELECT n, pg_catalog.current_setting(n, true) FROM (VALUES ('a'),( E'it''s\\\\')) AS v(n)", "names");
     asks(varset_ask_source(names, 1, &sql), &sql,
-         "SELECT n, NULL, source FROM (VALUES ('a')) AS v(n), pg_catalog.pg_settings WHERE pg_catalog.lower(name) = n",
+         "SELECT n, NULL, source FROM (VALUES ('a')) AS v(n), pg_catalog.pg_settings WHERE pg_catalog.lower(name)" SQL_EQUALS "n",
          "where their values come from");
     asks(varset_ask_all(names, 1, &sql), &sql,
          "SELECT coalesce(n, pg_catalog.lower(name)), pg_catalog.current_setting(coalesce(n, name), true), source FROM "
-         "(VALUES ('a')) AS v(n) FULL JOIN pg_catalog.pg_settings ON pg_catalog.lower(name) = n WHERE n IS NOT NULL OR "
-         "source = 'session'", "everything");
+         "(VALUES ('a')) AS v(n) FULL JOIN pg_catalog.pg_settings ON pg_catalog.lower(name)" SQL_EQUALS "n WHERE n IS NOT NULL OR "
+         "source" SQL_EQUALS "'session'", "everything");
     ok(var_is_settable(TEXT("search_path")) && !var_is_settable(TEXT("server_version")) &&
            !var_is_settable(TEXT("IS_superuser")),
        "what a client can set");
