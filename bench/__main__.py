@@ -96,10 +96,11 @@ class Bench:
 
     def pgbench(self, proxy, tls, mode, clients):
         """A run with all clients logged in, halted."""
-        run = measure.Pgbench(
-            [os.path.join(bin_folder(), "pgbench"), "-n", "-S", "-M", mode, "-c", str(clients),
-             "-j", "2", "-T", "3600", "-P", "1", "--progress-timestamp"],
-            proxy.client_environment(self.stand, tls))
+        part = clients // len(proxy.secrets)
+        run = measure.Several([measure.Pgbench(
+            [os.path.join(bin_folder(), "pgbench"), "-n", "-S", "-M", mode, "-c", str(part),
+             "-j", str(min(2, part)), "-T", "3600", "-P", "1", "--progress-timestamp"],
+            proxy.client_environment(self.stand, tls, secret)) for secret in proxy.secrets])
         try:
             run.transactions()
             run.halt()
@@ -140,6 +141,10 @@ class Bench:
             free = Postern(self.stand, "Postern, no limits", limits=False)
             proxies += [two, free]
             extra[free.name] = {(False, "simple", 16), (False, "prepared", 16)}
+            for share in ("identity", "role"):
+                many = Postern(self.stand, f"Postern, 4 subjects, share = {share}", subjects=4, share=share)
+                proxies.append(many)
+                extra[many.name] = {load for load in a.loads if not load[0]}
         for round_ in range(a.rounds):
             for load in a.loads:
                 tls, mode, clients = load

@@ -108,6 +108,28 @@ class Pgbench:
             raise StandError(f"pgbench complained:\n{self.log}")
 
 
+class Several:
+    """Runs of pgbench that are one load: each with clients and a token of its own."""
+
+    def __init__(self, runs):
+        self.runs = runs
+
+    def halt(self):
+        for run in self.runs:
+            run.halt()
+
+    def go(self):
+        for run in self.runs:
+            run.go()
+
+    def transactions(self):
+        return sum(run.transactions() for run in self.runs)
+
+    def end(self):
+        for run in self.runs:
+            run.end()
+
+
 # ---- system calls ----
 
 CALLS = ("epoll_wait", "epoll_pwait", "epoll_ctl", "recvfrom", "recvmsg", "read", "readv", "sendto",

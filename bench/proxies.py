@@ -57,11 +57,12 @@ class Proxy:
 
     prepared = True
     note = ""
+    secrets = ()  # one for each part of its clients
 
-    def client_environment(self, stand, tls):
+    def client_environment(self, stand, tls, secret=None):
         env = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
         env.update(PGHOST="localhost", PGHOSTADDR="127.0.0.1", PGPORT=str(self.port), PGUSER=ROLE,
-                   PGDATABASE=DATABASE, PGPASSWORD=self.secret, PGGSSENCMODE="disable",
+                   PGDATABASE=DATABASE, PGPASSWORD=secret or self.secrets[0], PGGSSENCMODE="disable",
                    PGSSLMODE="verify-full" if tls else "disable",
                    PGSSLROOTCERT=stand.authority.crt)
         return env
@@ -76,7 +77,8 @@ def leave_out_unknown(gate):
 
 
 class Postern(Proxy):
-    def __init__(self, stand, name, *, workers=1, limits=True, certificate="ecdsa", build=None):
+    def __init__(self, stand, name, *, workers=1, limits=True, certificate="ecdsa", build=None,
+                 subjects=1, share=None):
         self.name = name
         binary = os.path.join(os.path.abspath(build), "postern") if build else stand.binary
         crt, key = stand.certificate(certificate)
@@ -89,11 +91,11 @@ class Postern(Proxy):
             "listener oauth": None, "listener local": None,
             "redis": {} if limits else None,
             "plan standard": plan,
-            "database acme": {"pool_size": POOL},
+            "database acme": {"pool_size": POOL, "share": share},
             "cluster main": {"hosts": f"127.0.0.1:{stand.postgres.port}", "tls": "disable",
                              "tls_ca": None, "tls_cert": None, "tls_key": None,
                              "discovery": "off", "probe_interval": "5s"}})
-        self.secret = stand.mint("acme", "rw")
+        self.secrets = [stand.token("acme", "rw", sub=f"subject {n}") for n in range(subjects)]
         self.gate.binary = binary
         self.version = run([binary, "--version"]).stdout.strip()
         if build:
@@ -116,7 +118,7 @@ class PgBouncer(Proxy):
         self.prepared = version >= (1, 21)
         if not self.prepared:
             self.note = "no prepared statements in transaction mode before 1.21"
-        self.secret = stand.postgres.passwords[ROLE]
+        self.secrets = [stand.postgres.passwords[ROLE]]
         # Not root: PgBouncer refuses that. The stand knows of a folder that lets postgres in.
         self.folder = tempfile.mkdtemp(prefix="pgbouncer-", dir=stand.elsewhere or stand.folder)
         os.chmod(self.folder, 0o755)
@@ -125,7 +127,7 @@ class PgBouncer(Proxy):
         for source, target in ((crt, "server.crt"), (key, "server.key"),
                                (stand.authority.crt, "ca.crt")):
             shutil.copy(source, self._path(target))
-        self._write("users.txt", f'"{ROLE}" "{self.secret}"\n')
+        self._write("users.txt", f'"{ROLE}" "{self.secrets[0]}"\n')
         attempts = 5
         while True:
             self.port = proc.free_port()
