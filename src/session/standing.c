@@ -17,10 +17,16 @@ enum { ISSUER, TENANT, ROLE, PLAN, USER, DATABASE, NAMES };
 
 struct standing {
     uint64_t proof;   /* identity.proof */
+    uint64_t iss;     /* digest of what its issuer calls itself */
     uint64_t expires; /* exp of the token; 0: it is of the users file */
     char *name[NAMES];
     char text[];
 };
+
+static uint64_t digest_of(const struct issuer *issuer)
+{
+    return issuer ? text_hash(issuer->iss, strlen(issuer->iss)) : 0;
+}
 
 void standing_keep(struct session *s)
 {
@@ -32,6 +38,7 @@ void standing_keep(struct session *s)
     struct standing *st = s->standing = mem_new(1, sizeof(*st) + size);
     st->proof = g->who.proof;
     st->expires = g->who.expires;
+    st->iss = digest_of(keyring_issuer_in(g->generation->keys, g->who.issuer));
     char *at = st->text;
     for (size_t i = 0; i < NAMES; i++) {
         st->name[i] = at;
@@ -60,7 +67,7 @@ static const char *unproven(const struct standing *st, const struct generation *
 {
     if (st->name[ISSUER][0] == '\0')
         return !user ? "the user is not in users_file any more" : user->identity.proof != st->proof ? "the user's password has changed" : NULL;
-    if (!issuer)
+    if (!issuer || digest_of(issuer) != st->iss)
         return "its token's issuer is gone";
     if (!issuer_has_key(issuer, st->proof))
         return "its token's key is gone";

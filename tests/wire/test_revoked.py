@@ -55,6 +55,7 @@ CHANGES = {
     "the issuer's tenants": {"issuer stand": {"tenants": "globex"}},
     "the issuer": {"issuer stand": None, "issuer other": {"issuer": "https://other.example", "audience": "x", "tenants": "*",
                                                              "jwks_file": "JWKS", "algorithms": "ES256"}},
+    "the issuer's own name": {"issuer stand": {"issuer": "https://renamed.example"}},
     "the tenant": {"tenant acme": None},
     "its role": {"tenant acme": {"roles": "ro"}},
     "its database": {"tenant acme": {"databases": "acme_session"}},
