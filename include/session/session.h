@@ -243,10 +243,7 @@ void session_fail_fault(struct session *s, const struct wire_fault *f) COLD;
 /* Ends it without a word (the client is gone or was told). */
 void session_close(struct session *s, enum reason why) COLD;
 /* Why it ends when it has expired. */
-static inline enum reason session_expiry(const struct session *s)
-{
-    return s->is_revoked ? REASON_REVOKED : REASON_TOKEN_EXPIRED;
-}
+enum reason session_expiry(const struct session *s);
 /* Ends it when something has been written that the client must still get, whatever it is sending. */
 void session_close_told(struct session *s, enum reason why) COLD;
 /* reason: a name of base/reasons.def, or NULL; detail: what is kept from the client, or NULL. */

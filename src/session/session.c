@@ -342,6 +342,11 @@ static bool is_unfinished(struct session *s)
     return begun && reads;
 }
 
+enum reason session_expiry(const struct session *s)
+{
+    return s->is_revoked ? REASON_REVOKED : REASON_TOKEN_EXPIRED;
+}
+
 static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
 {
     const struct conf_postern *conf = &s->home->generation->conf->postern;

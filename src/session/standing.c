@@ -87,11 +87,14 @@ static const char *ungranted(struct session *s, const struct generation *g, cons
         identity_of(st, &who);
     if (strcmp(who.tenant, st->name[TENANT]) != 0)
         return "the user is of another tenant now";
-    if (tenant_grant(g->conf, &who, user ? user->name : NULL, text_of(st->name[USER]), text_of(st->name[DATABASE]), &grant, detail,
-                     sizeof(detail)) != REASON_OK)
+    enum reason now = tenant_grant(g->conf, &who, user ? user->name : NULL, text_of(st->name[USER]), text_of(st->name[DATABASE]), &grant,
+                                   detail, sizeof(detail));
+    if (now == REASON_DATABASE_UNKNOWN || !s->pool->row)
+        return NULL; /* its pool is closed: that is why it ends */
+    if (now != REASON_OK)
         return "what it was granted is not granted any more";
-    if (strcmp(grant.role, s->pool->role) != 0 || strcmp(grant.dbname, s->pool->dbname) != 0)
-        return "its role or its database leads elsewhere now";
+    if (strcmp(grant.role, s->pool->role) != 0)
+        return "its role leads to another of the database now";
     struct meter *same = meter_take(s->home->limiter, text_of(grant.tenant), grant.plan);
     meter_drop(&same);
     return NULL;
