@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "gate/tally.h"
+#include "session/standing.h"
 
 #define SWEEP         US_PER_S
 /* Between two lines of the audit trail about one tenant and reason. */
@@ -376,6 +377,7 @@ static void run_configure(struct worker *w, struct order *o)
     run_topology(w, o);
     pools_configure(w->home.pools, o->generation->access);
     limiter_configure(w->home.limiter, o->generation->conf, o->generation->redis);
+    standings_look(&w->home);
 }
 
 void worker_configure(struct worker *w, struct generation *generation, const struct topology *const *topologies,

@@ -70,4 +70,7 @@ void conf_check(struct conf *c, struct conf_faults *faults);
 /* conf_load() for text in memory: never NULL. */
 struct conf *conf_load_text(const char *name, struct text text, struct conf_faults *faults);
 
+/* meet.c: two tenants that could be the same role in the same database. What else there is to find is sound. */
+void conf_check_meetings(const struct conf *c, struct conf_faults *f);
+
 #endif

@@ -30,6 +30,7 @@ struct issuer_key {
     char *kid; /* NULL: the key has none */
     size_t kid_len;
     uint32_t algs; /* what the key may be used for and the issuer accepts */
+    uint64_t digest; /* of the key itself, by a secret of this process; never 0 */
     struct jws_key *jws;
 };
 
@@ -47,6 +48,12 @@ struct issuer {
 
 size_t keyring_issuer_count(const struct keyring *k);
 const struct issuer *keyring_issuer(const struct keyring *k, size_t i);
+/* The one of that section, or NULL. */
+const struct issuer *keyring_issuer_in(const struct keyring *k, const char *section);
+/* Is that key still one that this issuer's tokens are signed with? */
+bool issuer_has_key(const struct issuer *issuer, uint64_t digest);
+/* May its tokens name this tenant? */
+bool issuer_may_speak_for(const struct issuer *issuer, const char *tenant);
 /* The one whose iss is exactly that, or NULL. */
 const struct issuer *keyring_issuer_of(const struct keyring *k, struct text iss);
 

@@ -11,6 +11,7 @@
 struct grant {
     char tenant[NAME_BYTES];
     char role[NAME_BYTES];     /* role in the database */
+    char chosen[NAME_BYTES];   /* the identity's own word for it */
     char dbname[NAME_BYTES];   /* database on the cluster */
     char database[NAME_BYTES]; /* database as the client named it */
     const struct conf_database *database_row;

@@ -23,6 +23,8 @@ struct identity {
     const char *issuer;                /* section name of the issuer, "" for the users file; static
                                           as long as the keyring lives */
     uint64_t expires;                  /* seconds since 1970; 0: never (users file) */
+    uint64_t proof;                    /* digest of the key that signed the token, or of the user's verifier; never
+                                          0, and told to nobody */
 };
 
 /* Verifies a compact JWS against the keyring. True and *out filled, or false and *why points

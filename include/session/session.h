@@ -40,6 +40,7 @@ struct learning;
 struct greeting;
 struct touched;
 struct companions;
+struct standing;
 
 enum session_state {
     SESSION_GREETING,
@@ -152,6 +153,7 @@ struct session {
     uint64_t id, born, since; /* monotonic us */
     uint64_t expires;         /* seconds since 1970, from when on it ends with its transaction; 0 never */
     uint64_t ends;            /* the same, from when on it ends at once */
+    struct standing *standing; /* what its right to be there rests on */
     uint64_t queries;
     uint64_t asked_at;        /* about its era */
     uint32_t placing;         /* number of the last text that names statements */
@@ -173,6 +175,7 @@ struct session {
     bool paid;                /* the request at hand was metered */
     bool ending;              /* drain: ends at the transaction's end */
     bool stalled;             /* input waits although the state would let it pass */
+    bool is_revoked;          /* what it rests on has been taken away: that is why it expires */
     bool in_command;          /* of the console's: its answer may come before the call returns */
     bool resets;              /* what runs may go back to defaults: the client has some of its own */
     bool moves_names;         /* the batch under way prepares or closes, if it does not fail first */
@@ -239,6 +242,8 @@ struct wire_fault;
 void session_fail_fault(struct session *s, const struct wire_fault *f) COLD;
 /* Ends it without a word (the client is gone or was told). */
 void session_close(struct session *s, enum reason why) COLD;
+/* Why it ends when it has expired. */
+enum reason session_expiry(const struct session *s);
 /* Ends it when something has been written that the client must still get, whatever it is sending. */
 void session_close_told(struct session *s, enum reason why) COLD;
 /* reason: a name of base/reasons.def, or NULL; detail: what is kept from the client, or NULL. */

@@ -206,6 +206,7 @@ static void check_http(struct conf *c, struct conf_faults *f)
 void conf_check(struct conf *c, struct conf_faults *f)
 {
     const char *file = c->postern.at.file;
+    unsigned before = f->count;
     if (c->postern.audit_required && !c->postern.audit_file[0])
         conf_fault(f, c, &c->postern.at, "audit_required", "found on, without an audit_file; allowed: both, or off");
     check_http(c, f);
@@ -233,4 +234,6 @@ void conf_check(struct conf *c, struct conf_faults *f)
         check_cluster(c, c->clusters[i], f);
     for (size_t i = 0; i < c->database_count; i++)
         check_database(c, c->databases[i], f);
+    if (f->count == before)
+        conf_check_meetings(c, f);
 }

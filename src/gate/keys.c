@@ -104,6 +104,17 @@ static void pass_over(const struct issuer *issuer, size_t i, const json_t *jwk, 
     log_info("keys", "issuer %s: %s is passed over: %s", issuer->section, name, why);
 }
 
+static uint64_t digest_of(const json_t *jwk)
+{
+    static const char *const members[] = {"kty", "crv", "n", "e", "x", "y", "k"};
+    uint64_t parts[COUNT_OF(members)];
+    for (size_t i = 0; i < COUNT_OF(members); i++) {
+        const json_t *v = json_object_get(jwk, members[i]);
+        parts[i] = json_is_string(v) ? text_hash(json_string_value(v), json_string_length(v)) : 0;
+    }
+    return text_hash(parts, sizeof(parts)) | 1;
+}
+
 static void add_key(struct issuer *issuer, size_t i, const json_t *jwk, struct fault_list *f)
 {
     const char *why;
@@ -123,6 +134,7 @@ static void add_key(struct issuer *issuer, size_t i, const json_t *jwk, struct f
         }
         if (!key.algs)
             pass_over(issuer, i, jwk, "it fits none of the issuer's algorithms");
+        key.digest = digest_of(jwk);
         issuer->keys[issuer->key_count++] = key;
         return;
     case JWK_PASSED_OVER:
@@ -374,6 +386,30 @@ const struct issuer *keyring_issuer(const struct keyring *k, size_t i)
 {
     CHECK(i < k->count);
     return k->issuers[i];
+}
+
+const struct issuer *keyring_issuer_in(const struct keyring *k, const char *section)
+{
+    for (size_t i = 0; i < keyring_issuer_count(k); i++)
+        if (strcmp(keyring_issuer(k, i)->section, section) == 0)
+            return keyring_issuer(k, i);
+    return NULL;
+}
+
+bool issuer_has_key(const struct issuer *issuer, uint64_t digest)
+{
+    for (size_t i = 0; i < issuer->key_count; i++)
+        if (issuer->keys[i].algs && issuer->keys[i].digest == digest)
+            return true;
+    return false;
+}
+
+bool issuer_may_speak_for(const struct issuer *issuer, const char *tenant)
+{
+    for (size_t i = 0; i < issuer->tenants.count; i++)
+        if (strcmp(issuer->tenants.item[i], "*") == 0 || strcmp(issuer->tenants.item[i], tenant) == 0)
+            return true;
+    return issuer->tenants.count == 0;
 }
 
 const struct issuer *keyring_issuer_of(const struct keyring *k, struct text iss)

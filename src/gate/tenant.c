@@ -112,6 +112,7 @@ static enum reason choose_role(const struct conf_tenant *row, const struct ident
         tell_roles(row, who, note);
         return REASON_ROLE_DENIED;
     }
+    (void)text_to_array(text_of(role), out->chosen, sizeof(out->chosen));
     if (!map_role(row, who, role, out->role)) {
         note_add(note, "The database role for the role \"%s\" would be too long.", role);
         return REASON_NAME_TOO_LONG;

@@ -33,6 +33,7 @@ struct search {
     const struct jws *jws;
     bool kid_known, alg_fits;
     unsigned tries;
+    uint64_t key; /* digest of the one that did it */
 };
 
 /* With a kid, exactly that key; without, every key that the algorithm fits. */
@@ -49,8 +50,10 @@ static bool issuer_signed(const struct issuer *issuer, struct search *s)
             continue;
         s->alg_fits = true;
         s->tries++;
-        if (jws_key_verifies(key->jws, jws->alg, jws->input, jws->signature))
+        if (jws_key_verifies(key->jws, jws->alg, jws->input, jws->signature)) {
+            s->key = key->digest;
             return true;
+        }
     }
     return false;
 }
@@ -244,14 +247,6 @@ static const char *read_roles(const json_t *roles, struct identity *out)
     return fault;
 }
 
-static bool may_speak_for(const struct issuer *issuer, const char *tenant)
-{
-    for (size_t i = 0; i < issuer->tenants.count; i++)
-        if (strcmp(issuer->tenants.item[i], "*") == 0 || strcmp(issuer->tenants.item[i], tenant) == 0)
-            return true;
-    return issuer->tenants.count == 0;
-}
-
 static const char *read_names(const struct issuer *issuer, const json_t *claims,
                               struct identity *out)
 {
@@ -265,7 +260,7 @@ static const char *read_names(const struct issuer *issuer, const json_t *claims,
         return "the tenant claim is missing or no string";
     if (!copy_name(string_of(tenant), out->tenant))
         return "the tenant has a bad name";
-    if (!may_speak_for(issuer, out->tenant))
+    if (!issuer_may_speak_for(issuer, out->tenant))
         return "this issuer may not speak for the tenant (its tenants setting)";
     if (plan && (!json_is_string(plan) || !copy_name(string_of(plan), out->plan)))
         return "the plan claim is no string or has a bad name";
@@ -304,6 +299,7 @@ static const char *verify_claims(const struct keyring *keys, const struct jws *j
         return "iss is no configured issuer";
     if (!issuer_signed(issuer, &search))
         return why_unsigned(&search);
+    out->proof = search.key;
     return read_claims(issuer, claims, now, out);
 }
 

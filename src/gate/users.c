@@ -164,6 +164,7 @@ static void read_line(struct users *into, const struct source *s, struct text li
         if (!map_get(&into->by_name, text_of(u->name))) {
             memcpy(u->identity.subject, u->name, sizeof(u->name));
             u->identity.issuer = "";
+            u->identity.proof = text_hash(u->verifier.stored_key, sizeof(u->verifier.stored_key)) | 1;
             u->is_admin = list_has(&s->conf->postern.admin_users, u->name);
             map_put(&into->by_name, text_of(u->name), u);
             return;

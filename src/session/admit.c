@@ -12,6 +12,7 @@
 #include "pg/options.h"
 #include "pg/wire.h"
 #include "session/defaults.h"
+#include "session/standing.h"
 #include "session/variables.h"
 
 enum { AUTH_OK = 0 };
@@ -47,7 +48,11 @@ static void end_greeting(struct session *s)
         CHECK(!"the login buffer is smaller than the session's");
     buf_wipe(&rest);
     timer_stop(&s->timer);
+    bool is_late = s->greeting->generation != s->home->generation; /* a reload came meanwhile */
+    standing_keep(s);
     greet_free(s);
+    if (is_late)
+        standing_look(s);
     stream_start_reading(&s->client);
 }
 

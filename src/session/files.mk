@@ -23,6 +23,7 @@ libsession_a_SOURCES = \
 	src/session/reply.c \
 	src/session/sequences.c include/session/sequences.h \
 	src/session/session.c include/session/session.h \
+	src/session/standing.c include/session/standing.h \
 	src/session/statements.c include/session/statements.h \
 	src/session/told.c \
 	src/session/touched.c include/session/touched.h \

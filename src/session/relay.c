@@ -338,7 +338,7 @@ static bool borrow(struct session *s)
 static bool must_end(struct session *s)
 {
     if (s->expires && clock_wall_s() >= s->expires) {
-        session_fail(s, REASON_TOKEN_EXPIRED, NULL, NULL);
+        session_fail(s, session_expiry(s), NULL, NULL);
         return true;
     }
     if (s->ending) {

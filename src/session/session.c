@@ -17,6 +17,7 @@
 #include "session/memory.h"
 #include "session/naming.h"
 #include "session/relay.h"
+#include "session/standing.h"
 #include "session/variables.h"
 
 #define TO(state) (1u << SESSION_##state)
@@ -177,6 +178,7 @@ void session_audit(struct session *s, enum audit_kind event, const char *reason,
 static void release(struct funeral *f)
 {
     struct session *s = CONTAINER_OF(f, struct session, funeral);
+    standing_free(s);
     mem_free(s->who);
     mem_free(s->peer);
     mem_free(s);
@@ -340,6 +342,11 @@ static bool is_unfinished(struct session *s)
     return begun && reads;
 }
 
+enum reason session_expiry(const struct session *s)
+{
+    return s->is_revoked ? REASON_REVOKED : REASON_TOKEN_EXPIRED;
+}
+
 static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
 {
     const struct conf_postern *conf = &s->home->generation->conf->postern;
@@ -349,7 +356,7 @@ static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
     if (s->state == SESSION_CLOSED)
         return;
     if (s->ends && wall >= s->ends) { /* whatever it is at: it has had time to finish */
-        session_fail(s, REASON_TOKEN_EXPIRED, NULL, NULL);
+        session_fail(s, session_expiry(s), NULL, NULL);
         return;
     }
     if (is_in_the_way(s) && s->state == SESSION_ACTIVE) {
@@ -362,10 +369,10 @@ static void sweep_one(struct session *s, uint64_t now, uint64_t wall)
         return;
     }
     bool between = is_between_transactions(s);
-    bool may_end = between || is_streaming(s);
+    bool may_end = between || is_streaming(s) || (s->state == SESSION_CONSOLE && !s->input.skipping);
     uint64_t idle = now - s->since;
     if (s->expires && wall >= s->expires && may_end)
-        session_fail(s, REASON_TOKEN_EXPIRED, NULL, NULL);
+        session_fail(s, session_expiry(s), NULL, NULL);
     else if (may_end && s->pool && !s->pool->row)
         session_fail(s, REASON_CONFIG_CHANGED, NULL, NULL);
     else if (may_end && s->ending)

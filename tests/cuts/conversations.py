@@ -411,6 +411,7 @@ def functions(c):
     c.function(177, "3", "4").function(177, "3", "four")
     c.q("BEGIN").q(c.row(1)).function(177, "5", "6").q("COMMIT").commits()
     c.q("BEGIN").q("SELECT 1/0").function(177, "5", "6").q("ROLLBACK").function(99999, "1")
+    c.pins = True # until the server has been asked what they have set
 
 
 # ---- what stays with the session ----

@@ -37,7 +37,8 @@ static void gate_load(const char *before, const char *cluster, const char *after
     log_start(); /* before it, lines go to stderr */
     CHECK(log_configure(LOG_ERROR, LOG_TEXT, "/dev/null"));
     int fd = mkostemp(credentials, O_CLOEXEC);
-    CHECK(fd >= 0 && write(fd, "\"rw\" \"x\"\n", 9) == 9);
+    static const char passwords[] = "\"rw\" \"x\"\n\"slow\" \"x\"\n";
+    CHECK(fd >= 0 && write(fd, passwords, sizeof(passwords) - 1) == sizeof(passwords) - 1);
     close(fd);
     conf_faults_init(&faults);
     char *text = mem_format("%s[listener main]\ntls = off\naddress = /tmp\nport = 5432\n"

@@ -49,7 +49,7 @@ static void set_up(void)
     listener = listen_nowhere(&address, "node");
     gate_load("[postern]\nwrite_buffer = 64kB\nmax_message = 64kB\n",
               "require_auth = scram-sha-256, md5, password, none\nconnect_timeout = 1s\n",
-              "[tenant slow]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\nplan = tight\n"
+              "[tenant slow]\ndatabases = *\nroles = rw\ndatabase_role = slow\nplan = tight\n"
               "[plan tight]\nqueries_per_second = 3\nqueries_burst = 2\nrate_wait = 200ms\nmax_connections = 2\n"
               "[database app]\ncluster = main\nshards = 2\npool_size = 3\nwait_limit = 10s\ncancel_timeout = 1s\n"
               "[database own]\ncluster = main\npool_size = 2\npool_mode = session\nsession_reuse = on\n");

@@ -129,6 +129,49 @@ static void test_refused(void)
             "a tenant's database that is nobody's");
 }
 
+/* Two tenants that could be the same role in the same database: sections of tenants behind GOOD. */
+static void test_meetings(void)
+{
+    static const struct {
+        const char *text;
+        bool meet;
+    } rows[] = {
+        {"[tenant *]\n", false}, /* a database each */
+        {"[tenant *]\ndatabases = shared\n", true},
+        {"[tenant *]\ndatabases = *\n", true},
+        {"[tenant *]\ndatabases = shared\ndatabase_role = ${tenant}\n", false},
+        {"[tenant *]\ndatabases = shared\ndatabase_role = ${tenant}_${role}\n", true}, /* a of b_c, and a_b of c */
+        {"[tenant *]\ndatabases = shared\ndatabase_role = ${tenant}_${role}\nroles = rw, ro\n", false},
+        {"[tenant *]\ndatabases = shared\ndatabase_role = ${tenant}_${role}\nroles = rw, a_rw\n", true},
+        {"[tenant *]\ndatabases = shared\ndatabase_role = ${tenant}/${role}\n", false},
+        {"[tenant *]\ndatabases = shared\ndatabase_role = ${role}/${tenant}\n", false},
+        {"[tenant *]\ndatabases = shared\ndatabase_role = ${role}${tenant}\nroles = a, ab\n", true},
+        {"[tenant a]\n[tenant b]\n", false},
+        {"[tenant a]\ndatabases = a\n[tenant b]\ndatabases = a, b\n", true},
+        {"[tenant a]\ndatabases = s\nroles = x\n[tenant b]\ndatabases = s\nroles = y\n", false},
+        {"[tenant a]\ndatabases = s\nroles = x\n[tenant b]\ndatabases = s\nroles = x, y\n", true},
+        {"[tenant a]\ndatabases = s\nroles = x\n[tenant b]\ndatabases = *\nroles = x\n", true},
+        {"[tenant a]\ndatabases = s\ndatabase_role = ${tenant}_${role}\nroles = rw\n"
+         "[tenant *]\ndatabases = s\ndatabase_role = ${tenant}_${role}\nroles = rw, ro\n", false},
+        {"[tenant a]\ndatabases = s\ndatabase_role = b_${role}\nroles = rw\n"
+         "[tenant *]\ndatabases = s\ndatabase_role = ${tenant}_${role}\nroles = rw, ro\n", true},
+        {"[tenant a]\ndatabases = s\ndatabase_role = b_${role}\nroles = rw\n[tenant b]\ndatabases = t\n"
+         "[tenant *]\ndatabases = s\ndatabase_role = ${tenant}_${role}\nroles = rw, ro\n", false},
+        {"[tenant a]\ndatabases = a\n[tenant *]\n", false},
+        {"[tenant a]\ndatabases = b\n[tenant *]\n", true}, /* that of the tenant b */
+        {"[tenant a]\ndatabases = x\n[tenant b]\ndatabases = y\n[database y]\ncluster = main\ndbname = x\n", true},
+        {"[tenant a]\ndatabases = x\n[tenant b]\ndatabases = y\n[database y]\ncluster = far\ndbname = x\n"
+         "[cluster far]\nhosts = b\n", false},
+        {"[tenant a]\nroles = x, y\ndatabase_role = app\n", false}, /* one tenant's roles may be one */
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        char text[1024];
+        snprintf(text, sizeof(text), "%s%s", GOOD, rows[i].text);
+        const char *said = load(text, NULL);
+        ok(rows[i].meet ? strstr(said, "could be the same role") != NULL : said[0] == '\0', "%s: %s", rows[i].text, rows[i].meet ? "meet" : "apart");
+    }
+}
+
 static void test_lines(void)
 {
     struct conf *c;
@@ -150,7 +193,7 @@ static void test_lines(void)
     ok(strstr(load(text, NULL), "too long") && faults.count == 1, "an over-long header");
 
     is_text(load("\xef\xbb\xbf" GOOD "[issuer i]\r\n\r\naudience = a, ; one\r\n\tb\r\n# no\r\n"
-                 "  c, d\r\nissuer = i\njwks_file = /j\n\n[tenant *]\ndatabases = ${tenant}\n x\n"
+                 "  c, d\r\nissuer = i\njwks_file = /j\n\n[tenant t]\ndatabases = ${tenant}\n x\n"
                  "[postern]\nuser = a\n  b ; c\n  d\n[cluster v6]\nhosts = h,\n  [::1]:7\n",
                  &c),
             "", "marks, comments, carriage returns and continuations");
@@ -477,6 +520,7 @@ int main(void)
     if (!mkdtemp(dir))
         return 99;
     test_refused();
+    test_meetings();
     test_lines();
     test_values();
     test_lookup();

@@ -18,11 +18,11 @@ static const char file[] =
     "[plan gold]\n[plan basic]\n"
     "[tenant acme]\nplan = basic\ndatabases = orders, ${tenant}_x, long\n"
     "database_role = ${tenant}_${role}\nroles = rw, ro, " LONG_30 LONG_30 "\n"
-    "[tenant root]\ndatabases = *\n"
+    "[tenant root]\ndatabases = *\ndatabase_role = root/${role}\n"
     "[tenant none]\ndatabases =\n"
-    "[tenant cross]\ndatabases = orders\ndatabase_role = ${role}\n"
+    "[tenant cross]\ndatabases = orders\ndatabase_role = ${role}\nroles = a, b\n"
     "[tenant fixed]\ndatabases = orders\ndatabase_role = app\n"
-    "[tenant *]\n";
+    "[tenant *]\nroles = rw, r, small\n";
 
 static struct conf *conf;
 static struct grant got;

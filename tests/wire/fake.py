@@ -132,7 +132,7 @@ class FakeServer:
                 # What the gateway asks each new connection of a pool about its role's settings.
                 elif b"pg_db_role_setting" in body:
                     out = self.role_settings(number)
-                elif probe or b"WHERE context = 'user'" in body:
+                elif probe or b"WHERE context " in body:
                     out = done() + ready()
                 else:
                     self.heard.append((number, kind, body))

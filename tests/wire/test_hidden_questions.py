@@ -238,7 +238,7 @@ class Node:
         if b"FULL JOIN" in text and (self.how in ("held", "gone") or self.how.startswith("procedure ")):
             names = re.findall(rb"\('([^']+)'\)", text)
             return fake.columns("n", "v") + b"".join(fake.row(n.decode(), "5MB") for n in names) + fake.done() + fake.ready()
-        if b"context IN" in text:  # is something set that the pool's own role may not set?
+        if b"AND context " in text:  # is something set that the pool's own role may not set?
             return fake.columns("name") + fake.done() + fake.ready()
         if b"source" in text or QUESTION.search(text):
             self.asked.append(text)

@@ -237,13 +237,13 @@ def to_block(c):
 # What is asked, and how a session brings it about: with its connection, or by its login.
 QUESTIONS = {
     "settings of the role": (b"pg_db_role_setting", None),
-    "values": (b"WHERE context = 'user'", None),
+    "values": (b"WHERE context ", None),
     "what logins are told": (b"SELECT n, pg_catalog.current_setting(n", None),
     "setting": (b"set_config(", None),
     "variables": (b"SELECT n, pg_catalog.current_setting(n", lambda c: asks(c, wire.query("SET work_mem = '5MB'"))),
     "sources": (b"SELECT n, NULL, source", lambda c: asks(c, wire.query("SET work_mem = '5MB'; FAIL"))),
     "all variables": (b"FULL JOIN", lambda c: asks(c, wire.query("RESET ALL"))),
-    "whose variables": (b"context IN ('superuser'", lambda c: asks(c, wire.query("SET ROLE x; SET work_mem = '5MB'"))),
+    "whose variables": (b"AND context ", lambda c: asks(c, wire.query("SET ROLE x; SET work_mem = '5MB'"))),
     "pins": (b"pg_listening_channels", lambda c: asks(c, wire.query("LISTEN x; UNLISTEN x"))),
     "procedures": (b"pg_get_functiondef", lambda c: asks(c, wire.query("CALL p()"))),
     "names": (b"WHERE NOT from_sql", to_block),

@@ -481,6 +481,8 @@ ELSEWHERE = {
     "rate_limited": "test_record.py::test_limit_is_in_the_audit_trail_once_for_a_tenant_and_reason",
     "too_large": "test_refusals.py::test_commands_that_pile_up_end_the_console",
     "statement_too_large": "test_large.py::test_named_parse_beyond_max_message_is_refused",
+    "reserved_name": "test_own_names.py::test_sql_may_not_use_them",
+    "revoked": "test_revoked.py::test_what_is_taken_away_ends_the_session",
     "statements_too_many": "test_prepared.py::test_a_client_that_never_closes_is_told_so",
     "commit_lost": "test_loss.py::test_loss_in_commit_says_that_the_outcome_is_unknown",
     "transaction_aborted": "test_lost_block.py::test_nothing_runs_by_itself_behind_the_loss",

@@ -1,0 +1,144 @@
+/* A session's right to be there, held against a new configuration.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "session/standing.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "session/greet.h"
+
+/* For what has no issuer, and so no expiry_grace. */
+enum { GRACE = 60 };
+
+enum { ISSUER, TENANT, ROLE, PLAN, USER, DATABASE, NAMES };
+
+struct standing {
+    uint64_t proof;   /* identity.proof */
+    uint64_t iss;     /* digest of what its issuer calls itself */
+    uint64_t expires; /* exp of the token; 0: it is of the users file */
+    char *name[NAMES];
+    char text[];
+};
+
+static uint64_t digest_of(const struct issuer *issuer)
+{
+    return issuer ? text_hash(issuer->iss, strlen(issuer->iss)) : 0;
+}
+
+void standing_keep(struct session *s)
+{
+    const struct greeting *g = s->greeting;
+    const char *const names[NAMES] = {g->who.issuer, g->who.tenant, g->grant.chosen, g->who.plan, g->account ? g->account->name : g->user, g->database};
+    size_t size = 0;
+    for (size_t i = 0; i < NAMES; i++)
+        size += strlen(names[i]) + 1;
+    struct standing *st = s->standing = mem_new(1, sizeof(*st) + size);
+    st->proof = g->who.proof;
+    st->expires = g->who.expires;
+    st->iss = digest_of(keyring_issuer_in(g->generation->keys, g->who.issuer));
+    char *at = st->text;
+    for (size_t i = 0; i < NAMES; i++) {
+        st->name[i] = at;
+        at = stpcpy(at, names[i]) + 1;
+    }
+}
+
+void standing_free(struct session *s)
+{
+    mem_free(s->standing);
+    s->standing = NULL;
+}
+
+/* ---- looking again ---- */
+
+static void identity_of(const struct standing *st, struct identity *who)
+{
+    *who = (struct identity){.issuer = st->name[ISSUER], .expires = st->expires, .proof = st->proof};
+    (void)text_to_array(text_of(st->name[TENANT]), who->tenant, sizeof(who->tenant));
+    (void)text_to_array(text_of(st->name[PLAN]), who->plan, sizeof(who->plan));
+    who->role_count = text_to_array(text_of(st->name[ROLE]), who->role[0], sizeof(who->role[0]));
+}
+
+/* NULL, or why this identity would not be let in any more. */
+static const char *unproven(const struct standing *st, const struct generation *g, const struct issuer *issuer, const struct user *user)
+{
+    if (st->name[ISSUER][0] == '\0')
+        return !user ? "the user is not in users_file any more" : user->identity.proof != st->proof ? "the user's password has changed" : NULL;
+    if (!issuer || digest_of(issuer) != st->iss)
+        return "its token's issuer is gone";
+    if (!issuer_has_key(issuer, st->proof))
+        return "its token's key is gone";
+    return issuer_may_speak_for(issuer, st->name[TENANT]) ? NULL : "its token's issuer may not speak for its tenant any more";
+}
+
+/* The same for what it was granted; its limits are brought to what they are now. */
+static const char *ungranted(struct session *s, const struct generation *g, const struct user *user)
+{
+    const struct standing *st = s->standing;
+    struct identity who;
+    struct grant grant;
+    char detail[512];
+    if (user)
+        who = user->identity;
+    else
+        identity_of(st, &who);
+    if (strcmp(who.tenant, st->name[TENANT]) != 0)
+        return "the user is of another tenant now";
+    enum reason now = tenant_grant(g->conf, &who, user ? user->name : NULL, text_of(st->name[USER]), text_of(st->name[DATABASE]), &grant,
+                                   detail, sizeof(detail));
+    if (now == REASON_DATABASE_UNKNOWN || !s->pool->row)
+        return NULL; /* its pool is closed: that is why it ends */
+    if (now != REASON_OK)
+        return "what it was granted is not granted any more";
+    if (strcmp(grant.role, s->pool->role) != 0)
+        return "its role leads to another of the database now";
+    struct meter *same = meter_take(s->home->limiter, text_of(grant.tenant), grant.plan);
+    meter_drop(&same);
+    return NULL;
+}
+
+static void revoke(struct session *s, const char *why, uint64_t grace)
+{
+    char tag[40];
+    session_tag(s, tag, sizeof(tag));
+    log_info(tag, "%s ends: %s", s->who, why);
+    s->is_revoked = true;
+    s->expires = clock_wall_s();
+    s->ends = s->expires + grace;
+}
+
+void standing_look(struct session *s)
+{
+    const struct standing *st = s->standing;
+    const struct generation *g = s->home->generation;
+    if (!st || s->is_revoked || s->state == SESSION_CLOSED)
+        return;
+    const struct issuer *issuer = keyring_issuer_in(g->keys, st->name[ISSUER]);
+    const struct user *user = st->name[ISSUER][0] ? NULL : users_find(g->users, text_of(st->name[USER]));
+    const struct conf_issuer *row = NULL;
+    for (size_t i = 0; i < g->conf->issuer_count; i++)
+        if (strcmp(g->conf->issuers[i]->at.name, st->name[ISSUER]) == 0)
+            row = g->conf->issuers[i];
+    const char *why = unproven(st, g, issuer, user);
+    if (!why && s->pool)
+        why = ungranted(s, g, user);
+    else if (!why && !user->is_admin)
+        why = "the user is no administrator any more";
+    if (why) {
+        revoke(s, why, row ? row->expiry_grace / US_PER_S : GRACE);
+    } else if (row) {
+        bool ignores = row->expiry == CONF_EXPIRY_IGNORE;
+        s->expires = ignores ? 0 : st->expires + row->leeway / US_PER_S;
+        s->ends = ignores ? 0 : s->expires + row->expiry_grace / US_PER_S;
+    }
+}
+
+void standings_look(struct home *home)
+{
+    LIST_EACH(&home->sessions, struct session, in_home, s)
+        if (!s->greeting)
+            standing_look(s);
+}
