@@ -306,8 +306,9 @@ enum inflight_doubt inflight_doubt(const struct inflight *q)
         return INFLIGHT_WAIT;
     if (inflight_is_unsure(q))
         return count_unsure(q) == q->count ? INFLIGHT_ASK : INFLIGHT_WAIT;
+    /* A batch that has begun behind the Sync is answered, or ends it all; a Sync of ours would end the batch. */
     if (q->copy_in && !q->copy_end_sent && has_sync(q))
-        return INFLIGHT_ASK;
+        return q->batch_open ? INFLIGHT_WAIT : INFLIGHT_ASK;
     return q->copy_in_sync ? INFLIGHT_WAIT : INFLIGHT_SEND;
 }
 

@@ -110,8 +110,10 @@ def read(c, kinds):
     """As many messages as that."""
     got = ""
     while len(got) < len(kinds):
-        kind = c.receive()[0]
+        kind, body = c.receive()
         got += "" if kind in "NSA" else kind
+        if kind == "E":
+            print(got, wire.error_fields(body)) # what it was, should the test fail
     return got
 
 
@@ -218,6 +220,31 @@ def test_copy_that_fails_before_it_reads_with_all_sent_ahead(enter, triggered, f
         goes_on(c, False)
         c.close()
         serve_another(enter, triggered, [["77"]])
+
+
+@pytest.fixture(scope="module")
+def slowly_refused(stand):
+    """A table whose COPY fails a while after it has asked for rows, and before it has read any."""
+    name = "t_copy_slowly_refused"
+    stand.postgres.sql(f"DROP TABLE IF EXISTS {name}; CREATE TABLE {name} (id int PRIMARY KEY, words text)", "acme", "acme_rw")
+    stand.postgres.sql("CREATE OR REPLACE FUNCTION refuse_copy_slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN "
+                       "IF current_query() LIKE ''COPY%'' THEN PERFORM pg_sleep(0.3); RAISE ''no''; END IF; RETURN NULL; END'",
+                       "acme", "acme_rw")
+    stand.postgres.sql(f"CREATE TRIGGER refuse BEFORE INSERT ON {name} EXECUTE FUNCTION refuse_copy_slowly()", "acme", "acme_rw")
+    return name
+
+
+def test_batch_that_is_half_sent_when_the_copy_is_known_stays_whole(enter, slowly_refused):
+    """A Sync of the gateway's between its Bind and its Execute would end it, or commit a half of it."""
+    c = enter()
+    insert = f"INSERT INTO {slowly_refused} VALUES (77, 'x')"
+    c.send(wire.one(f"COPY {slowly_refused} FROM STDIN"), S, wire.parse(insert), wire.bind())
+    assert read(c, "12G") == "12G"
+    c.send(wire.execute(), wire.parse(insert.replace("77", "78")), wire.bind(), wire.execute(), S)
+    assert read(c, "EZ12C12CZ") == "EZ12C12CZ"
+    goes_on(c, False)
+    c.close()
+    serve_another(enter, slowly_refused, [["77"], ["78"]])
 
 
 GOOD = {
