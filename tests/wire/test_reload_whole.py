@@ -74,7 +74,7 @@ class Bench:
                 "listener stale": {"address": self.own["stale"], "port": 6543, "tls": "off"},
                 "listener oauth": None,
                 "plan metered": {"queries_per_second": 7654321},
-                "tenant novel": {"databases": "novel"},
+                "tenant novel": {"databases": "novel", "database_role": "${tenant}_${role}"},
                 "database novel": {"cluster": "main", "dbname": "acme"},
                 "database acme": {"dbname": "elsewhere"}}
 
