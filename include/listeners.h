@@ -13,7 +13,7 @@ struct listeners;
 struct listeners_change;
 
 /* A connection. listener: its index in the configuration that was committed last; fd is the callee's. */
-typedef void listeners_accepted(void *arg, unsigned listener, int fd, const char *peer, bool is_unix);
+typedef bool listeners_accepted(void *arg, unsigned listener, int fd, const char *peer);
 
 struct listeners *listeners_new(struct loop *loop, listeners_accepted *accepted, void *arg);
 void listeners_free(struct listeners *l);

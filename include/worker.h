@@ -59,7 +59,8 @@ struct worker *worker_start(struct workers *workers, unsigned index, struct gene
 /* Ends the loops, joins the threads, and then frees everything: mail may come until all have ended. */
 void workers_stop(struct workers *workers);
 
-void worker_accept(struct worker *w, int fd, unsigned listener, const char *peer, bool is_unix);
+/* place: what it has taken in the lobby. */
+void worker_accept(struct worker *w, int fd, unsigned listener, const char *peer, const struct lobby_place *place);
 /* The generation and the nodes of its clusters, both at once. */
 void worker_configure(struct worker *w, struct generation *generation, const struct topology *const *topologies,
                       size_t count);

@@ -64,11 +64,16 @@ static void notify(const char *state)
 
 /* ---- listeners ---- */
 
-static void on_accepted(void *arg, unsigned listener, int fd, const char *peer, bool is_unix)
+static bool on_accepted(void *arg, unsigned listener, int fd, const char *peer)
 {
     struct control *c = arg;
-    struct worker *w = c->workers.all[c->next_worker++ % c->workers.count];
-    worker_accept(w, fd, listener, peer, is_unix);
+    struct lobby_place place;
+    if (lobby_enter(&c->sessions.lobby, peer, &place) != LOBBY_IN) {
+        atomic_fetch_add(&c->sessions.turned_away, 1);
+        return false;
+    }
+    worker_accept(c->workers.all[c->next_worker++ % c->workers.count], fd, listener, peer, &place);
+    return true;
 }
 
 /* ---- discovery ---- */
@@ -171,6 +176,7 @@ static void spread(struct control *c)
 /* Cannot fail. */
 static void take_over(struct control *c, struct generation *g)
 {
+    lobby_configure(&c->sessions.lobby, &g->conf->postern);
     struct generation *old = c->generation;
     c->generation = g;
     tallies_limit(limiter_shared_tallies(c->workers.limits), g->conf->postern.tenant_counters);
@@ -309,6 +315,8 @@ static void answer_scrape(struct job *j, bool page)
                                .audit_writable = audit_is_writable(c->workers.audit),
                                .roles_refused = shared_pools_refused(c->workers.pools, NULL, NULL),
                                .clients = atomic_load(&c->sessions.clients),
+                               .logging_in = atomic_load(&c->sessions.lobby.count),
+                               .turned_away = atomic_load(&c->sessions.turned_away),
                                .memory_used = atomic_load(&memory->used), .memory_limit = atomic_load(&memory->limit),
                                .log_dropped = log_dropped(),
                                .started_at = c->started_at,
@@ -362,16 +370,21 @@ static void get_page(void *arg, struct http *http, uint64_t request)
 
 /* ---- the end ---- */
 
+static unsigned connections_left(const struct control *c)
+{
+    return atomic_load(&c->sessions.clients) + atomic_load(&c->sessions.lobby.count);
+}
+
 static void on_drain_timer(struct timer *t)
 {
     struct control *c = CONTAINER_OF(t, struct control, drain);
     uint64_t now = loop_now(c->loop);
-    if (atomic_load(&c->sessions.clients) == 0) {
+    if (connections_left(c) == 0) {
         loop_break(c->loop);
         return;
     }
     if (now >= c->drain_until) {
-        unsigned left = atomic_load(&c->sessions.clients);
+        unsigned left = connections_left(c);
         log_warning(NULL, "%u client connection%s did not end in time: closing %s", left, left == 1 ? "" : "s",
                     left == 1 ? "it" : "them");
         loop_break(c->loop);
@@ -490,6 +503,7 @@ static bool open_all(struct control *c)
     const struct reload_parts parts = {c->listeners, c->http, c->workers.audit};
     struct reload *r = reload_new(&parts, generation_ref(c->generation));
     bool ok = prepare_all(c, r, &faults);
+    lobby_configure(&c->sessions.lobby, &c->generation->conf->postern);
     if (ok)
         generation_unref(reload_commit(&r));
     else

@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <limits.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/list.h"
 #include "base/log.h"
@@ -43,10 +45,10 @@ struct listeners_change {
     size_t count;
 };
 
-static void on_accepted(void *arg, int fd, const char *peer, bool is_unix)
+static bool on_accepted(void *arg, int fd, const char *peer)
 {
     struct gate *g = arg;
-    g->listeners->accepted(g->listeners->arg, g->index, fd, peer, is_unix);
+    return g->listeners->accepted(g->listeners->arg, g->index, fd, peer);
 }
 
 static void gate_free(struct gate *g)
@@ -202,7 +204,17 @@ void listeners_abandon(struct listeners *l, struct listeners_change **change)
     change_free(c);
 }
 
-static void settle(struct listeners *l, const struct place *p)
+/* What may run out is what clients take; the rest is for server connections, files, HTTP. */
+static int ceiling_of(const struct conf *conf)
+{
+    struct rlimit most;
+    if (getrlimit(RLIMIT_NOFILE, &most) != 0 || most.rlim_cur > INT_MAX)
+        return INT_MAX;
+    rlim_t kept = conf->postern.reserved_descriptors ? conf->postern.reserved_descriptors : most.rlim_cur / 4;
+    return kept < most.rlim_cur ? (int)(most.rlim_cur - kept) : 0;
+}
+
+static void settle(struct listeners *l, const struct place *p, int ceiling)
 {
     struct gate *g = p->gate;
     g->index = p->index;
@@ -213,6 +225,7 @@ static void settle(struct listeners *l, const struct place *p)
     if (g->backlog != p->row->backlog)
         listen_set_backlog(g->socket, (int)p->row->backlog);
     g->backlog = p->row->backlog;
+    listen_set_ceiling(g->socket, ceiling);
     if (!p->is_new)
         return;
     list_push_back(&l->gates, &g->node);
@@ -232,6 +245,6 @@ void listeners_commit(struct listeners *l, struct listeners_change **change)
             gate_close(l, g);
         }
     for (size_t i = 0; i < c->count; i++)
-        settle(l, &c->places[i]);
+        settle(l, &c->places[i], ceiling_of(c->conf));
     change_free(c);
 }

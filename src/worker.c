@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "gate/tally.h"
+#include "session/crowd.h"
 #include "session/standing.h"
 
 #define SWEEP         US_PER_S
@@ -299,7 +300,7 @@ struct order {
     void (*run)(struct worker *, struct order *);
     int fd;
     unsigned listener;
-    bool is_unix;
+    struct lobby_place place;
     enum reason why;
     struct generation *generation;
     const struct topology **topologies;
@@ -350,15 +351,15 @@ static struct order *order_new(void (*run)(struct worker *, struct order *))
 
 static void run_accept(struct worker *w, struct order *o)
 {
-    session_new(&w->home, o->fd, o->listener, o->peer, o->is_unix);
+    session_new(&w->home, o->fd, o->listener, o->peer, &o->place);
 }
 
-void worker_accept(struct worker *w, int fd, unsigned listener, const char *peer, bool is_unix)
+void worker_accept(struct worker *w, int fd, unsigned listener, const char *peer, const struct lobby_place *place)
 {
     struct order *o = order_new(run_accept);
     o->fd = fd;
     o->listener = listener;
-    o->is_unix = is_unix;
+    o->place = *place;
     snprintf(o->peer, sizeof(o->peer), "%s", peer);
     mailbox_post(w->mailbox, &o->mail);
 }
@@ -501,6 +502,7 @@ static void worker_free(struct worker *w)
 {
     timer_stop(&w->sweep);
     lingers_end(&w->home.lingers);
+    crowd_free(&w->home);
     limiter_free(w->home.limiter);
     pools_free(w->home.pools);
     map_free(&w->home.by_id);

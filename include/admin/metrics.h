@@ -13,7 +13,7 @@ struct metrics_input {
     const struct counters *const *counters; /* one per worker */
     unsigned workers;
     const struct table *pools, *limits, *nodes;
-    uint64_t clients, log_dropped, started_at; /* seconds since 1970 */
+    uint64_t clients, logging_in, turned_away, log_dropped, started_at; /* seconds since 1970 */
     uint64_t memory_used, memory_limit; /* bytes: memory_limit of the configuration */
     uint64_t roles_refused; /* as which a cluster refuses our logins */
     bool redis_configured, redis_ready;

@@ -22,14 +22,17 @@ enum { LINGER_BYTES = 4 << 20 };
 struct lingers {
     struct loop *loop;
     struct list all;
-    void (*gone)(struct lingers *); /* one of them is closed; may be NULL */
+    void (*gone)(struct lingers *, uint32_t tag); /* one of them is closed; may be NULL */
 };
 
 /* Takes the stream's socket, TLS state and held output; the stream is closed for its owner.
  * expected: bytes that the peer has announced and not sent yet. They are read before the write side
  * is closed, because a client may take the end of input for the end of all while it is still
- * sending; where none of them come for LINGER_QUIET they are waited for no longer. */
-void linger_start(struct lingers *l, struct stream *s, size_t expected);
+ * sending; where none of them come for LINGER_QUIET they are waited for no longer. tag: for gone(). */
+void linger_start(struct lingers *l, struct stream *s, size_t expected, uint32_t tag);
+/* Cuts before its time who has lingered for longest of those whose tag has a bit of mask. False: there
+ * is none. */
+bool lingers_hurry(struct lingers *l, uint32_t mask);
 /* Closes all at once. */
 void lingers_end(struct lingers *l);
 

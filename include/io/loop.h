@@ -55,6 +55,17 @@ struct turn_end {
 void loop_at_turn_end(struct loop *l, struct turn_end *t);
 void loop_forget_turn_end(struct loop *l, struct turn_end *t);
 
+/* Work that is dear, that crowds may ask for, and that can wait a turn: run in the order it came, in each
+ * turn behind everything else, until CHORE_TIME (microseconds) of it is over. */
+struct chore {
+    struct list_node node;
+    void (*run)(struct chore *);
+};
+enum { CHORE_TIME = 2000 };
+/* Does nothing to one that waits already. */
+void loop_chore(struct loop *l, struct chore *c);
+void loop_forget_chore(struct loop *l, struct chore *c);
+
 /* The loop's scratch memory, SCRATCH_SIZE bytes: valid within one callback only. */
 enum { SCRATCH_SIZE = 128 * 1024 };
 char *loop_scratch(struct loop *l);

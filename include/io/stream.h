@@ -49,6 +49,7 @@ struct stream {
     bool is_client; /* of the handshake */
     size_t held_max;
     struct event rd, wr;
+    struct chore handshake; /* of a peer that has connected to us */
 };
 
 enum { STREAM_AGAIN = 0, STREAM_EOF = -1, STREAM_FAILED = -2 };

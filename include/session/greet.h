@@ -25,7 +25,8 @@ struct greeting {
     struct tls_context *tls;
     struct buf in;
     uint32_t protocol; /* negotiated */
-    bool is_unix, direct_tls, no_more_requests, too_many;
+    uint64_t heard; /* when something came last, monotonic us */
+    bool is_unix, direct_tls, no_more_requests;
     char user[STARTUP_TEXT], database[STARTUP_TEXT];
     struct buf variables; /* name NUL value NUL ... of the startup packet */
     size_t options_len;   /* the first of them are those of its `options` */
@@ -50,7 +51,7 @@ struct greeting {
     bool is_flooded;     /* more came than a server can have to say */
 };
 
-void greet_start(struct session *s, unsigned listener, bool is_unix, bool too_many);
+void greet_start(struct session *s, unsigned listener);
 void greet_readable(struct session *s);
 void greet_secured(struct session *s, bool ok, const char *why);
 /* On the pool's worker. */

@@ -28,6 +28,7 @@
 #include "pg/varset.h"
 #include "session/generation.h"
 #include "session/input.h"
+#include "session/lobby.h"
 #include "session/lost.h"
 #include "session/registry.h"
 #include "upstream/cancel.h"
@@ -78,7 +79,9 @@ enum pin {
 enum { TICKETS = 4096 };
 struct session_shared {
     atomic_uint_fast64_t next_id;
-    atomic_uint clients;
+    atomic_uint clients; /* who have proven who they are */
+    struct lobby lobby;  /* who have not */
+    atomic_uint_fast64_t turned_away; /* for want of room there */
     atomic_uint next_pid;
     atomic_uint tickets[TICKETS]; /* sessions so far per pool (by hash): spreads shards evenly */
 };
@@ -94,6 +97,11 @@ struct home_ops {
     /* One console command; the answer is put and ended with session_console_ready(). */
     void (*command)(struct home *, struct session *, struct text sql);
 };
+/* Of them, those of this worker: crowd.h. */
+struct crowd {
+    struct session **all;
+    unsigned count, room;
+};
 struct home {
     struct loop *loop;
     struct counters *counters;
@@ -106,7 +114,8 @@ struct home {
     struct session_shared *shared;
     const struct home_ops *ops;
     struct list sessions;
-    struct lingers lingers; /* connections whose sessions are over; they count as clients */
+    struct crowd crowd;
+    struct lingers lingers; /* connections whose sessions are over; they count as what those were */
     struct map by_id; /* id -> session */
     unsigned worker, worker_count;
     /* Bytes of clients that have left, by their end or to another worker; less what those who came
@@ -156,6 +165,10 @@ struct session {
     struct standing *standing; /* what its right to be there rests on */
     uint64_t queries;
     uint64_t asked_at;        /* about its era */
+    uint32_t in_crowd;        /* index in its home's */
+    struct lobby_place place; /* until its proof */
+    bool is_in_crowd;
+    bool is_client;           /* counted as one: from its proof on */
     uint32_t placing;         /* number of the last text that names statements */
     uint32_t placed;          /* statements that stand on the backend under this client's own names */
     size_t charged;           /* bytes of its tenant's memory: memory.c */
@@ -205,8 +218,14 @@ static inline size_t session_max_message(const struct session *s)
 {
     return s->input.held.max - 2 * SCRATCH_SIZE;
 }
-/* A new connection on this worker. listener: index in generation->conf->listeners. */
-void session_new(struct home *home, int fd, unsigned listener, const char *peer, bool is_unix);
+/* A new connection on this worker. listener: index in generation->conf->listeners; place: what it has taken
+ * in the lobby. */
+void session_new(struct home *home, int fd, unsigned listener, const char *peer, const struct lobby_place *place);
+/* It has proven who it is and is a client from now on. False: there are max_clients already, and it has been
+ * told so and is over. is_admin: of those one more is always let in. */
+bool session_proven(struct session *s, bool is_admin) MUST_USE;
+/* Whether another client would be one too many. */
+bool sessions_are_full(const struct home *home);
 /* The session arrives on its pool's worker. */
 void session_arrive(struct home *home, struct session *s);
 /* Brings the counters of bytes up to this moment, of clients and server connections. */

@@ -270,7 +270,10 @@ static void put_gate(struct sheet *m, const struct metrics_input *in)
     put(m, "postern_build_info");
     put_label(m, "{", "version", PACKAGE_VERSION);
     put(m, "} 1\n");
-    put_single(m, "postern_clients", "gauge", "Client connections now.", in->clients);
+    put_single(m, "postern_clients", "gauge", "Clients that have proven who they are.", in->clients);
+    put_single(m, "postern_logins_pending", "gauge", "Connections that have not yet.", in->logging_in);
+    put_single(m, "postern_connections_turned_away_total", "counter",
+               "Connections that were turned away because too many were logging in.", in->turned_away);
     put_single(m, "postern_workers", "gauge", "Worker threads.", in->workers);
     put_single(m, "postern_client_memory_bytes", "gauge",
                "What clients' unfinished messages and prepared statements hold.", in->memory_used);

@@ -298,6 +298,7 @@ static void put_cards(struct page *p, const struct metrics_input *in)
         waiting += number(in->pools, row, "cl_waiting");
     put(p, "<div class=cards>\n");
     put_card(p, in->clients, "clients");
+    put_card(p, in->logging_in, "logging in");
     put_card(p, servers, "server connections");
     put_card(p, waiting, "sessions waiting");
     put_card(p, counted(in, COUNTER_QUERIES), "queries");

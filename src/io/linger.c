@@ -25,6 +25,7 @@ struct lingering {
     struct buf out;
     SSL *ssl; /* until the write side is closed; NULL without TLS */
     size_t expected, taken;
+    uint32_t tag;
     int fd;
     bool half_closed;
 };
@@ -57,7 +58,7 @@ static void end(struct lingering *g)
     buf_wipe(&g->out);
     close(g->fd);
     if (l->gone)
-        l->gone(l);
+        l->gone(l, g->tag);
     loop_bury(l->loop, &g->funeral, release);
 }
 
@@ -151,13 +152,14 @@ static void on_deadline(struct timer *t)
 
 /* ---- life ---- */
 
-void linger_start(struct lingers *l, struct stream *s, size_t expected)
+void linger_start(struct lingers *l, struct stream *s, size_t expected, uint32_t tag)
 {
     struct lingering *g = NEW(struct lingering);
     if (!l->loop)
         list_init(&l->all);
     l->loop = s->loop;
     g->owner = l;
+    g->tag = tag;
     g->expected = expected < LINGER_BYTES ? expected : LINGER_BYTES;
     list_push_back(&l->all, &g->node);
     g->fd = stream_release(s, &g->ssl, &g->out);
@@ -175,6 +177,18 @@ void linger_start(struct lingers *l, struct stream *s, size_t expected)
         timer_start(&g->quiet, LINGER_QUIET);
     else
         half_close(g);
+}
+
+bool lingers_hurry(struct lingers *l, uint32_t mask)
+{
+    if (!l->loop)
+        return false;
+    LIST_EACH(&l->all, struct lingering, node, g)
+        if (g->tag & mask) {
+            on_deadline(&g->deadline);
+            return true;
+        }
+    return false;
 }
 
 void lingers_end(struct lingers *l)

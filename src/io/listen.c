@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,17 +22,23 @@
 /* Accepted per wake-up, so that a storm of logins leaves room for everything else. */
 enum { ACCEPT_BATCH = 64 };
 
+/* Connections that were turned away stay open for a moment, the last one until it is needed: its
+ * descriptor is given up when there is none left, so that the next caller can be told. */
+enum { TOLD = 16 };
+
 struct listen_socket {
     struct event ev;
-    struct timer pause;
+    struct timer pause, forget;
     int fd;
-    int spare; /* given up when descriptors run out, so that the caller can be told */
+    int ceiling;
+    int told[TOLD]; /* oldest first */
+    unsigned told_count;
     char *address;
     char *path;  /* of a unix socket, or NULL */
     char *aside; /* where the file of a dead process is that had this path, until the commit */
     uint16_t port;
-    unsigned refused; /* for want of descriptors, and not told yet */
-    uint64_t told_at;
+    unsigned refused, crowded; /* for want of descriptors, of room before the login; not logged yet */
+    uint64_t logged_at;
     listen_accepted *accepted;
     void *arg;
 };
@@ -53,31 +60,63 @@ static void peer_text(const struct sockaddr_storage *a, char *out, size_t size)
 }
 
 /* Without unread input, which would make a reset of it. */
-static void close_spare(struct listen_socket *l)
+static void close_told(struct listen_socket *l)
 {
     char dropped[4096];
-    if (l->spare < 0)
-        return;
-    for (unsigned i = 0; i < 16 && recv(l->spare, dropped, sizeof(dropped), MSG_DONTWAIT) > 0; i++)
+    int fd = l->told[0];
+    for (unsigned i = 0; i < 16 && recv(fd, dropped, sizeof(dropped), MSG_DONTWAIT) > 0; i++)
         ;
-    close(l->spare);
-    l->spare = -1;
+    close(fd);
+    memmove(l->told, l->told + 1, --l->told_count * sizeof(l->told[0]));
 }
 
-/* 53300 in clear text: a client that waits for TLS shows it as a failed connection, which is
- * still better than a hang. False when nobody is there: accept4() wants a descriptor before it
- * looks. The refused client's own descriptor is the next spare: it is closed when the next one is
- * refused, so that what the client sends meanwhile does not reset what it was told. */
+static void keep_told(struct listen_socket *l, int fd)
+{
+    if (fd < 0)
+        return;
+    if (l->told_count == TOLD)
+        close_told(l);
+    l->told[l->told_count++] = fd;
+}
+
+static void forget(struct timer *t)
+{
+    struct listen_socket *l = CONTAINER_OF(t, struct listen_socket, forget);
+    while (l->told_count > 1)
+        close_told(l);
+}
+
+/* 53300 in clear text: a client that waits for TLS shows it as a failed connection, which is still better
+ * than a hang. */
+static void turn_away(struct listen_socket *l, int fd, const char *why)
+{
+    char answer[128] = "E";
+    static const char fields[] = "SFATAL\0VFATAL\0C53300\0M";
+    size_t len = 5 + sizeof(fields) - 1;
+    memcpy(answer + 5, fields, sizeof(fields) - 1);
+    len += (size_t)snprintf(answer + len, sizeof(answer) - len - 1, "%s", why) + 1;
+    answer[len++] = '\0';
+    uint32_t length = htonl((uint32_t)(len - 1));
+    memcpy(answer + 1, &length, sizeof(length));
+    (void)!send(fd, answer, len, MSG_NOSIGNAL);
+    (void)shutdown(fd, SHUT_WR);
+    keep_told(l, fd);
+    if (!timer_is_running(&l->forget))
+        timer_start(&l->forget, 1000000);
+}
+
+static const char no_descriptors[] = "out of file descriptors, try again later";
+
+/* False when nobody is there: accept4() wants a descriptor before it looks. */
 static bool refuse_one(struct listen_socket *l)
 {
-    static const char answer[] = "E\0\0\0\x44" "SFATAL\0VFATAL\0C53300\0Mout of file descriptors, try again later\0\0";
-    close_spare(l);
+    if (l->told_count)
+        close_told(l);
     int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) {
-        (void)!send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL);
-        (void)shutdown(fd, SHUT_WR);
-    }
-    l->spare = fd >= 0 ? fd : open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0)
+        turn_away(l, fd, no_descriptors);
+    else
+        keep_told(l, open("/dev/null", O_RDONLY | O_CLOEXEC));
     return fd >= 0;
 }
 
@@ -85,6 +124,34 @@ static void resume(struct timer *t)
 {
     struct listen_socket *l = CONTAINER_OF(t, struct listen_socket, pause);
     event_add(&l->ev, NULL);
+}
+
+static void take(struct listen_socket *l, int fd, const struct sockaddr_storage *a)
+{
+    char peer[80];
+    peer_text(a, peer, sizeof(peer));
+    if (fd >= l->ceiling) {
+        l->refused++;
+        turn_away(l, fd, no_descriptors);
+    } else if (!l->accepted(l->arg, fd, peer)) {
+        l->crowded++;
+        turn_away(l, fd, "too many connections are logging in, try again later");
+    }
+}
+
+/* A flood is one line a second. */
+static void log_refused(struct listen_socket *l)
+{
+    if ((l->refused == 0 && l->crowded == 0) || (l->logged_at && clock_now() - l->logged_at < US_PER_S))
+        return;
+    if (l->refused)
+        log_error("listener", "out of file descriptors: %u refused; raise the limit (LimitNOFILE) or lower max_clients",
+                  l->refused);
+    if (l->crowded)
+        log_warning("listener", "%u connections to %s port %u turned away: too many are logging in (max_pending_logins, max_pending_per_address)",
+                    l->crowded, l->address, l->port);
+    l->refused = l->crowded = 0;
+    l->logged_at = clock_now();
 }
 
 static void on_accept(evutil_socket_t lfd, short what, void *arg)
@@ -99,9 +166,7 @@ static void on_accept(evutil_socket_t lfd, short what, void *arg)
             continue;
         }
         if (fd >= 0) {
-            char peer[80];
-            peer_text(&a, peer, sizeof(peer));
-            l->accepted(l->arg, fd, peer, l->path != NULL);
+            take(l, fd, &a);
             continue;
         }
         if (errno == EINTR || errno == ECONNABORTED)
@@ -112,19 +177,14 @@ static void on_accept(evutil_socket_t lfd, short what, void *arg)
             l->refused++;
             continue;
         }
-        if (full ? l->spare < 0 : why != EAGAIN && why != EWOULDBLOCK) {
+        if (full ? l->told_count == 0 : why != EAGAIN && why != EWOULDBLOCK) {
             log_error("listener", "accept on %s: %s; trying again in a second", l->address, strerror(why));
             event_del(&l->ev);
             timer_start(&l->pause, 1000000);
         }
         break;
     }
-    if (l->refused && (l->told_at == 0 || clock_now() - l->told_at >= US_PER_S)) { /* a flood is one line a second */
-        log_error("listener", "out of file descriptors: %u refused; raise the limit (LimitNOFILE) or lower max_clients",
-                  l->refused);
-        l->refused = 0;
-        l->told_at = clock_now();
-    }
+    log_refused(l);
 }
 
 static int open_socket(int family)
@@ -228,7 +288,7 @@ static int bind_tcp(const char *address, uint16_t *port, char *error, size_t siz
 /* Only now, not at the commit: of two that have bound the same port, the second may not listen. */
 static bool start_listening(struct listen_socket *l, int backlog, char *error, size_t size)
 {
-    l->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    keep_told(l, open("/dev/null", O_RDONLY | O_CLOEXEC));
     if (!fault_here() && listen(l->fd, backlog) == 0)
         return true;
     snprintf(error, size, "%s port %u: %s", l->address, l->port, strerror(errno));
@@ -241,11 +301,12 @@ struct listen_socket *listen_prepare(struct loop *loop, const char *address, uin
 {
     struct listen_socket *l = NEW(struct listen_socket);
     l->port = port;
-    l->spare = -1;
+    l->ceiling = INT_MAX;
     l->address = mem_dup(address);
     l->accepted = accepted;
     l->arg = arg;
     timer_init(&l->pause, loop, resume);
+    timer_init(&l->forget, loop, forget);
     l->fd = address[0] == '/' ? bind_unix(l, address, error, size) : bind_tcp(address, &l->port, error, size);
     if (l->fd >= 0)
         event_assign(&l->ev, loop_base(loop), l->fd, EV_READ | EV_PERSIST, on_accept, l);
@@ -279,16 +340,23 @@ void listen_set_backlog(struct listen_socket *l, int backlog)
     (void)listen(l->fd, backlog);
 }
 
+void listen_set_ceiling(struct listen_socket *l, int ceiling)
+{
+    l->ceiling = ceiling;
+}
+
 void listen_close(struct listen_socket *l)
 {
     if (!l)
         return;
     timer_stop(&l->pause);
+    timer_stop(&l->forget);
     if (event_initialized(&l->ev))
         event_del(&l->ev);
     if (l->fd >= 0)
         close(l->fd);
-    close_spare(l);
+    while (l->told_count)
+        close_told(l);
     if (l->path)
         unlink(l->path);
     if (l->path)

@@ -12,6 +12,7 @@ struct loop {
     struct event_base *base;
     struct list buried;
     struct list turn_ends;
+    struct list chores;
     uint64_t now; /* 0: not read yet in this turn */
     bool stop;
     char *scratch;
@@ -30,6 +31,7 @@ struct loop *loop_new(void)
     CHECK(l->base != NULL);
     list_init(&l->buried);
     list_init(&l->turn_ends);
+    list_init(&l->chores);
     l->scratch = mem_new(1, SCRATCH_SIZE);
     l->gather = NEW(struct gather);
     return l;
@@ -50,6 +52,19 @@ static void end_turn(struct loop *l)
     l->now = 0;
 }
 
+/* One at least, so that all get their turn whatever they cost. */
+static void do_chores(struct loop *l)
+{
+    if (list_is_empty(&l->chores))
+        return;
+    uint64_t end = clock_now() + CHORE_TIME;
+    do {
+        struct chore *c = LIST_FIRST(&l->chores, struct chore, node);
+        list_remove(&l->chores, &c->node);
+        c->run(c);
+    } while (!list_is_empty(&l->chores) && clock_now() < end);
+}
+
 void loop_free(struct loop *l)
 {
     if (!l)
@@ -66,8 +81,10 @@ void loop_run(struct loop *l)
     l->stop = false;
     end_turn(l);
     while (!l->stop) {
-        if (event_base_loop(l->base, EVLOOP_ONCE) < 0)
+        int how = list_is_empty(&l->chores) ? EVLOOP_ONCE : EVLOOP_ONCE | EVLOOP_NONBLOCK;
+        if (event_base_loop(l->base, how) < 0)
             break;
+        do_chores(l);
         end_turn(l);
     }
 }
@@ -137,6 +154,18 @@ void loop_forget_turn_end(struct loop *l, struct turn_end *t)
 {
     if (list_is_linked(&t->node))
         list_remove(&l->turn_ends, &t->node);
+}
+
+void loop_chore(struct loop *l, struct chore *c)
+{
+    if (!list_is_linked(&c->node))
+        list_push_back(&l->chores, &c->node);
+}
+
+void loop_forget_chore(struct loop *l, struct chore *c)
+{
+    if (list_is_linked(&c->node))
+        list_remove(&l->chores, &c->node);
 }
 
 char *loop_scratch(struct loop *l)

@@ -22,6 +22,7 @@
 
 static void on_read(evutil_socket_t fd, short what, void *arg);
 static void on_write(evutil_socket_t fd, short what, void *arg);
+static void shake_hands(struct chore *c);
 
 void socket_tune(int fd, uint64_t keepalive_us)
 {
@@ -63,6 +64,7 @@ void stream_open(struct stream *s, struct loop *loop, int fd, size_t held_max,
     s->phase = STREAM_OPEN;
     /* An owner stops the other side when held_max is passed; what it has read by then fits. */
     s->held_max = held_max;
+    s->handshake = (struct chore){.run = shake_hands};
     buf_init(&s->out, held_max + STREAM_ROOM);
     assign(s, loop);
     want(&s->rd, true);
@@ -157,6 +159,21 @@ static void handshake(struct stream *s)
     want(&s->rd, false);
     want(&s->wr, false);
     s->ops->ready(s, false, why);
+}
+
+static void shake_hands(struct chore *c)
+{
+    handshake(CONTAINER_OF(c, struct stream, handshake));
+}
+
+/* A step of it costs as much as dozens of queries: those of a crowd wait for each other, and nobody
+ * else for them. What we have begun ourselves is bounded by our pools. */
+static void go_on_shaking(struct stream *s)
+{
+    if (s->is_client)
+        handshake(s);
+    else
+        loop_chore(s->loop, &s->handshake);
 }
 
 const char *stream_tls_version(const struct stream *s)
@@ -327,7 +344,7 @@ static void on_read(evutil_socket_t fd, short what, void *arg)
 {
     struct stream *s = arg;
     if (s->phase == STREAM_HANDSHAKE)
-        handshake(s);
+        go_on_shaking(s);
     else if (s->phase == STREAM_OPEN)
         s->ops->readable(s);
 }
@@ -478,7 +495,7 @@ static void on_write(evutil_socket_t fd, short what, void *arg)
         return;
     }
     if (s->phase == STREAM_HANDSHAKE) {
-        handshake(s);
+        go_on_shaking(s);
         return;
     }
     size_t held = stream_held(s);
@@ -497,12 +514,19 @@ static void on_write(evutil_socket_t fd, short what, void *arg)
 
 /* ---- life ---- */
 
+/* Nothing of its loop's calls it any more. */
+static void be_deaf(struct stream *s)
+{
+    event_del(&s->rd);
+    event_del(&s->wr);
+    loop_forget_chore(s->loop, &s->handshake);
+}
+
 /* Everything but the socket. */
 static void end(struct stream *s)
 {
     stream_flush(s);
-    event_del(&s->rd);
-    event_del(&s->wr);
+    be_deaf(s);
     if (s->ssl) {
         if (s->phase == STREAM_OPEN && !s->broken && stream_held(s) == 0)
             (void)SSL_shutdown(s->ssl);
@@ -538,8 +562,7 @@ int stream_release(struct stream *s, SSL **ssl, struct buf *out)
 {
     CHECK(s->phase != STREAM_CLOSED);
     stream_flush(s);
-    event_del(&s->rd);
-    event_del(&s->wr);
+    be_deaf(s);
     *out = s->out;
     s->out = (struct buf){.max = s->out.max};
     *ssl = s->ssl;
@@ -559,8 +582,7 @@ int stream_release(struct stream *s, SSL **ssl, struct buf *out)
 void stream_detach(struct stream *s)
 {
     stream_flush(s);
-    event_del(&s->rd);
-    event_del(&s->wr);
+    be_deaf(s);
 }
 
 void stream_attach(struct stream *s, struct loop *loop)

@@ -72,6 +72,8 @@ static void open_console(struct session *s)
         greet_deny(s, REASON_ADMIN_ONLY, "only users listed in admin_users may use the console");
         return;
     }
+    if (!session_proven(s, true))
+        return;
     session_become(s, SESSION_CONSOLE);
     s->who = mem_dup(g->user);
     counter_add(s->home->counters, COUNTER_LOGINS_OK, 1);
@@ -141,6 +143,8 @@ void admit_start(struct session *s)
         open_console(s);
         return;
     }
+    if (!session_proven(s, false))
+        return;
     session_become(s, SESSION_ADMITTING);
     enum reason why = tenant_grant(g->generation->conf, &g->who, g->account ? g->account->name : NULL,
                                    text_of(g->user), text_of(g->database), &g->grant, detail, sizeof(detail));

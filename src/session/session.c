@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "pg/wire.h"
 #include "session/companions.h"
+#include "session/crowd.h"
 #include "session/defaults.h"
 #include "session/greet.h"
 #include "session/memory.h"
@@ -102,7 +103,7 @@ static void leave_home(struct session *s)
     list_remove(&s->home->sessions, &s->in_home);
 }
 
-void session_new(struct home *home, int fd, unsigned listener, const char *peer, bool is_unix)
+void session_new(struct home *home, int fd, unsigned listener, const char *peer, const struct lobby_place *place)
 {
     const struct conf_postern *conf = &home->generation->conf->postern;
     counter_add(home->counters, COUNTER_CLIENTS_ACCEPTED, 1);
@@ -110,15 +111,34 @@ void session_new(struct home *home, int fd, unsigned listener, const char *peer,
     s->id = atomic_fetch_add(&home->shared->next_id, 1) + 1;
     s->state = SESSION_GREETING;
     s->peer = mem_dup(peer);
+    s->place = *place;
     join_home(home, s);
     s->born = s->since = loop_now(home->loop);
     input_init(&s->input, conf->max_message + 2 * SCRATCH_SIZE);
     relay_init(s);
     socket_tune(fd, conf->tcp_keepalive);
     stream_open(&s->client, home->loop, fd, conf->write_buffer, &client_ops);
-    unsigned clients = atomic_fetch_add(&home->shared->clients, 1) + 1;
     timer_start(&s->timer, conf->login_timeout);
-    greet_start(s, listener, is_unix, clients > conf->max_clients);
+    greet_start(s, listener);
+    crowd_join(home, s);
+}
+
+bool sessions_are_full(const struct home *home)
+{
+    return atomic_load(&home->shared->clients) >= home->generation->conf->postern.max_clients;
+}
+
+bool session_proven(struct session *s, bool is_admin)
+{
+    struct home *home = s->home;
+    unsigned clients = atomic_fetch_add(&home->shared->clients, 1) + 1;
+    crowd_leave(s);
+    lobby_leave(&home->shared->lobby, &s->place);
+    s->is_client = true;
+    if (clients <= home->generation->conf->postern.max_clients || is_admin)
+        return true;
+    session_fail(s, REASON_TOO_MANY_CLIENTS, NULL, NULL);
+    return false;
 }
 
 void session_move(struct session *s, unsigned worker)
@@ -184,9 +204,22 @@ static void release(struct funeral *f)
     mem_free(s);
 }
 
-static void count_gone(struct lingers *l)
+/* Where a connection counts that goes on without its session. */
+enum { TAG_ADDRESS = 1 << 16, TAG_CLIENT = 1 << 17 };
+
+static uint32_t tag_of(const struct session *s)
 {
-    atomic_fetch_sub(&CONTAINER_OF(l, struct home, lingers)->shared->clients, 1);
+    const struct lobby_place *p = &s->place;
+    return (s->is_client ? TAG_CLIENT : 0u) | (p->taken ? CROWD_TAG : 0u) | (p->has_address ? TAG_ADDRESS : 0u) | p->address;
+}
+
+static void count_gone(struct lingers *l, uint32_t tag)
+{
+    struct session_shared *shared = CONTAINER_OF(l, struct home, lingers)->shared;
+    struct lobby_place place = {(uint16_t)tag, (tag & CROWD_TAG) != 0, (tag & TAG_ADDRESS) != 0};
+    lobby_leave(&shared->lobby, &place);
+    if (tag & TAG_CLIENT)
+        atomic_fetch_sub(&shared->clients, 1);
 }
 
 /* What a peer that was told something may still be sending. A login is over before the client knows, so
@@ -209,11 +242,11 @@ static void close_client(struct session *s, struct leftover left)
     struct home *home = s->home;
     if (left.lingers && s->client.phase != STREAM_CLOSED) {
         home->lingers.gone = count_gone;
-        linger_start(&home->lingers, &s->client, left.expected);
+        linger_start(&home->lingers, &s->client, left.expected, tag_of(s));
         return;
     }
     stream_close(&s->client);
-    atomic_fetch_sub(&home->shared->clients, 1);
+    count_gone(&home->lingers, tag_of(s));
 }
 
 static void end_session(struct session *s, enum reason why, struct leftover left)
@@ -234,6 +267,7 @@ static void end_session(struct session *s, enum reason why, struct leftover left
     home->ended_in += s->client.bytes_in;
     home->ended_out += s->client.bytes_out;
     session_become(s, SESSION_CLOSED);
+    crowd_leave(s);
     pool_forget(&s->ask);
     limit_ask_cancel(&s->limit);
     relay_release(s, why == REASON_CLIENT_GONE || why == REASON_OK);

@@ -144,7 +144,7 @@ static void client_open(unsigned k, unsigned how)
     struct home *home = &homes[how >> 1 & 1];
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     clients[k] = pair[0];
-    session_new(home, pair[1], 0, "fuzz", true);
+    session_new(home, pair[1], 0, "unix", &(struct lobby_place){0});
     struct session *s = LIST_LAST(&home->sessions, struct session, in_home);
     struct greeting *g = s->greeting;
     snprintf(g->user, sizeof(g->user), "rw");

@@ -406,7 +406,7 @@ static void client_open(unsigned k, unsigned how)
     int pair[2];
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     clients[k] = pair[0];
-    session_new(&home, pair[1], 0, "fuzz", true);
+    session_new(&home, pair[1], 0, "unix", &(struct lobby_place){0});
     struct session *s = LIST_LAST(&home.sessions, struct session, in_home);
     if (how & 8)
         return; /* it says by itself who it is */

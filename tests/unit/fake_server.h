@@ -392,7 +392,7 @@ static void fake_stream_ready(struct stream *s, bool good, const char *why)
         fake_close(CONTAINER_OF(s, struct fake_connection, s));
 }
 
-static void fake_accepted(void *arg, int fd, const char *peer, bool is_unix)
+static bool fake_accepted(void *arg, int fd, const char *peer)
 {
     static const struct stream_ops ops = {fake_readable, fake_drained, fake_stream_ready};
     static uint32_t pids = 1000;
@@ -405,6 +405,7 @@ static void fake_accepted(void *arg, int fd, const char *peer, bool is_unix)
     buf_init(&c->out, 1 << 20);
     list_push_back(&f->connections, &c->node);
     stream_open(&c->s, f->loop, fd, 4 << 20, &ops);
+    return true;
 }
 
 static void fake_start(struct fake *f, struct loop *loop, enum fake_mode mode)

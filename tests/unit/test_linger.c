@@ -77,7 +77,7 @@ static void test_unread_input(void)
     int peer = open_pair(&s);
     say(peer, sizeof(block));
     stream_put(&s, "why", 3);
-    linger_start(&lingers, &s, 0);
+    linger_start(&lingers, &s, 0, 1);
     ok(s.phase == STREAM_CLOSED, "the stream is closed for its owner");
     run_turns(loop, 5);
     ok(hear(peer) == 3 && memcmp(block, "why", 3) == 0,
@@ -96,7 +96,7 @@ static void test_announced_input(void)
     struct stream s;
     int peer = open_pair(&s);
     stream_put(&s, "why", 3);
-    linger_start(&lingers, &s, 1000);
+    linger_start(&lingers, &s, 1000, 1);
     run_turns(loop, 5);
     is_int(hear(peer), 3, "told at once");
     say(peer, 999);
@@ -108,7 +108,7 @@ static void test_announced_input(void)
     ok(run_until(loop, is_gone, NULL), "gone");
 
     peer = open_pair(&s);
-    linger_start(&lingers, &s, 1000);
+    linger_start(&lingers, &s, 1000, 1);
     say(peer, 10);
     ok(run_until(loop, has_ended, &peer), "what does not come is not waited for for ever");
     close(peer);
@@ -128,17 +128,17 @@ static void test_bounds(void)
 {
     struct stream s;
     int peer = open_pair(&s);
-    linger_start(&lingers, &s, 0);
+    linger_start(&lingers, &s, 0, 1);
     ok(run_until(loop, is_cut, &peer) && gone == 1, "who sends too much is cut");
     close(peer);
 
     peer = open_pair(&s);
-    linger_start(&lingers, &s, SIZE_MAX);
+    linger_start(&lingers, &s, SIZE_MAX, 1);
     ok(run_until(loop, is_cut, &peer) && gone == 1, "however much was announced");
     close(peer);
 
     peer = open_pair(&s);
-    linger_start(&lingers, &s, 0);
+    linger_start(&lingers, &s, 0, 1);
     run_turns(loop, 5);
     ok(run_until(loop, is_gone, NULL), "who never closes is left in the end");
     close(peer);
@@ -155,7 +155,7 @@ static void test_held_output(void)
         stream_put(&s, block, sizeof(block));
     stream_flush(&s);
     CHECK(stream_held(&s) > 0);
-    linger_start(&lingers, &s, 0);
+    linger_start(&lingers, &s, 0, 1);
     while ((n = hear(peer)) > 0 || (n < 0 && errno == EAGAIN)) {
         got += n > 0 ? (size_t)n : 0;
         if (n < 0)
@@ -172,7 +172,7 @@ static void test_end(void)
     int peer = open_pair(&s);
     say(peer, 100);
     stream_put(&s, "why", 3);
-    linger_start(&lingers, &s, 1000);
+    linger_start(&lingers, &s, 1000, 1);
     lingers_end(&lingers);
     is_int(gone, 1, "all are closed at once");
     is_int(hear(peer), 3, "and told");

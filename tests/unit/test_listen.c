@@ -25,15 +25,16 @@ struct door {
     bool is_unix, keeps;
 };
 
-static void on_accepted(void *arg, int fd, const char *peer, bool is_unix)
+static bool on_accepted(void *arg, int fd, const char *peer)
 {
     struct door *d = arg;
     d->count++;
-    d->is_unix = is_unix;
+    d->is_unix = strcmp(peer, "unix") == 0;
     snprintf(d->peer, sizeof(d->peer), "%s", peer);
     if (!d->keeps)
         close(fd);
     d->fd = fd;
+    return true;
 }
 
 static bool has_come(void *arg)

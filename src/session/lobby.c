@@ -1,0 +1,104 @@
+/* Counting logins that are under way.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+#include "session/lobby.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <string.h>
+
+#include "base/budget.h"
+#include "base/check.h"
+#include "base/map.h"
+
+enum {
+    LEAST = 16,
+    /* What a login may hold at most: its packets, its TLS state. */
+    BYTES_OF_EACH = 64 * 1024,
+    IPV4_PREFIX = 4,
+    IPV6_PREFIX = 8
+};
+
+void lobby_configure(struct lobby *l, const struct conf_postern *conf)
+{
+    size_t most = conf->max_pending_logins;
+    if (!most) {
+        size_t memory = (conf->memory_limit ? conf->memory_limit : budget_of_process() / 2) / 4 / BYTES_OF_EACH;
+        most = conf->max_clients / 2 < memory ? conf->max_clients / 2 : memory;
+        most = most > LEAST ? most : LEAST;
+    }
+    size_t of_each = conf->max_pending_per_address ? conf->max_pending_per_address : (most + 1) / 2;
+    atomic_store(&l->limit, (unsigned)most);
+    atomic_store(&l->limit_per_address, (unsigned)of_each);
+}
+
+/* The bytes of an address that say whose it is; 0 when there is none. */
+static size_t prefix_of(const char *peer, uint8_t out[IPV6_PREFIX])
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    struct in6_addr v6;
+    char ip[INET6_ADDRSTRLEN];
+    bool is_v6 = peer[0] == '[';
+    const char *end = strrchr(peer, is_v6 ? ']' : ':');
+    const char *at = peer + (is_v6 ? 1 : 0);
+    if (!end || (size_t)(end - at) >= sizeof(ip))
+        return 0;
+    memcpy(ip, at, (size_t)(end - at));
+    ip[end - at] = '\0';
+    if (!is_v6)
+        return inet_pton(AF_INET, ip, out) == 1 ? IPV4_PREFIX : 0;
+    if (inet_pton(AF_INET6, ip, &v6) != 1)
+        return 0;
+    bool is_mapped = memcmp(v6.s6_addr, mapped, sizeof(mapped)) == 0;
+    size_t len = is_mapped ? IPV4_PREFIX : IPV6_PREFIX;
+    memcpy(out, v6.s6_addr + (is_mapped ? sizeof(mapped) : 0), len);
+    return len;
+}
+
+/* Takes one of at most that many; 0 is no limit. */
+static bool take(atomic_uint *count, unsigned limit)
+{
+    unsigned now = atomic_fetch_add(count, 1) + 1;
+    if (!limit || now <= limit)
+        return true;
+    atomic_fetch_sub(count, 1);
+    return false;
+}
+
+enum lobby_verdict lobby_enter(struct lobby *l, const char *peer, struct lobby_place *place)
+{
+    uint8_t prefix[IPV6_PREFIX];
+    size_t len = prefix_of(peer, prefix);
+    *place = (struct lobby_place){0};
+    if (!take(&l->count, atomic_load(&l->limit)))
+        return LOBBY_FULL;
+    place->taken = true;
+    if (!len)
+        return LOBBY_IN;
+    place->address = (uint16_t)(text_hash(prefix, len) % LOBBY_ADDRESSES);
+    place->has_address = take(&l->by_address[place->address], atomic_load(&l->limit_per_address));
+    if (place->has_address)
+        return LOBBY_IN;
+    lobby_leave(l, place);
+    return LOBBY_ADDRESS_FULL;
+}
+
+void lobby_leave(struct lobby *l, struct lobby_place *place)
+{
+    if (place->taken)
+        CHECK(atomic_fetch_sub(&l->count, 1) > 0);
+    if (place->has_address)
+        CHECK(atomic_fetch_sub(&l->by_address[place->address], 1) > 0);
+    *place = (struct lobby_place){0};
+}
+
+enum lobby_urge lobby_urge(const struct lobby *l, uint32_t dice)
+{
+    uint64_t limit = atomic_load(&l->limit), count = atomic_load(&l->count), half = limit / 2, quarter = limit / 4;
+    if (!limit || count <= half)
+        return LOBBY_CALM;
+    if (count > half + quarter)
+        return LOBBY_SOMEBODY_GOES;
+    /* From nobody at a half to everybody's turn at three quarters. */
+    return dice % (quarter + 1) < count - half ? LOBBY_SILENT_GO : LOBBY_CALM;
+}
