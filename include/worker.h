@@ -20,6 +20,7 @@ struct workers {
     struct session_shared *sessions;
     struct limiter_shared *limits;
     struct shared_pools *pools;
+    struct throttle *throttle;
     struct audit *audit;
     const char *instance;
     struct mailbox *control; /* where requests to control go */

@@ -556,6 +556,7 @@ static void release(struct control *c)
         topology_unref(t);
     map_free(&c->topologies);
     limiter_shared_free(c->workers.limits);
+    throttle_free(c->workers.throttle);
     shared_pools_free(c->workers.pools);
     audit_free(c->workers.audit);
     const struct conf_postern *p = &c->generation->conf->postern;
@@ -582,6 +583,7 @@ int control_run(const char *path, const struct conf *conf, struct generation *ge
     timer_init(&c->drain, c->loop, on_drain_timer);
     c->workers.sessions = &c->sessions;
     c->workers.limits = limiter_shared_new();
+    c->workers.throttle = throttle_new();
     tallies_limit(limiter_shared_tallies(c->workers.limits), generation->conf->postern.tenant_counters);
     c->workers.audit = audit_new(c->instance);
     c->workers.instance = c->instance;

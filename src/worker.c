@@ -28,7 +28,6 @@ struct worker {
     struct mailbox *mailbox;
     struct counters counters;
     struct registry registry;
-    struct throttle throttle;
     struct home home;
     struct timer sweep;
     _Atomic uint64_t heartbeat;
@@ -474,8 +473,7 @@ struct worker *worker_start(struct workers *workers, unsigned index, struct gene
     h->limiter = limiter_new(w->loop, workers->limits, generation->conf, generation->redis, workers->instance,
                               index, workers->count);
     h->registry = &w->registry;
-    throttle_init(&w->throttle);
-    h->throttle = &w->throttle;
+    h->throttle = workers->throttle;
     h->audit = workers->audit;
     h->generation = generation_ref(generation);
     h->shared = workers->sessions;
@@ -507,7 +505,6 @@ static void worker_free(struct worker *w)
     pools_free(w->home.pools);
     map_free(&w->home.by_id);
     map_free(&w->registry.keys);
-    throttle_free(&w->throttle);
     generation_unref(w->home.generation);
     loop_free(w->loop);
     mem_free(w);

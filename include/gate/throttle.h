@@ -1,25 +1,44 @@
-/* Failed logins per (address, user): a guesser's answers come later and later, while a login
- * that succeeds is never held up. Local to a worker, bounded in memory.
+/* How fast proofs may be guessed, by everybody together: per address, per user, and per user from one address.
+ *
+ * A guess takes its turn before it is judged, so that many at once are no faster than one after the other, and
+ * who does not wait for the answer has guessed all the same. A proof that was right takes none. Where a
+ * user has proven himself before he waits for nobody else's guesses: his name cannot be locked out from
+ * elsewhere.
+ * Thread: any; a lock. Bounded in memory.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef POSTERN_GATE_THROTTLE_H
 #define POSTERN_GATE_THROTTLE_H
 
 #include <stdint.h>
 
-#include "base/list.h"
-#include "base/map.h"
 #include "base/text.h"
 
-struct throttle {
-    struct map map;
-    struct list oldest_first;
-};
+struct throttle;
 
-void throttle_init(struct throttle *t);
+/* Guesses that are free, and how often there is one more (microseconds). */
+enum {
+    THROTTLE_PAIR_FREE = 20,
+    THROTTLE_PAIR_EVERY = 500000,
+    THROTTLE_ADDRESS_FREE = 100,
+    THROTTLE_ADDRESS_EVERY = 50000,
+    THROTTLE_USER_FREE = 100,
+    THROTTLE_USER_EVERY = 100000,
+    THROTTLE_LONGEST = 10000000, /* that one waits for its turn */
+    THROTTLE_TOKEN_LONGEST = 500000
+};
+#define THROTTLE_REFUSED UINT64_MAX
+
+struct throttle *throttle_new(void);
 void throttle_free(struct throttle *t);
-/* Notes a failure and says how long its answer should wait (microseconds): nothing for the
- * first 20 within a minute, then 20 ms more for each, at most 500 ms. `address` may carry a
- * port, which does not count. */
-uint64_t throttle_failed(struct throttle *t, struct text address, struct text user, uint64_t now);
+/* A guess that is about to be judged. Microseconds until its turn; THROTTLE_REFUSED when so many wait that it
+ * would be THROTTLE_LONGEST or more, and nothing was counted. peer: as of listen_accepted(). */
+uint64_t throttle_guess(struct throttle *t, struct text peer, struct text user, uint64_t now);
+/* It was none: what was counted is given back, and the user is known there. */
+void throttle_proved(struct throttle *t, struct text peer, struct text user, uint64_t now);
+
+/* A token was not accepted. Nobody guesses signatures, but a program that goes on and on with one that has
+ * expired is slowed down, and nobody beside it: microseconds that the answer should wait, at most
+ * THROTTLE_TOKEN_LONGEST. */
+uint64_t throttle_token_failed(struct throttle *t, struct text peer, struct text user, uint64_t now);
 
 #endif

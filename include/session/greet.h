@@ -44,7 +44,8 @@ struct greeting {
     unsigned move_to;
     bool is_tried; /* a startup packet has come */
     bool is_told;  /* how it failed has been told */
-    bool refused; /* the answer to a failed proof waits for its time */
+    void (*then)(struct session *); /* what waits for its time, and all that the client sends with it, or NULL */
+    char *held_proof;               /* that is judged then */
     const char *refusal; /* why the token was not accepted, kept from the client */
     struct buf welcome;  /* ParameterStatus messages being gathered */
     unsigned unanswered; /* parameters that were asked for, less those that came */
@@ -82,6 +83,8 @@ void admit_timed_out(struct session *s);
 void greet_failed(struct session *s, enum reason why, const char *detail) COLD;
 /* Every second: how many of these lines the log was spared. */
 void greet_tell_unlogged(struct home *home);
+/* then() at once, or after that time (microseconds); nothing of the client's is read meanwhile. */
+void greet_later(struct session *s, uint64_t wait, void (*then)(struct session *));
 /* The login fails with a uniform text; `kept` says why, for us. */
 void greet_deny(struct session *s, enum reason why, const char *kept) COLD;
 

@@ -1,5 +1,6 @@
 noinst_LIBRARIES += libbase.a
 libbase_a_SOURCES = \
+	src/base/address.c include/base/address.h \
 	src/base/budget.c include/base/budget.h \
 	src/base/buf.c include/base/buf.h \
 	include/base/banned.h include/base/check.h \

@@ -41,6 +41,7 @@ void greet_free(struct session *s)
         return;
     s->greeting = NULL;
     loop_forget_turn_end(s->home->loop, &g->departure);
+    mem_free_secret(g->held_proof);
     generation_unref(g->generation);
     buf_wipe(&g->in);
     buf_free(&g->variables);
@@ -148,18 +149,33 @@ void greet_failed(struct session *s, enum reason why, const char *detail)
 void greet_deny(struct session *s, enum reason why, const char *kept)
 {
     greet_failed(s, why, kept);
-    if (why == REASON_AUTH_FAILED) {
-        uint64_t wait = throttle_failed(s->home->throttle, text_of(s->peer), text_of(s->greeting->user), loop_now(s->home->loop));
-        if (wait && !s->greeting->refused) {
-            s->greeting->refused = true;
-            stream_stop_reading(&s->client);
-            timer_start(&s->timer, wait);
-            return;
-        }
+    if (why == REASON_AUTH_FAILED)
         answer_denied(s);
-    } else {
+    else
         session_fail_detail(s, why, kept);
+}
+
+void greet_later(struct session *s, uint64_t wait, void (*then)(struct session *))
+{
+    if (!wait) {
+        then(s);
+        return;
     }
+    s->greeting->then = then;
+    stream_stop_reading(&s->client);
+    timer_start(&s->timer, wait);
+}
+
+/* What was put off; login_timeout goes on where it was. */
+static void go_on(struct session *s)
+{
+    struct greeting *g = s->greeting;
+    void (*then)(struct session *) = g->then;
+    uint64_t end = s->born + g->generation->conf->postern.login_timeout, now = loop_now(s->home->loop);
+    g->then = NULL;
+    timer_start(&s->timer, end > now ? end - now : 0);
+    stream_start_reading(&s->client);
+    then(s);
 }
 
 size_t greet_announced(const struct session *s)
@@ -177,8 +193,8 @@ void greet_timer(struct timer *t)
     struct session *s = CONTAINER_OF(t, struct session, timer);
     if (s->state == SESSION_CANCELING)
         session_close(s, REASON_OK);
-    else if (s->greeting && s->greeting->refused)
-        answer_denied(s);
+    else if (s->greeting && s->greeting->then)
+        go_on(s);
     else if (s->greeting)
         admit_timed_out(s);
     else
@@ -440,7 +456,7 @@ static void refuse_long_proof(struct session *s, uint32_t len)
 static bool take_proof(struct session *s)
 {
     struct greeting *g = s->greeting;
-    if (g->refused)
+    if (g->then)
         return false;
     if (buf_size(&g->in) < WIRE_HEADER)
         return false;

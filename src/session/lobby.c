@@ -3,20 +3,14 @@
 #include "config.h"
 #include "session/lobby.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <string.h>
-
+#include "base/address.h"
 #include "base/budget.h"
 #include "base/check.h"
-#include "base/map.h"
 
 enum {
     LEAST = 16,
     /* What a login may hold at most: its packets, its TLS state. */
-    BYTES_OF_EACH = 64 * 1024,
-    IPV4_PREFIX = 4,
-    IPV6_PREFIX = 8
+    BYTES_OF_EACH = 64 * 1024
 };
 
 void lobby_configure(struct lobby *l, const struct conf_postern *conf)
@@ -32,29 +26,6 @@ void lobby_configure(struct lobby *l, const struct conf_postern *conf)
     atomic_store(&l->limit_per_address, (unsigned)of_each);
 }
 
-/* The bytes of an address that say whose it is; 0 when there is none. */
-static size_t prefix_of(const char *peer, uint8_t out[IPV6_PREFIX])
-{
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-    struct in6_addr v6;
-    char ip[INET6_ADDRSTRLEN];
-    bool is_v6 = peer[0] == '[';
-    const char *end = strrchr(peer, is_v6 ? ']' : ':');
-    const char *at = peer + (is_v6 ? 1 : 0);
-    if (!end || (size_t)(end - at) >= sizeof(ip))
-        return 0;
-    memcpy(ip, at, (size_t)(end - at));
-    ip[end - at] = '\0';
-    if (!is_v6)
-        return inet_pton(AF_INET, ip, out) == 1 ? IPV4_PREFIX : 0;
-    if (inet_pton(AF_INET6, ip, &v6) != 1)
-        return 0;
-    bool is_mapped = memcmp(v6.s6_addr, mapped, sizeof(mapped)) == 0;
-    size_t len = is_mapped ? IPV4_PREFIX : IPV6_PREFIX;
-    memcpy(out, v6.s6_addr + (is_mapped ? sizeof(mapped) : 0), len);
-    return len;
-}
-
 /* Takes one of at most that many; 0 is no limit. */
 static bool take(atomic_uint *count, unsigned limit)
 {
@@ -67,8 +38,8 @@ static bool take(atomic_uint *count, unsigned limit)
 
 enum lobby_verdict lobby_enter(struct lobby *l, const char *peer, struct lobby_place *place)
 {
-    uint8_t prefix[IPV6_PREFIX];
-    size_t len = prefix_of(peer, prefix);
+    uint8_t prefix[ADDRESS_PREFIX];
+    size_t len = address_prefix(text_of(peer), prefix);
     *place = (struct lobby_place){0};
     if (!take(&l->count, atomic_load(&l->limit)))
         return LOBBY_FULL;

@@ -69,6 +69,19 @@ static bool check_token(struct session *s, struct text token)
     return false;
 }
 
+static void deny_token(struct session *s)
+{
+    greet_deny(s, REASON_AUTH_FAILED, s->greeting->refusal);
+}
+
+/* It is counted and told now, whether or not the client stays for the answer. */
+static void token_failed(struct session *s, void (*answer)(struct session *))
+{
+    struct greeting *g = s->greeting;
+    greet_failed(s, REASON_AUTH_FAILED, g->refusal);
+    greet_later(s, throttle_token_failed(s->home->throttle, text_of(s->peer), text_of(g->user), loop_now(s->home->loop)), answer);
+}
+
 static void on_password(struct session *s, struct text body)
 {
     /* Exactly one terminator, at the end. */
@@ -79,7 +92,7 @@ static void on_password(struct session *s, struct text body)
     if (check_token(s, (struct text){body.at, body.len - 1}))
         admit_start(s);
     else
-        greet_deny(s, REASON_AUTH_FAILED, s->greeting->refusal);
+        token_failed(s, deny_token);
 }
 
 /* ---- OAUTHBEARER (RFC 7628, as PostgreSQL 18 speaks it) ---- */
@@ -118,8 +131,7 @@ static void on_bearer(struct session *s, struct text data)
             admit_start(s);
             return;
         }
-        greet_failed(s, REASON_AUTH_FAILED, g->refusal); /* now: the client may leave without an answer */
-        send_discovery(s);
+        token_failed(s, send_discovery);
         return;
     case OAUTH_DISCOVERY: /* no failure: the client asks where tokens come from */
         g->refusal = NULL;
@@ -153,25 +165,52 @@ static void on_oauth_refused(struct session *s, struct text body)
 
 /* ---- SCRAM ---- */
 
-static void on_scram(struct session *s, struct text data)
+static void on_scram_first(struct session *s, struct text data)
 {
     struct greeting *g = s->greeting;
     char out[SCRAM_MESSAGE_MAX];
-    bool first = g->step == PROVE_SCRAM_FIRST;
-    enum scram_result r = first ? scram_server_first(&g->scram, data, out, sizeof(out))
-                                : scram_server_final(&g->scram, data, out, sizeof(out));
+    if (scram_server_first(&g->scram, data, out, sizeof(out)) != SCRAM_GO_ON) {
+        session_fail(s, REASON_PROTOCOL, "malformed SCRAM message", NULL);
+        return;
+    }
+    g->step = PROVE_SCRAM_FINAL;
+    put_auth(s, AUTH_SASL_CONTINUE, out, strlen(out));
+}
+
+static void judge_scram(struct session *s)
+{
+    struct greeting *g = s->greeting;
+    char out[SCRAM_MESSAGE_MAX];
+    enum scram_result r = scram_server_final(&g->scram, text_of(g->held_proof), out, sizeof(out));
+    mem_free_secret(g->held_proof);
+    g->held_proof = NULL;
     if (r == SCRAM_MALFORMED) {
         session_fail(s, REASON_PROTOCOL, "malformed SCRAM message", NULL);
     } else if (r == SCRAM_DENIED) {
         greet_deny(s, REASON_AUTH_FAILED, g->account ? "wrong password" : "no such user in users_file");
-    } else if (r == SCRAM_GO_ON) {
-        g->step = PROVE_SCRAM_FINAL;
-        put_auth(s, AUTH_SASL_CONTINUE, out, strlen(out));
     } else {
+        throttle_proved(s->home->throttle, text_of(s->peer), text_of(g->user), loop_now(s->home->loop));
         put_auth(s, AUTH_SASL_FINAL, out, strlen(out));
         g->who = g->account->identity;
         admit_start(s);
     }
+}
+
+/* It takes its turn before it is judged: otherwise many at once would guess as fast as they like. */
+static void on_scram_final(struct session *s, struct text data)
+{
+    struct greeting *g = s->greeting;
+    if (data.len >= SCRAM_MESSAGE_MAX || memchr(data.at, 0, data.len)) {
+        session_fail(s, REASON_PROTOCOL, "malformed SCRAM message", NULL);
+        return;
+    }
+    uint64_t wait = throttle_guess(s->home->throttle, text_of(s->peer), text_of(g->user), loop_now(s->home->loop));
+    if (wait == THROTTLE_REFUSED) {
+        greet_deny(s, REASON_AUTH_FAILED, "too many guesses wait for their turn");
+        return;
+    }
+    g->held_proof = mem_dup_n(data.at, data.len);
+    greet_later(s, wait, judge_scram);
 }
 
 /* SASLInitialResponse: mechanism, length, data. No data (-1) is asked for with an empty
@@ -200,7 +239,7 @@ static void on_sasl_first(struct session *s, struct text body)
     if (oauth)
         on_bearer(s, data);
     else
-        on_scram(s, data);
+        on_scram_first(s, data);
 }
 
 void prove_message(struct session *s, struct text body)
@@ -214,7 +253,7 @@ void prove_message(struct session *s, struct text body)
         on_oauth_refused(s, body);
         return;
     case PROVE_SCRAM_FINAL:
-        on_scram(s, body);
+        on_scram_final(s, body);
         return;
     case PROVE_SCRAM_FIRST:
     case PROVE_OAUTH_FIRST:
@@ -223,7 +262,7 @@ void prove_message(struct session *s, struct text body)
         } else if (g->step == PROVE_OAUTH_FIRST) {
             on_bearer(s, body);
         } else {
-            on_scram(s, body);
+            on_scram_first(s, body);
         }
         return;
     }

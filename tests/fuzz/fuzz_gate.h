@@ -16,7 +16,7 @@ static struct audit *audit;
 static struct session_shared shared;
 static struct counters counters;
 static struct shared_pools *all_pools;
-static struct throttle throttle;
+static struct throttle *throttle;
 
 static void no_cancel(struct home *h, uint64_t id, const struct cancel_key *key)
 {

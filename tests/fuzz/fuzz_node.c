@@ -62,7 +62,7 @@ static void set_up(void)
 static void open_gates(void)
 {
     static const struct home_ops ops = {move, no_cancel, no_command};
-    throttle_init(&throttle);
+    throttle = throttle_new();
     list_init(&mail);
     all_pools = shared_pools_new(HOMES);
     for (unsigned i = 0; i < 2; i++) {
@@ -70,7 +70,7 @@ static void open_gates(void)
         node_set_address(nodes[i], (struct sockaddr *)&address, sizeof(address));
     }
     for (unsigned i = 0; i < HOMES; i++) {
-        homes[i] = (struct home){.loop = loop, .counters = &counters, .registry = &registries[i], .throttle = &throttle,
+        homes[i] = (struct home){.loop = loop, .counters = &counters, .registry = &registries[i], .throttle = throttle,
                                  .audit = audit, .generation = generation, .shared = &shared, .ops = &ops, .worker = i,
                                  .worker_count = HOMES};
         list_init(&homes[i].sessions);
@@ -116,7 +116,7 @@ static void close_gates(void)
         map_free(&homes[i].by_id);
         map_free(&registries[i].keys);
     }
-    throttle_free(&throttle);
+    throttle_free(throttle);
     run_turns(2);
     for (unsigned i = 0; i < 2; i++)
         node_unref(nodes[i]);

@@ -351,9 +351,9 @@ static void set_up(void)
 static void open_gate(void)
 {
     static const struct home_ops ops = {no_move, no_cancel, no_command};
-    home = (struct home){.loop = loop, .counters = &counters, .registry = &registry, .throttle = &throttle, .audit = audit,
+    throttle = throttle_new();
+    home = (struct home){.loop = loop, .counters = &counters, .registry = &registry, .throttle = throttle, .audit = audit,
                          .generation = generation, .shared = &shared, .ops = &ops, .worker_count = 1};
-    throttle_init(&throttle);
     list_init(&home.sessions);
     all_pools = shared_pools_new(1);
     home.pools = pools_new(loop, &counters, &(struct pools_sharing){.all = all_pools}, 0, 1);
@@ -384,7 +384,7 @@ static void close_gate(void)
     limiter_free(home.limiter);
     map_free(&home.by_id);
     map_free(&registry.keys);
-    throttle_free(&throttle);
+    throttle_free(throttle);
     run_turns(2);
     CHECK(atomic_load(&shared.clients) == 0);
 }

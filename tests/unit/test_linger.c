@@ -20,7 +20,7 @@ static struct lingers lingers;
 static unsigned gone;
 static char block[65536];
 
-static void count(struct lingers *l)
+static void count(struct lingers *l, uint32_t tag)
 {
     gone++;
 }
