@@ -17,7 +17,7 @@
 #include "base/check.h"
 
 /* COPY IN reads what comes by itself, up to CopyDone or CopyFail, and swallows Syncs and Flushes; any
- * other request ends the connection (CopyGetData() in copyfromparse.c). When it fails, the main loop
+ * other request ends the connection (CopyGetData() in copyfromparse.c), before 14 the COPY alone. When it fails, the main loop
  * reads on where it stood: a Sync sent before the error was read was swallowed, or is answered, and
  * where in the input the server stood nobody else knows. Such Syncs are OWED_UNSURE until an answer
  * tells. A request that nobody knows the fate of is not sent meanwhile (inflight_doubt()); what
@@ -118,6 +118,10 @@ bool inflight_has_room(const struct inflight *q, uint32_t n);
 /* A message of this type arrived from the server. For 'Z' status is its byte, else 0. */
 enum reply_verdict inflight_reply(struct inflight *q, char type, char status,
                                   inflight_settled *settled, void *arg);
+/* In front of inflight_reply('E'): the error is the COPY IN's about a request that it found where rows should
+ * be. A server before 14 drops that request and goes on behind the error as behind any other. False: what it
+ * has dropped is our own question, in place of the client's request, which would run: end it. */
+bool inflight_choked(struct inflight *q, inflight_settled *settled, void *arg) MUST_USE;
 /* The request that the server answers now, or NULL. */
 static inline const struct owed *inflight_head(const struct inflight *q)
 {

@@ -76,7 +76,10 @@ bool var_must_hold(struct text name);
 /* The role and the session's user, which are set last and reset first. */
 bool var_is_identity(struct text name);
 bool varset_is_ascii(const struct varset *v);
-/* Can a client set it at all (server_version, is_superuser and the like cannot)? */
+/* Is it the present transaction's (transaction_isolation and two more)? From 16 on such are in pg_settings, and a
+ * SET TRANSACTION of our own is seen there as one of the session's. */
+bool var_is_transactions(struct text name);
+/* Can a session set it at all (server_version, is_superuser and the like it cannot)? */
 bool var_is_settable(struct text name);
 /* Does the server take it in the startup packet only (backend and superuser-backend variables)? */
 bool var_is_startup_only(struct text name);

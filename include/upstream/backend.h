@@ -139,6 +139,8 @@ void backend_depart(struct backend *b);
 void backend_arrive(struct backend *b, struct loop *loop, uint32_t prepared_statements);
 /* For logs: "node a:5433 pid 4711". */
 void backend_tag(const struct backend *b, char *out, size_t size);
+/* Its server says that it is older than that major version of PostgreSQL; YugabyteDB says 11 or 15. */
+bool backend_is_before(const struct backend *b, unsigned major);
 /* Nothing of the last borrower is left but perhaps variables: it may be lent on at once. */
 bool backend_is_clean(const struct backend *b);
 /* Copies severity-independent texts out of an ErrorResponse body. */

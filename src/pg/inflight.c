@@ -224,6 +224,23 @@ static void doubt_syncs(struct inflight *q, inflight_settled *settled, void *arg
         at(q, i - 1)->flags &= ~(uint32_t)OWED_UNSURE;
 }
 
+bool inflight_choked(struct inflight *q, inflight_settled *settled, void *arg)
+{
+    uint32_t i = 1;
+    while (i < q->count && at(q, i)->kind == OWED_SYNC)
+        i++;
+    if (!q->copy_in || i >= q->count || at(q, i)->kind == OWED_COPY_END)
+        return true; /* an error of the rows' own making */
+    if (q->asked && at(q, i)->flags & OWED_HIDDEN)
+        return false;
+    for (; i > 1; i--)
+        take_out(q, 1, OWED_SKIPPED, settled, arg);
+    end_copy(q);
+    if (at(q, 0)->kind == OWED_QUERY) /* nothing behind it is skipped */
+        take_out(q, 1, OWED_SKIPPED, settled, arg);
+    return true;
+}
+
 static uint32_t count_unsure(const struct inflight *q)
 {
     uint32_t n = 0;

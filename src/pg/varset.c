@@ -333,6 +333,12 @@ bool varset_ask_all(const struct var *names, size_t count, struct buf *sql)
                              "WHERE n IS NOT NULL OR source" SQL_EQUALS "'session'");
 }
 
+bool var_is_transactions(struct text name)
+{
+    return text_is_nocase(name, "transaction_isolation") || text_is_nocase(name, "transaction_read_only") ||
+           text_is_nocase(name, "transaction_deferrable");
+}
+
 bool var_is_settable(struct text name)
 {
     static const char *const fixed[] = {"is_superuser", "server_version", "server_encoding",
@@ -341,7 +347,7 @@ bool var_is_settable(struct text name)
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
         if (text_is_nocase(name, fixed[i]))
             return false;
-    return true;
+    return !var_is_transactions(name);
 }
 
 bool var_is_startup_only(struct text name)

@@ -48,7 +48,7 @@ struct companions {
 /* RESET ALL leaves these alone. */
 static bool stays_at_reset_all(struct text name)
 {
-    return text_is(name, "role") || text_is(name, "session_authorization") || text_starts(name, "transaction_");
+    return text_is(name, "role") || text_is(name, "session_authorization") || var_is_transactions(name);
 }
 
 /* Variables that only superusers set: RESET ALL resets them for everybody, but a SET by a role that the

@@ -291,17 +291,23 @@ static bool tell_position(struct walk *w, struct text body)
 
 enum take { TAKE_PASS, TAKE_HIDE, TAKE_DONE, TAKE_LOST };
 
-static enum take take_error(struct walk *w, struct text body, bool whole)
+/* The client will be told in a way that keeps it, where that can be. */
+static enum take end_with(struct walk *w, struct text body)
 {
     struct server_error e;
-    if (server_error_is_fatal(body)) { /* the client will be told in a way that keeps it */
-        server_error_from(body, &e);
-        lost_because(w->s, &e);
-        w->b->doomed = true;
+    server_error_from(body, &e);
+    lost_because(w->s, &e);
+    w->b->doomed = true;
+    if (server_error_is_fatal(body))
         pool_ended_by_server(w->b, e.sqlstate);
-        w->ended = true; /* the end of the connection may come late, or never */
-        return TAKE_LOST;
-    }
+    w->ended = true; /* the end of the connection may come late, or never */
+    return TAKE_LOST;
+}
+
+static enum take take_error(struct walk *w, struct text body, bool whole)
+{
+    if (server_error_is_fatal(body))
+        return end_with(w, body);
     bool ours = whole && w->s->is_transaction_mode;
     struct text sqlstate = {NULL, 0};
     w->s->loss.violated = wire_error_field(body, 'C', &sqlstate) && text_is(sqlstate, "08P01");
@@ -320,6 +326,8 @@ static enum take take_error(struct walk *w, struct text body, bool whole)
     struct named *kept = n ? named_ref((struct named *)n) : NULL;
     if (kept && !changed && text_is(sqlstate, "26000")) /* a function has dropped it: next time it is prepared anew */
         prepared_remove(&w->b->prepared, prepared_number(&w->b->prepared, kept->st));
+    if (w->s->loss.violated && w->b->owed.copy_in && backend_is_before(w->b, 14) && !inflight_choked(&w->b->owed, settled, w->s))
+        return end_with(w, body);
     enum reply_verdict v = inflight_reply(&w->b->owed, 'E', 0, settled, w->s);
     enum take take = v == REPLY_PASS ? TAKE_PASS : v == REPLY_HIDE ? TAKE_HIDE : TAKE_LOST;
     if (take == TAKE_PASS && ours) {

@@ -4,6 +4,7 @@
 #include "upstream/backend.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -45,6 +46,15 @@ void backend_become(struct backend *b, enum backend_state next)
     CHECK(states[b->state].next & (1u << next));
     b->state = next;
     b->since = loop_now(b->stream.loop);
+}
+
+bool backend_is_before(const struct backend *b, unsigned major)
+{
+    struct text list = buf_text(&b->parameters), message, name, value;
+    while (wire_each_parameter(&list, &message, &name, &value))
+        if (text_is(name, "server_version"))
+            return strtoul(value.at, NULL, 10) < major; /* it ends in a NUL */
+    return false;
 }
 
 void backend_tag(const struct backend *b, char *out, size_t size)

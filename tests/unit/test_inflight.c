@@ -268,6 +268,32 @@ static void test_copy_lost(void)
     }
 }
 
+/* Before 14 a request where rows should be fails its COPY, and is gone itself. */
+static void test_copy_choked(void)
+{
+    static const struct {
+        const char *script, *then, *rest, *what;
+        bool goes_on;
+    } cases[] = {
+        {">Q<G>dSQ", "<E", "<Z", "a Query within the COPY of a Query is gone", true},
+        {">Q<G>dSSPBES", "<E", "<Z<2CZ", "of a batch its first message", true},
+        {">PBE<12G>dSPBES", "<E", "<Z", "within the COPY of a batch all is gone up to the next Sync", true},
+        {">PBE<12G>dSS", "<E", ">S<Z", "without a request the rows have failed", true},
+        {">PBE<12G>dS?", "", "", "our own question in the place of a request ends it", false},
+        {">Q<G>dS?", "", "", "also for a Query", false},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct inflight q;
+        inflight_init(&q);
+        play(&q, cases[i].script);
+        is_int(inflight_choked(&q, NULL, NULL), cases[i].goes_on, "%s", cases[i].what);
+        play(&q, cases[i].then);
+        play(&q, cases[i].rest);
+        ok(!cases[i].goes_on || inflight_is_quiet(&q) || inflight_is_unsure(&q), "and it comes to rest");
+        inflight_free(&q, NULL, NULL);
+    }
+}
+
 static size_t counted;
 
 static void count_skipped(void *arg, const struct owed *o, enum owed_outcome outcome)
@@ -678,6 +704,7 @@ int main(void)
     test_status();
     test_copy_open();
     test_copy_lost();
+    test_copy_choked();
     test_size();
     test_model();
     return tap_done();

@@ -203,6 +203,7 @@ def test_rows_go_where_the_startup_packet_says(one, login, stand, how):
     else:
         c.ask(*batch(*texts))
     assert c.query("SELECT (SELECT count(*) FROM app1.orders), (SELECT count(*) FROM public.orders)") == [["1", "0"]]
+    stand.postgres.sql("DROP SCHEMA app1 CASCADE; DROP TABLE public.orders", database="acme")
 
 
 def test_who_may_not_read_pg_settings_leaves_nothing(one, login, stand):

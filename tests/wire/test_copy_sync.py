@@ -26,7 +26,7 @@ CLOSE = wire.close("S", "n")
 RESET = wire.query("DEALLOCATE ALL")
 
 # What is sent behind CopyInResponse of a COPY by the extended protocol: what the server answers. A request
-# within a COPY that has not failed ends the connection.
+# within a COPY that has not failed ends the connection; before 14 it only fails the COPY (before_14()).
 ENDS = None
 EXTENDED = {
     "first row": ([BAD, S, I, S], "EZ12CZ"),
@@ -96,6 +96,7 @@ def enter(request, gate, login, stand):
             return login(gate, request.param)
         c = wire.Client(("127.0.0.1", stand.postgres.port), "request", ca=stand.authority.crt)
         return c.login("acme_rw", "acme", stand.postgres.passwords["acme_rw"])
+    get.direct = request.param == "server"
     return get
 
 
@@ -104,6 +105,15 @@ def in_failed_block(kinds):
     first = kinds.index("E") + 1
     rest = kinds[first:].replace("12C", "E").replace("1tTZ2CZ", "EZEZ").replace("CZ", "EZ")
     return kinds[:first] + rest
+
+
+def before_14(how, parts, direct):
+    """What such a server answers where a later one ends: the request itself is dropped, and by the extended
+    protocol all up to the next Sync. Behind a Sync the gateway, which has to ask first, ends it all the same."""
+    request = next(n for n, part in enumerate(parts) if part in (I, Q, RESET))
+    if not direct and S in parts[:request]:
+        return ENDS
+    return "EZ" if how == "simple" or S in parts[request:] else "E"
 
 
 def read(c, kinds):
@@ -157,8 +167,10 @@ def serve_another(enter, table, committed):
 
 @pytest.mark.parametrize("block", [False, True], ids=["alone", "block"])
 @pytest.mark.parametrize("how, name", FORMS, ids=[f"{how}, {name}" for how, name in FORMS])
-def test_sync_within_copy_in(enter, rows, how, name, block):
+def test_sync_within_copy_in(enter, stand, rows, how, name, block):
     parts, kinds = FORMS[how, name]
+    if kinds is ENDS and stand.postgres.version < 14:
+        kinds = before_14(how, parts, enter.direct)
     if block and kinds and kinds[0] == "E":
         kinds = in_failed_block(kinds)
     ids = [] if block or not kinds or kinds[0] != "C" else [["1"]] + [["2"]] * (MORE in parts)
