@@ -68,12 +68,16 @@ static bool on_accepted(void *arg, unsigned listener, int fd, const char *peer)
 {
     struct control *c = arg;
     struct lobby_place place;
-    if (lobby_enter(&c->sessions.lobby, peer, &place) != LOBBY_IN) {
-        atomic_fetch_add(&c->sessions.turned_away, 1);
-        return false;
+    struct worker *w = c->workers.all[c->next_worker++ % c->workers.count];
+    enum lobby_verdict verdict = lobby_enter(&c->sessions.lobby, peer, &place);
+    if (verdict == LOBBY_IN) {
+        worker_accept(w, fd, listener, peer, &place);
+        return true;
     }
-    worker_accept(c->workers.all[c->next_worker++ % c->workers.count], fd, listener, peer, &place);
-    return true;
+    atomic_fetch_add(&c->sessions.turned_away, 1);
+    if (verdict == LOBBY_FULL)
+        worker_press(w);
+    return false;
 }
 
 /* ---- discovery ---- */

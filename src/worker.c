@@ -363,6 +363,16 @@ void worker_accept(struct worker *w, int fd, unsigned listener, const char *peer
     mailbox_post(w->mailbox, &o->mail);
 }
 
+static void run_press(struct worker *w, struct order *o)
+{
+    crowd_press(&w->home, NULL);
+}
+
+void worker_press(struct worker *w)
+{
+    mailbox_post(w->mailbox, &order_new(run_press)->mail);
+}
+
 static void run_topology(struct worker *w, struct order *o)
 {
     for (size_t i = 0; i < o->topology_count; i++)

@@ -253,6 +253,8 @@ void session_become(struct session *s, enum session_state next);
 void session_tag(const struct session *s, char *out, size_t size);
 /* Tells the client once (FATAL) and ends the session. message, hint may be NULL. */
 void session_fail(struct session *s, enum reason why, const char *message, const char *hint) COLD;
+/* The same for who must not linger: where input of his is unread he may not get to know why. */
+void session_push_out(struct session *s, enum reason why) COLD;
 /* FATAL in the reason's own words, and a sentence that says more. */
 void session_fail_detail(struct session *s, enum reason why, const char *detail) COLD;
 /* FATAL with what a server said. */

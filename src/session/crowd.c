@@ -43,14 +43,14 @@ static struct session *choose(struct home *home, const struct session *newcomer,
     return worst;
 }
 
-static void press(struct home *home, const struct session *newcomer)
+void crowd_press(struct home *home, const struct session *newcomer)
 {
     enum lobby_urge urge = lobby_urge(&home->shared->lobby, dice());
-    if (urge == LOBBY_CALM || lingers_hurry(&home->lingers, CROWD_TAG))
+    if (urge == LOBBY_CALM || home->crowd.count == 0 || lingers_hurry(&home->lingers, CROWD_TAG))
         return;
     struct session *s = choose(home, newcomer, urge == LOBBY_SILENT_GO ? SILENCE : 0);
     if (s)
-        session_fail(s, REASON_CROWDED, NULL, NULL);
+        session_push_out(s, REASON_CROWDED);
 }
 
 void crowd_join(struct home *home, struct session *s)
@@ -67,7 +67,7 @@ void crowd_join(struct home *home, struct session *s)
     s->in_crowd = c->count;
     s->is_in_crowd = true;
     c->all[c->count++] = s;
-    press(home, s);
+    crowd_press(home, s);
 }
 
 void crowd_leave(struct session *s)

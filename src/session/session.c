@@ -327,6 +327,16 @@ void session_fail_fault(struct session *s, const struct wire_fault *f)
     end_session(s, f->why, left);
 }
 
+void session_push_out(struct session *s, enum reason why)
+{
+    struct buf m;
+    buf_init(&m, 1024);
+    if (s->client.phase == STREAM_OPEN && wire_error(&m, &(struct wire_fault){.severity = "FATAL", .why = why}))
+        stream_put(&s->client, m.at, m.len);
+    buf_free(&m);
+    session_close(s, why);
+}
+
 void session_fail(struct session *s, enum reason why, const char *message, const char *hint)
 {
     session_fail_fault(s, &(struct wire_fault){.severity = "FATAL", .why = why, .message = message, .hint = hint});

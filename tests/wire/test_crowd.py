@@ -78,9 +78,9 @@ def test_who_is_pushed_out_is_told(gate):
 
 
 def test_places_are_given_back_however_a_login_ends(gate, login, connect):
-    for _ in range(3 * PENDING):
+    for n in range(3 * PENDING):
         with connect(gate) as c:
-            c.send(wire.startup({"user": "acme_rw", "database": "acme"}))
+            c.send(wire.startup({"user": f"user{n}", "database": "acme"}))
             c.expect("R")
             c.send(wire.password("no token"))
             assert c.refusal()["C"] == "28P01"
