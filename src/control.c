@@ -309,7 +309,8 @@ static void answer_scrape(struct job *j, bool page)
                                .audit_writable = audit_is_writable(c->workers.audit),
                                .roles_refused = shared_pools_refused(c->workers.pools, NULL, NULL),
                                .clients = atomic_load(&c->sessions.clients),
-                               .memory_used = atomic_load(&memory->used), .memory_limit = atomic_load(&memory->limit),
+                               .memory_used = budget_in_use(memory), .memory_kept = atomic_load(&memory->kept),
+                               .memory_limit = atomic_load(&memory->limit),
                                .log_dropped = log_dropped(),
                                .started_at = c->started_at,
                                .redis_configured = c->generation->conf->redis.url[0] != '\0', .redis_ready = true};

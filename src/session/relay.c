@@ -441,6 +441,7 @@ void relay_give_back(struct session *s)
 {
     naming_release(s);
     replay_forget(s);
+    memory_leave(s);
     s->backend->sent_part = input_abandon(&s->input) || s->backend->sent_part;
     pool_return(s->pool, &s->backend);
 }
@@ -691,7 +692,7 @@ void relay_client_readable(struct session *s)
         return;
     }
     char *scratch = loop_scratch(s->home->loop);
-    ssize_t n = stream_read(&s->client, scratch, SCRATCH_SIZE);
+    ssize_t n = stream_read(&s->client, scratch, stream_pace(&s->client));
     if (n == STREAM_AGAIN)
         return;
     if (n < 0) {

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "session/memory.h"
 #include "session/replay.h"
 #include "session/sequences.h"
 #include "session/touched.h"
@@ -169,6 +170,12 @@ enum step walk_refuse(struct request_walk *w, char type, enum reason why)
     s->refusal = (uint8_t)why;
     walk_drop(w);
     return STEP_ON;
+}
+
+enum step walk_refuse_memory(struct request_walk *w, char type)
+{
+    memory_count_refusal(w->s);
+    return walk_refuse(w, type, REASON_MEMORY);
 }
 
 bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void *what, void *was)

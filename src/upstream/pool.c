@@ -69,6 +69,7 @@ static void pool_free(struct pool *p)
     handover_end(p);
     buf_free(&p->defaults);
     era_drop(&p->era);
+    kept_free(&p->kept);
     char *const texts[] = {p->tenant, p->database, p->dbname, p->role};
     for (size_t k = 0; k < COUNT_OF(texts); k++)
         mem_free(texts[k]);
