@@ -12,7 +12,7 @@
  *   each client     its struct, TLS (about 50 kB), the login's buffers (about 150 kB, for login_timeout),
  *                   2 * STREAM_FLOOR that is free on its two streams, MEMORY_FREE of each other kind
  *   each connection to a node    what it reports (64 kB) and has set (1 MB of variables at most), the replies that it
- *                   owes (1 MB), what it said about a statement (2 MB at most, while it does), its answer to a
+ *                   owes and what was noted of the requests (a few MB), what it said about a statement (2 MB at most, while it does), its answer to a
  *                   question of ours (4 MB at most, while it does): there are pool_size of them
  *   each worker     the request at hand, which lies beside its copies while it is dealt with: three times
  *                   max_message at most; scratch memory; welcomes (16 MB at most)

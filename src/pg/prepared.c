@@ -546,13 +546,18 @@ static bool pay(struct prepared *p, const struct sql_text *t)
     return true;
 }
 
-void prepared_trim(struct prepared *p)
+static void trim(struct prepared *p, bool new_too)
 {
     if (p->unpaid == 0 || !p->kept || !p->kept->budget)
         return;
     LIST_EACH(&p->lru, struct prepared_slot, node, slot)
-        if (!slot->is_paid)
+        if (!slot->is_paid && (new_too || !slot->is_new))
             waste(p, slot);
+}
+
+void prepared_trim(struct prepared *p)
+{
+    trim(p, true);
 }
 
 void prepared_add(struct prepared *p, struct statement *st, uint64_t number)
@@ -566,6 +571,8 @@ void prepared_add(struct prepared *p, struct statement *st, uint64_t number)
     slot->number = number;
     slot->is_new = true;
     slot->is_paid = pay(p, st->text);
+    if (!slot->is_paid)
+        trim(p, false); /* one at a time: those whose Parse is not answered are their session's to pay for */
     p->unpaid += !slot->is_paid;
     list_push_back(&p->lru, &slot->node);
     map_put(&p->by_statement, slot_key(&slot->st), slot);
