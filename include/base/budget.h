@@ -34,6 +34,8 @@ void budget_charge(struct budget *b, size_t bytes);
 /* As budget_take(), for what may be thrown away; false counts no refusal. */
 bool budget_keep(struct budget *b, size_t bytes);
 void budget_unkeep(struct budget *b, size_t bytes);
+/* A limit was lowered: of what is kept, some is to go. */
+bool budget_keeps_too_much(const struct budget *b);
 /* Less than a quarter is left of it, or of what it is a part of. Two or four loads. */
 bool budget_is_short(const struct budget *b);
 /* Used by others than those who keep. */

@@ -176,6 +176,8 @@ uint64_t prepared_number(struct prepared *p, const struct statement *st);
 void prepared_add(struct prepared *p, struct statement *st, uint64_t number);
 /* The connection is given back: what the budget had no room for is forgotten. */
 void prepared_trim(struct prepared *p);
+/* While too much is kept since a limit was lowered: all that an idle connection has goes to waste. */
+void prepared_shed(struct prepared *p);
 /* That Parse was answered, or has failed or was skipped: it is not on the server. By its number, since it may
  * have become another statement meanwhile. */
 void prepared_answered(struct prepared *p, uint64_t number);

@@ -32,6 +32,8 @@ enum { MEMORY_FREE = 8 * 1024, MEMORY_STEP = 16 * 1024 };
 /* Counts what it holds, and what it is about to hold beside that (bytes). False: there is no room
  * for that, and nothing has changed. */
 bool memory_charge(struct session *s, size_t more_input, size_t more);
+/* A transaction or a batch is over: what it needed is given back. */
+void memory_settle(struct session *s);
 /* A request was refused with REASON_MEMORY: counts that. */
 void memory_count_refusal(struct session *s) COLD;
 /* Everything but what waits on its streams is given back: the session ends. */

@@ -76,6 +76,16 @@ void budget_unkeep(struct budget *b, size_t bytes)
         give_kept(b, bytes);
 }
 
+bool budget_keeps_too_much(const struct budget *b)
+{
+    for (; b; b = b->whole) {
+        size_t limit = atomic_load(&b->limit);
+        if (limit && atomic_load(&b->kept) > limit / 4)
+            return true;
+    }
+    return false;
+}
+
 bool budget_is_short(const struct budget *b)
 {
     for (; b; b = b->whole) {

@@ -560,6 +560,13 @@ void prepared_trim(struct prepared *p)
     trim(p, true);
 }
 
+void prepared_shed(struct prepared *p)
+{
+    if (p->kept && budget_keeps_too_much(p->kept->budget))
+        LIST_EACH(&p->lru, struct prepared_slot, node, slot)
+            waste(p, slot);
+}
+
 void prepared_add(struct prepared *p, struct statement *st, uint64_t number)
 {
     CHECK(!slot_of(p, st));

@@ -247,6 +247,7 @@ static enum step on_sync(struct request_walk *w)
         return walk_violation(w, "invalid Sync message");
     if (!s->backend) {
         walk_drop(w);
+        memory_settle(s);
         if (relay_tell_lost(s, 'S'))
             return STEP_ON;
         struct buf m;

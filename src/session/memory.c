@@ -47,6 +47,12 @@ size_t memory_charged(const struct session *s)
     return s->charged + s->client.charged + (s->backend ? s->backend->stream.charged : 0);
 }
 
+void memory_settle(struct session *s)
+{
+    if (s->charged)
+        (void)memory_charge(s, 0, 0);
+}
+
 void memory_join(struct session *s)
 {
     if (!s->meter)
@@ -65,8 +71,6 @@ void memory_join(struct session *s)
 void memory_leave(struct session *s)
 {
     struct backend *b = s->backend;
-    if (s->charged)
-        (void)memory_charge(s, 0, 0); /* less, by now */
     prepared_trim(&b->prepared);
     if (b->unnamed && b->unnamed->text->tail_len > UNNAMED_KEPT) {
         statement_drop(&b->unnamed);

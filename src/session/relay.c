@@ -465,6 +465,7 @@ void relay_settle(struct session *s)
     s->resets = s->resets_now = s->settles_first = s->reads_otherwise = s->failed = false;
     s->suspects = 0;
     s->settings_told = false;
+    memory_settle(s);
     s->bound = 0;
     companions_over(s);
     touched_free(&s->touched);
@@ -587,8 +588,7 @@ static void handle_held(struct session *s)
             CHECK(!"input was put while input was handled");
     }
     buf_free(&work);
-    if (s->charged)
-        (void)memory_charge(s, 0, 0);
+    memory_settle(s);
     if (is_settling_due(s))
         relay_transaction_over(s);
 }

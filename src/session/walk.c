@@ -103,8 +103,9 @@ static void refuse_forbidden(struct request_walk *w, char type)
 enum step walk_need(struct request_walk *w, char type, bool *have)
 {
     struct session *s = w->s;
-    /* A client that announces a message and does not send it takes nothing from others. */
-    if (!s->backend && !walk_is_whole(w) && w->len - w->p < REQUEST_WHOLE)
+    /* A client that announces a message and does not send it takes nothing from others; unless what it has sent
+     * cannot be held any longer: then it streams at once. */
+    if (!s->backend && !walk_is_whole(w) && w->len - w->p < REQUEST_WHOLE && !s->input.is_over)
         return STEP_WAIT;
     bool reads = type == 'P' && s->is_transaction_mode && (!s->backend || s->strange_numbers) && walk_is_whole(w) && reads_sequences(w);
     s->ask.wants_own = s->ask.wants_own || reads;

@@ -83,6 +83,7 @@ static void maintain(struct pool *p, uint64_t now)
         bool stale = row && row->idle_timeout && now - b->since > row->idle_timeout;
         bool old = row && row->lifetime && now - b->born > row->lifetime;
         bool useless = !row || b->doomed || old;
+        prepared_shed(&b->prepared);
         if (!useless && !shared_pool_return_surplus(p->shared, stale ? row->pool_min : row->pool_size))
             continue;
         list_remove(&p->idle, &b->in_pool);

@@ -252,6 +252,11 @@ static void test_kept(void)
     is_int(memory.kept, 2 * 3001 + 2 * KEPT_SLOT, "one that becomes another is the same text");
     prepared_remove(&p, 14);
     is_int(memory.kept, 3001 + KEPT_SLOT, "removed");
+    prepared_shed(&p);
+    is_int(memory.kept, 3001 + KEPT_SLOT, "what may be kept is");
+    atomic_store(&memory.limit, 4 * 3000);
+    prepared_shed(&p);
+    is_int(memory.kept, 0, "until the limit is lowered");
     prepared_free(&p);
     prepared_free(&q);
     ok(memory.kept == 0 && memory.used == 0 && kept.bytes == 0, "nothing is kept at the end");
