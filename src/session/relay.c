@@ -626,6 +626,7 @@ static void read_blocked(struct session *s)
     enum { BLOCKED_MAX = 64 * 1024 };
     char *scratch = loop_scratch(s->home->loop);
     if (buf_size(&s->input.held) >= BLOCKED_MAX || !memory_charge(s, BLOCKED_MAX, 0)) {
+        s->stalled = true; /* nothing may be kept yet that would have it read on */
         stream_stop_reading(&s->client);
         return;
     }

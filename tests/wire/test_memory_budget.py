@@ -274,6 +274,25 @@ def test_variables_of_many_clients_are_summed(make_gate, login):
     all_given_back(gate)
 
 
+def test_small_requests_go_on_without_any_room(make_gate, login):
+    gate = limited(make_gate)
+    holder, c = login(gate), login(gate)
+    statements(holder)
+    gate.reload({"postern": {"tenant_memory_limit": "64kB"}})
+    proc.wait_for("the new limit", 10, lambda: int(float(
+        gate.metrics()['postern_tenant_memory_limit_bytes{tenant="acme"}'])) == 64 * KB < memory(gate, "acme"))
+    assert codes(c.ask(wire.parse("SELECT 1 -- " + "x" * 20 * KB), wire.sync())) == ["53200"]
+    for n in range(100):
+        # The second arrives while the gateway asks the server what the first has set.
+        c.send(wire.query(f"SET app.x = '{n}'"))
+        c.send(wire.query("SELECT current_setting('app.x')"))
+        assert codes(c.until("Z")) == [] and wire.rows(c.until("Z")) == [[f"{n}"]]
+        assert c.extended("SELECT $1", [str(n)]) == [[str(n)]]
+    size = 300 * KB  # it streams
+    assert c.query("SELECT length('" + "x" * size + "')") == [[str(size)]]
+    assert holder.extended("SELECT 'in step'") == [["in step"]]
+
+
 # ---- what is given back ----
 
 def half(c):
@@ -444,14 +463,14 @@ class Player:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_random_histories(make_gate, login, seed):
-    gate = limited(make_gate, 12, 4, postern={"write_buffer": "2MB"})
+    gate = limited(make_gate, 12, 3, postern={"write_buffer": "2MB"})
     dice = random.Random(seed)
     players = [Player(random.Random(seed * 100 + n), lambda: login(gate)) for n in range(12)]
     peak = Peak(gate)
-    for turn in range(400):
+    for turn in range(600):
         dice.choice(players).do()
         if turn % 100 == 99:
-            gate.reload({"postern": {"tenant_memory_limit": dice.choice(("2MB", "4MB", "6MB"))}})
+            gate.reload({"postern": {"tenant_memory_limit": dice.choice(("1MB", "2MB", "4MB"))}})
     for p in players:
         p.read()
         p.use()
