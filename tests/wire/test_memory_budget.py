@@ -157,14 +157,14 @@ def test_large_parses_of_many_clients(make_gate, login):
     count = 28
     crowd = [login(gate) for _ in range(count)]
     peak = Peak(gate)
-    begun = wire.parse("SELECT '" + "x" * (4 * MB - 1024) + "'")
-    in_crowd(count, lambda n: crowd[n].send_and_read(begun[:-1]))
-    told = in_crowd(count, lambda n: codes(crowd[n].ask(begun[-1:], wire.sync())))
+    begun = [wire.parse(f"SELECT '{n} " + "x" * (4 * MB - 1024) + "'") for n in range(count)]
+    in_crowd(count, lambda n: crowd[n].send_and_read(begun[n][:-1]))
+    told = in_crowd(count, lambda n: codes(crowd[n].ask(begun[n][-1:], wire.sync())))
     assert {t[0] for t in told if t} <= {"53200"} and ["53200"] in told
     for c in crowd:
         assert c.query("SELECT 'in step'") == [["in step"]]  # which ends the unnamed statement
     # One after another: what a client has parsed is held until it parses something else.
-    told = [codes(c.ask(begun, wire.bind(), wire.execute(), wire.sync())) for c in crowd]
+    told = [codes(c.ask(begun[n], wire.bind(), wire.execute(), wire.sync())) for n, c in enumerate(crowd)]
     assert told.count([]) in range(1, 5) and {t[0] for t in told if t} == {"53200"}
     for c in crowd:
         assert c.status == "I" and c.query("SELECT 'in step'") == [["in step"]]
@@ -175,7 +175,7 @@ def test_large_parses_of_many_clients(make_gate, login):
         c.close()
     all_given_back(gate)
     c = login(gate)
-    assert codes(c.ask(begun, wire.sync())) == []
+    assert codes(c.ask(begun[0], wire.sync())) == []
 
 
 def test_unnamed_statements_in_one_batch(make_gate, login):
