@@ -321,7 +321,8 @@ static void answer_scrape(struct job *j, bool page)
                                .clients = atomic_load(&c->sessions.clients),
                                .logging_in = atomic_load(&c->sessions.lobby.count),
                                .turned_away = atomic_load(&c->sessions.turned_away),
-                               .memory_used = atomic_load(&memory->used), .memory_limit = atomic_load(&memory->limit),
+                               .memory_used = budget_in_use(memory), .memory_kept = atomic_load(&memory->kept),
+                               .memory_limit = atomic_load(&memory->limit),
                                .log_dropped = log_dropped(),
                                .started_at = c->started_at,
                                .redis_configured = c->generation->conf->redis.url[0] != '\0', .redis_ready = true};

@@ -1,5 +1,10 @@
 /* Small fixed allocations never fail (they abort); what a peer sizes goes through buf.h,
  * which is capped and may refuse.
+ *
+ * The policy when malloc() gives nothing: mem_try() and buf.h say so, and their caller refuses the request, or
+ * ends the session or the connection (OUT_OF_MEMORY); mem_new(), and a CHECK() around a message of our own that has
+ * a fixed size, abort. A gateway that cannot have a few hundred bytes can tell nobody anything, and one that is
+ * started anew can. With overcommit malloc() does not fail but the kernel kills: base/budget.h is against that.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef POSTERN_BASE_MEM_H
 #define POSTERN_BASE_MEM_H

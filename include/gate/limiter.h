@@ -73,6 +73,8 @@ void meter_drop(struct meter **m);
 /* What the tenant's sessions may hold in memory, all workers together. */
 struct budget;
 struct budget *meter_memory(struct meter *m);
+/* One of its requests was refused for want of memory: counts that. */
+void meter_refused_memory(struct meter *m);
 
 /* A client connection: counts against max_connections and connections_per_second. After
  * LIMIT_PASS (now or through the ask) meter_disconnect() is owed exactly once. */
@@ -95,5 +97,12 @@ struct meter_view {
 };
 void limiter_each(const struct limiter *l, void (*visit)(void *, const struct meter_view *),
                   void *arg);
+/* Memory of each tenant that has a session or holds some, of the whole process: bytes used, how many of them
+ * are kept for the next use only, and the limit (0: none). The visitor may not call back into the limiter. */
+struct memory_view {
+    const char *tenant;
+    size_t used, kept, limit;
+};
+void limiter_each_memory(const struct limiter *l, void (*visit)(void *, const struct memory_view *), void *arg);
 
 #endif

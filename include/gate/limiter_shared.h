@@ -33,6 +33,8 @@ enum limit_verdict limiter_shared_connect(struct limiter_shared *s, struct share
 struct budget *limiter_shared_memory(struct shared_tenant *t);
 /* The process's own, for all tenants. */
 struct budget *limiter_shared_memory_of_all(struct limiter_shared *s);
+/* As limiter_each_memory(). */
+void limiter_shared_each_memory(struct limiter_shared *s, void (*visit)(void *, const struct memory_view *), void *arg);
 /* New limits in bytes, for the process and for each tenant. */
 void limiter_shared_set_memory(struct limiter_shared *s, size_t of_all, size_t of_each);
 /* Counts connections that something else admitted, and gives connections back. */

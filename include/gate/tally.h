@@ -24,6 +24,7 @@ enum tally_count {
     TALLY_CONNECT_RATE,
     TALLY_RATE_LIMITED,
     TALLY_LIMITS_AWAY,
+    TALLY_MEMORY,
     TALLY_COUNT
 };
 enum { TALLY_TENANTS = 1000 };

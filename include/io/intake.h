@@ -28,5 +28,7 @@ ssize_t intake_read(struct intake *in, struct stream *s, struct buf *kept) MUST_
 /* What is behind `used` waits in kept. False: that is more than kept->max. */
 bool intake_keep(struct intake *in, size_t used, struct buf *kept) MUST_USE;
 void intake_drop(struct intake *in);
+/* As intake_read(), but no more than `most` new bytes, of SCRATCH_SIZE at most. */
+ssize_t intake_read_some(struct intake *in, struct stream *s, struct buf *kept, size_t most) MUST_USE;
 
 #endif

@@ -2,8 +2,8 @@
  * taken yet. It is registered for reading once and holds no buffer while idle.
  *
  *   put() gathers, flush() writes: one system call a turn. What the socket does not take is
- *   held (buffered) and written when it drains; the owner watches stream_held() and stops
- *   reading the other side.
+ *   held (buffered) and written when it drains; the owner watches stream_held(), or stream_is_full(), and
+ *   stops reading the other side.
  *
  * A write that fails is not reported where it happens: output is dropped and the next
  * stream_read() says STREAM_FAILED, so an owner has one place where connections end. On a stream
@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "base/budget.h"
 #include "base/buf.h"
 #include "io/loop.h"
 #include "io/tls.h"
@@ -48,6 +49,8 @@ struct stream {
     const char *why;/* what failed beside the socket (TLS, a limit of ours), or NULL */
     bool is_client; /* of the handshake */
     size_t held_max;
+    struct budget *memory; /* that pays for what is held, or NULL */
+    size_t charged;        /* bytes of it */
     struct event rd, wr;
     struct chore handshake; /* of a peer that has connected to us */
 };
@@ -72,8 +75,15 @@ void stream_close(struct stream *s);
  * close, which is told when the peer ends too. -1: it is not open, or broken; nothing is done. */
 int stream_leave(struct stream *s) MUST_USE;
 /* Closes the stream for its owner and hands out what is left of the connection: the socket, the held
- * output, and the TLS state where more can be written inside it, else NULL. */
-int stream_release(struct stream *s, SSL **ssl, struct buf *out) MUST_USE;
+ * output with who pays how much for it (to be given back and released; NULL: nobody), and the TLS state where
+ * more can be written inside it, else NULL. */
+struct stream_rest {
+    SSL *ssl;
+    struct buf out;
+    struct budget *memory;
+    size_t charged;
+};
+int stream_release(struct stream *s, struct stream_rest *rest) MUST_USE;
 /* Off one loop and onto another, gathered and held output included. */
 void stream_detach(struct stream *s);
 void stream_attach(struct stream *s, struct loop *loop);
@@ -104,6 +114,22 @@ static inline void stream_allow(struct stream *s, size_t held_max)
         return;
     s->held_max = held_max;
     s->out.max = held_max + STREAM_ROOM;
+}
+/* Who pays for what is held: from now on, once, until it is closed. The first STREAM_FLOOR bytes of each
+ * stream are free, the rest is counted in steps while it is there. */
+enum { STREAM_FLOOR = 16 * 1024, STREAM_STEP = 16 * 1024 };
+void stream_charge_to(struct stream *s, struct budget *memory);
+/* Nothing more is to be made for it: it holds more than `most`, or, when memory is short, more than may be
+ * had for nothing. drained() follows. */
+static inline bool stream_is_full(const struct stream *s, size_t most)
+{
+    size_t held = stream_held(s);
+    return held > most || (held > STREAM_FLOOR && s->memory && budget_is_short(s->memory));
+}
+/* How much to read at once on the other side, which may all have to be held here. */
+static inline size_t stream_pace(const struct stream *s)
+{
+    return s->memory && budget_is_short(s->memory) ? STREAM_FLOOR : SCRATCH_SIZE;
 }
 /* Something has happened to it in this turn of the loop that its owner has not been told of yet. */
 static inline bool stream_has_news(const struct stream *s)

@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/budget.h"
 #include "base/list.h"
 #include "base/map.h"
 #include "base/text.h"
@@ -110,7 +111,8 @@ struct named {
     uint32_t placed_for;   /* session.placing of the text that it was placed for last */
     uint32_t placings;     /* answers to Parses under this very name that are still to come */
     bool stands;           /* ... and it does stand there, as far as the server has answered */
-    size_t len;
+    struct names *of;      /* whose `held` has its cost, or NULL */
+    size_t cost, len;
     char name[];
 };
 
@@ -122,6 +124,7 @@ void named_drop(struct named **n);
 struct names {
     struct map map;
     size_t bytes; /* held by the named ones */
+    size_t held;  /* by all that it ever had and that are still there: the unnamed one, those whose end is not answered */
     struct named *unnamed;
 };
 struct named *names_get(const struct names *n, struct text name);
@@ -134,17 +137,32 @@ struct named *names_unset(struct names *n, struct text name);
 void names_clear(struct names *n);
 void names_free(struct names *n);
 
+/* What the connections of one pool keep of texts, each text counted once, and by whom it is paid. It is a
+ * part of the budget that may be thrown away. Zero-initialize. */
+struct kept {
+    struct budget *budget; /* NULL: nobody counts */
+    struct map by_text;
+    size_t bytes;
+};
+/* From now on, once. It is held until kept_free(), by when nothing may be kept. */
+void kept_charge_to(struct kept *k, struct budget *b);
+void kept_free(struct kept *k);
+enum { KEPT_SLOT = 256 }; /* what a statement costs on each connection beside its text, about */
+
 /* A backend's statements. Zero-initialize lists with prepared_init(). */
 struct prepared_slot {
     struct list_node node;
     struct statement *st; /* NULL: waste */
     uint64_t number;
-    bool is_new; /* its Parse has not been answered */
+    bool is_new;  /* its Parse has not been answered */
+    bool is_paid; /* counted in kept; else it goes with prepared_trim() */
 };
 struct prepared {
     struct map by_statement;
     struct list lru, waste;
+    struct kept *kept; /* its pool's, or NULL: they are not counted */
     uint32_t max;
+    uint32_t unpaid; /* slots for which the budget has no room */
     size_t bytes; /* of the texts in lru */
 };
 enum { PREPARED_BYTES_MAX = 16 << 20 };
@@ -156,6 +174,10 @@ uint64_t prepared_number(struct prepared *p, const struct statement *st);
 /* A Parse of a statement that it lacks is sent. Makes room: what is too much, by number or by
  * bytes, goes to waste; whoever still needs it gets it prepared again. */
 void prepared_add(struct prepared *p, struct statement *st, uint64_t number);
+/* The connection is given back: what the budget had no room for is forgotten. */
+void prepared_trim(struct prepared *p);
+/* While too much is kept since a limit was lowered: all that an idle connection has goes to waste. */
+void prepared_shed(struct prepared *p);
 /* That Parse was answered, or has failed or was skipped: it is not on the server. By its number, since it may
  * have become another statement meanwhile. */
 void prepared_answered(struct prepared *p, uint64_t number);

@@ -45,6 +45,8 @@ void walk_put_about(struct request_walk *w, char type, const char *name);
 /* The message at p is not taken: ERROR, the protocol left in step. Inside a transaction, which only
  * the server can fail, a request that fails is sent in its place. */
 enum step walk_refuse(struct request_walk *w, char type, enum reason why) COLD;
+/* ... for want of memory. */
+enum step walk_refuse_memory(struct request_walk *w, char type) COLD;
 /* A reply owed; false when the session has ended for want of memory. */
 bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void *what, void *was);
 void walk_count_query(struct session *s);

@@ -127,6 +127,7 @@ struct pool {
      * with the number of the first in an unbroken row that had it. */
     uint64_t catalog_answers, catalog_digest, catalog_since;
     unsigned unproven;     /* connections in a row whose era could not be told for sure */
+    struct kept kept;      /* statements on its connections, as the tenant pays for them */
     struct list checks;    /* who waits for the answer of the catalog */
     struct list next_checks; /* ... for one that has not been asked yet */
     struct backend *checked; /* the connection that it is asked on */

@@ -173,12 +173,29 @@ static void put_pools(struct sheet *m, const struct table *pools)
     }
 }
 
+/* Of tenants that have a session, or hold some. */
+static void put_memory(struct sheet *m, const char *name, const char *help, const struct table *t, const char *column)
+{
+    static const char *const labels[] = {"tenant", NULL};
+    put_head(m, name, "gauge", help);
+    for (size_t row = 0; row < table_rows(t); row++) {
+        if (number(t, row, "memory_limit") == 0)
+            continue;
+        put_labels(m, name, t, row, labels);
+        put(m, "}");
+        put_value(m, number(t, row, column));
+    }
+}
+
 static void put_limits(struct sheet *m, const struct table *limits)
 {
     static const char *const labels[] = {"tenant", NULL};
     put_column(m, "postern_limit_connections", "gauge",
                "Client connections that count against the tenant's limit.", limits, labels,
                "connections");
+    put_memory(m, "postern_tenant_memory_bytes", "What the tenant's clients, and the statements on its server connections, hold.", limits, "memory");
+    put_memory(m, "postern_tenant_memory_kept_bytes", "Of that: statements kept for their next use.", limits, "memory_kept");
+    put_memory(m, "postern_tenant_memory_limit_bytes", "The most that the tenant may hold.", limits, "memory_limit");
 }
 
 /* ---- tenants ---- */
@@ -276,8 +293,10 @@ static void put_gate(struct sheet *m, const struct metrics_input *in)
                "Connections that were turned away because too many were logging in.", in->turned_away);
     put_single(m, "postern_workers", "gauge", "Worker threads.", in->workers);
     put_single(m, "postern_client_memory_bytes", "gauge",
-               "What clients' unfinished messages and prepared statements hold.", in->memory_used);
-    put_single(m, "postern_client_memory_limit_bytes", "gauge", "The most that they may hold.", in->memory_limit);
+               "What is held for clients: unfinished messages, statements, variables, output that they do not read.", in->memory_used);
+    put_single(m, "postern_kept_memory_bytes", "gauge",
+               "Statements kept on server connections for their next use.", in->memory_kept);
+    put_single(m, "postern_client_memory_limit_bytes", "gauge", "The most that both may hold together.", in->memory_limit);
     put_single(m, "postern_backend_roles_refused", "gauge",
                "Roles as which a cluster refuses this gateway's own logins; /health/ready names them.",
                in->roles_refused);
@@ -307,7 +326,7 @@ void metrics_write(const struct metrics_input *in, struct buf *out)
         table_free(pools);
     }
     if (in->limits) {
-        struct table *limits = table_merge(in->limits, "kjsmmmssssjssss");
+        struct table *limits = table_merge(in->limits, "kjsmmmssssjsssssmmm");
         put_limits(&m, limits);
         table_free(limits);
     }

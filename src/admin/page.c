@@ -252,6 +252,8 @@ static const struct column limit_columns[] = {
     {"Queries", "queries", CELL_NUMBER, NULL},
     {"Refused", "refused", CELL_NUMBER, NULL},
     {"Waiting", "waiting", CELL_NUMBER, NULL},
+    {"Memory, bytes", "memory", CELL_LIMIT, "memory_limit"},
+    {"Refused for memory", "memory_refused", CELL_NUMBER, NULL},
     {"Granted by", "source", CELL_STATE, NULL},
 };
 
@@ -289,6 +291,14 @@ static void put_header(struct page *p, const struct metrics_input *in)
     put(p, "</header>\n");
 }
 
+static void put_memory(struct page *p, const struct metrics_input *in)
+{
+    enum { MB = 1 << 20 };
+    char what[64];
+    snprintf(what, sizeof(what), "MB of %llu for clients", (unsigned long long)(in->memory_limit / MB));
+    put_card(p, (in->memory_used + in->memory_kept + MB - 1) / MB, what);
+}
+
 static void put_cards(struct page *p, const struct metrics_input *in)
 {
     uint64_t servers = 0, waiting = 0;
@@ -305,6 +315,7 @@ static void put_cards(struct page *p, const struct metrics_input *in)
     put_card(p, counted(in, COUNTER_TRANSACTIONS), "transactions");
     put_card(p, counted(in, COUNTER_RATE_REFUSED), "refused by limits");
     put_card(p, counted(in, COUNTER_LOGINS_FAILED), "failed logins");
+    put_memory(p, in);
     put(p, "</div>\n");
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "gate/tally.h"
+#include "session/memory.h"
 #include "session/pins.h"
 #include "session/variables.h"
 
@@ -33,7 +34,7 @@ static const struct {
                        "Pools: sessions, server connections by state, who waits and how long."},
     [COMMAND_CLIENTS] = {COLUMNS("id", "state", "tenant", "user", "database", "role", "address",
                                  "tls", "connected_s", "idle_s", "queries", "pinned",
-                                 "backend_pid", "node", "worker", "bytes_in", "bytes_out"),
+                                 "backend_pid", "node", "worker", "bytes_in", "bytes_out", "memory"),
                          NULL, "Client sessions."},
     [COMMAND_SERVERS] = {COLUMNS("node", "pid", "state", "tenant", "database", "role", "age_s",
                                  "since_s", "transactions", "prepared", "owed", "cancels",
@@ -48,8 +49,9 @@ static const struct {
     [COMMAND_LIMITS] = {COLUMNS("tenant", "plan", "connections", "max_connections",
                                 "connections_per_second", "queries_per_second", "tokens", "queries",
                                 "refused", "waiting", "source", "tenant_connections",
-                                "connect_rate", "rate_limited", "limits_away"),
-                        "kjsmmmssssjssss",
+                                "connect_rate", "rate_limited", "limits_away", "memory_refused",
+                                "memory", "memory_kept", "memory_limit"),
+                        "kjsmmmssssjsssssmmm",
                         "Limits of each tenant, what is used, who grants, and refusals by reason."},
     [COMMAND_STATS] = {COLUMNS("name", "value", "help", "tenant"), "ksfk",
                        "Counters, of the whole and of each tenant."},
@@ -143,6 +145,7 @@ static void add_client(struct home *home, const struct session *s, struct table 
     table_number(t, home->worker);
     table_number(t, s->client.bytes_in);
     table_number(t, s->client.bytes_out);
+    table_number(t, memory_charged(s));
 }
 
 static void add_servers(struct home *home, const struct pool *p, const struct list *l,
@@ -222,6 +225,19 @@ static void add_limit(void *arg, const struct meter_view *v)
     table_number(t, 0);
     table_number(t, v->waiting);
     table_text(t, v->source);
+}
+
+/* Bytes: what its sessions and connections hold; of that, what is kept for the next use only. */
+static void add_limit_memory(void *arg, const struct memory_view *v)
+{
+    struct table *t = arg;
+    table_row(t);
+    table_text(t, v->tenant);
+    for (int blank = 0; blank < 15; blank++)
+        table_text(t, NULL);
+    table_number(t, v->used);
+    table_number(t, v->kept);
+    table_number(t, v->limit);
 }
 
 struct limit_tallies {
@@ -394,6 +410,8 @@ void report_add(enum command c, struct home *home, struct table *t)
         break;
     case COMMAND_LIMITS:
         limiter_each(home->limiter, add_limit, t);
+        if (home->worker == 0)
+            limiter_each_memory(home->limiter, add_limit_memory, t);
         each_tally(home, &(struct limit_tallies){t, home->generation->conf}, add_limit_tally);
         break;
     case COMMAND_STATS:

@@ -15,7 +15,9 @@ void budget_init(struct budget *b, struct budget *whole, size_t limit)
     b->whole = whole;
     atomic_init(&b->used, 0);
     atomic_init(&b->limit, limit);
+    atomic_init(&b->kept, 0);
     atomic_init(&b->refused, 0);
+    atomic_init(&b->holders, 0);
 }
 
 bool budget_take(struct budget *b, size_t bytes)
@@ -35,10 +37,89 @@ bool budget_take(struct budget *b, size_t bytes)
 
 void budget_give(struct budget *b, size_t bytes)
 {
-    for (; b; b = b->whole) {
+    for (struct budget *whole; b; b = whole) {
+        whole = b->whole; /* with its last byte it may go */
         size_t was = atomic_fetch_sub(&b->used, bytes);
         CHECK(was >= bytes);
     }
+}
+
+void budget_charge(struct budget *b, size_t bytes)
+{
+    for (; b; b = b->whole)
+        atomic_fetch_add(&b->used, bytes);
+}
+
+static void give_kept(struct budget *b, size_t bytes)
+{
+    size_t was = atomic_fetch_sub(&b->kept, bytes);
+    CHECK(was >= bytes);
+    was = atomic_fetch_sub(&b->used, bytes);
+    CHECK(was >= bytes);
+}
+
+bool budget_keep(struct budget *b, size_t bytes)
+{
+    size_t limit = atomic_load(&b->limit);
+    size_t kept = atomic_fetch_add(&b->kept, bytes) + bytes;
+    size_t used = atomic_fetch_add(&b->used, bytes) + bytes;
+    bool fits = !limit || (used <= limit && kept <= limit / 4);
+    if (fits && (!b->whole || budget_keep(b->whole, bytes)))
+        return true;
+    give_kept(b, bytes);
+    return false;
+}
+
+void budget_unkeep(struct budget *b, size_t bytes)
+{
+    for (; b; b = b->whole)
+        give_kept(b, bytes);
+}
+
+bool budget_keeps_too_much(const struct budget *b)
+{
+    for (; b; b = b->whole) {
+        size_t limit = atomic_load(&b->limit);
+        if (limit && atomic_load(&b->kept) > limit / 4)
+            return true;
+    }
+    return false;
+}
+
+bool budget_is_short(const struct budget *b)
+{
+    for (; b; b = b->whole) {
+        size_t limit = atomic_load_explicit(&b->limit, memory_order_relaxed);
+        if (limit && atomic_load_explicit(&b->used, memory_order_relaxed) > limit - limit / 4)
+            return true;
+    }
+    return false;
+}
+
+size_t budget_in_use(const struct budget *b)
+{
+    size_t used = atomic_load(&b->used), kept = atomic_load(&b->kept);
+    return used > kept ? used - kept : 0;
+}
+
+void budget_hold(struct budget *b)
+{
+    atomic_fetch_add(&b->holders, 1);
+}
+
+void budget_release(struct budget **at)
+{
+    struct budget *b = *at;
+    *at = NULL;
+    if (!b)
+        return;
+    unsigned was = atomic_fetch_sub(&b->holders, 1);
+    CHECK(was > 0);
+}
+
+bool budget_is_held(const struct budget *b)
+{
+    return atomic_load(&b->holders) > 0 || atomic_load(&b->used) > 0;
 }
 
 /* A number alone in a file; 0 when there is none ("max"). */
@@ -91,4 +172,9 @@ size_t budget_of_process(void)
     if (f)
         (void)fclose(f);
     return least;
+}
+
+size_t budget_of_all(size_t configured)
+{
+    return configured ? configured : budget_of_process() / 4 * 3;
 }

@@ -373,7 +373,7 @@ struct limiter *limiter_new(struct loop *loop, struct limiter_shared *shared,
 
 static void set_memory(struct limiter *l, const struct conf_postern *conf)
 {
-    size_t of_all = conf->memory_limit ? conf->memory_limit : budget_of_process() / 2;
+    size_t of_all = budget_of_all(conf->memory_limit);
     limiter_shared_set_memory(l->shared, of_all, conf->tenant_memory_limit ? conf->tenant_memory_limit : of_all / 2);
 }
 
@@ -463,4 +463,9 @@ void limiter_each(const struct limiter *l, void (*visit)(void *, const struct me
         };
         visit(arg, &v);
     }
+}
+
+void limiter_each_memory(const struct limiter *l, void (*visit)(void *, const struct memory_view *), void *arg)
+{
+    limiter_shared_each_memory(l->shared, visit, arg);
 }

@@ -84,7 +84,7 @@ void limiter_shared_free(struct limiter_shared *s)
 static void sweep(struct limiter_shared *s, uint64_t now)
 {
     LIST_EACH(&s->idle, struct shared_tenant, node, t)
-        if (t->query_tat <= now && t->connect_tat <= now && t->connections == 0) {
+        if (t->query_tat <= now && t->connect_tat <= now && t->connections == 0 && !budget_is_held(&t->memory)) {
             list_remove(&s->idle, &t->node);
             tenant_free(s, t);
         }
@@ -163,6 +163,19 @@ struct budget *limiter_shared_memory(struct shared_tenant *t)
 struct budget *limiter_shared_memory_of_all(struct limiter_shared *s)
 {
     return &s->memory;
+}
+
+void limiter_shared_each_memory(struct limiter_shared *s, void (*visit)(void *, const struct memory_view *), void *arg)
+{
+    size_t i = 0;
+    pthread_mutex_lock(&s->lock);
+    for (const struct shared_tenant *t; (t = map_each(&s->tenants, &i));) {
+        struct memory_view v = {.tenant = t->name.at, .used = atomic_load(&t->memory.used),
+                                .kept = atomic_load(&t->memory.kept), .limit = atomic_load(&t->memory.limit)};
+        if (t->refs || v.used)
+            visit(arg, &v);
+    }
+    pthread_mutex_unlock(&s->lock);
 }
 
 void limiter_shared_set_memory(struct limiter_shared *s, size_t of_all, size_t of_each)

@@ -330,6 +330,11 @@ struct budget *meter_memory(struct meter *m)
     return limiter_shared_memory(m->shared);
 }
 
+void meter_refused_memory(struct meter *m)
+{
+    tally_add(m->tally, TALLY_MEMORY);
+}
+
 enum limit_verdict meter_connect(struct meter *m, struct limit_ask *ask, uint64_t *retry_after)
 {
     *retry_after = 0;

@@ -156,6 +156,7 @@ enum reason tally_reason(enum tally_count what)
         [TALLY_CONNECT_RATE - TALLY_REFUSED] = REASON_CONNECT_RATE,
         [TALLY_RATE_LIMITED - TALLY_REFUSED] = REASON_RATE_LIMITED,
         [TALLY_LIMITS_AWAY - TALLY_REFUSED] = REASON_LIMITS_AWAY,
+        [TALLY_MEMORY - TALLY_REFUSED] = REASON_MEMORY,
     };
     CHECK(what >= TALLY_REFUSED && what < TALLY_COUNT);
     return reasons[what - TALLY_REFUSED];

@@ -8,14 +8,14 @@
 /* Up to this much is copied to scratch memory, more is read on to where it lies. */
 enum { COPY_MAX = SCRATCH_SIZE / 4 };
 
-static ssize_t read_on(struct intake *in, struct stream *s, struct buf *kept)
+static ssize_t read_on(struct intake *in, struct stream *s, struct buf *kept, size_t most)
 {
-    enum { PIECE = SCRATCH_SIZE / 2 };
+    const size_t piece = most < SCRATCH_SIZE / 2 ? most : SCRATCH_SIZE / 2;
     in->own = *kept;
     *kept = (struct buf){.max = kept->max};
     size_t had = buf_size(&in->own), room = in->own.max - had;
-    char *to = room ? buf_room(&in->own, room < PIECE ? room : PIECE) : NULL;
-    ssize_t n = to ? stream_read(s, to, room < PIECE ? room : PIECE) : STREAM_FAILED;
+    char *to = room ? buf_room(&in->own, room < piece ? room : piece) : NULL;
+    ssize_t n = to ? stream_read(s, to, room < piece ? room : piece) : STREAM_FAILED;
     if (n < 0) {
         buf_free(&in->own);
         return n;
@@ -26,20 +26,26 @@ static ssize_t read_on(struct intake *in, struct stream *s, struct buf *kept)
     return (ssize_t)in->len;
 }
 
-ssize_t intake_read(struct intake *in, struct stream *s, struct buf *kept)
+ssize_t intake_read_some(struct intake *in, struct stream *s, struct buf *kept, size_t most)
 {
     size_t had = buf_size(kept);
     *in = (struct intake){.at = loop_scratch(s->loop)};
     if (had > COPY_MAX)
-        return read_on(in, s, kept);
+        return read_on(in, s, kept, most);
     if (had)
         memcpy(in->at, buf_front(kept), had);
-    ssize_t n = stream_read(s, in->at + had, SCRATCH_SIZE - had);
+    size_t room = SCRATCH_SIZE - had;
+    ssize_t n = stream_read(s, in->at + had, room < most ? room : most);
     if (n < 0 || had + (size_t)n == 0)
         return n;
     buf_free(kept);
     in->len = had + (size_t)n;
     return (ssize_t)in->len;
+}
+
+ssize_t intake_read(struct intake *in, struct stream *s, struct buf *kept)
+{
+    return intake_read_some(in, s, kept, SCRATCH_SIZE);
 }
 
 bool intake_keep(struct intake *in, size_t used, struct buf *kept)

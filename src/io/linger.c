@@ -23,6 +23,8 @@ struct lingering {
     struct timer deadline, quiet;
     struct funeral funeral;
     struct buf out;
+    struct budget *memory; /* that pays for it, or NULL */
+    size_t charged;
     SSL *ssl; /* until the write side is closed; NULL without TLS */
     size_t expected, taken;
     uint32_t tag;
@@ -56,6 +58,9 @@ static void end(struct lingering *g)
     SSL_free(g->ssl);
     ERR_clear_error();
     buf_wipe(&g->out);
+    if (g->charged)
+        budget_give(g->memory, g->charged);
+    budget_release(&g->memory);
     close(g->fd);
     if (l->gone)
         l->gone(l, g->tag);
@@ -162,7 +167,12 @@ void linger_start(struct lingers *l, struct stream *s, size_t expected, uint32_t
     g->tag = tag;
     g->expected = expected < LINGER_BYTES ? expected : LINGER_BYTES;
     list_push_back(&l->all, &g->node);
-    g->fd = stream_release(s, &g->ssl, &g->out);
+    struct stream_rest rest;
+    g->fd = stream_release(s, &rest);
+    g->ssl = rest.ssl;
+    g->out = rest.out;
+    g->memory = rest.memory;
+    g->charged = rest.charged;
     if (g->ssl && g->expected) /* records are a little longer than what is in them */
         g->expected += g->expected / 64 + 512;
     event_assign(&g->rd, loop_base(l->loop), g->fd, EV_READ | EV_PERSIST, on_read, g);

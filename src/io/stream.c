@@ -66,6 +66,8 @@ void stream_open(struct stream *s, struct loop *loop, int fd, size_t held_max,
     s->held_max = held_max;
     s->handshake = (struct chore){.run = shake_hands};
     buf_init(&s->out, held_max + STREAM_ROOM);
+    s->memory = NULL;
+    s->charged = 0;
     assign(s, loop);
     want(&s->rd, true);
 }
@@ -94,13 +96,42 @@ bool stream_connect(struct stream *s, struct loop *loop, const struct sockaddr *
     return true;
 }
 
+/* ---- who pays for what is held ---- */
+
+/* By the size of the buffer, which changes rarely: a peer that reads costs nothing here. */
+static void charge(struct stream *s)
+{
+    size_t cap = s->out.cap, wanted = cap <= STREAM_FLOOR ? 0 : (cap - STREAM_FLOOR + STREAM_STEP - 1) / STREAM_STEP * STREAM_STEP;
+    if (!s->memory || wanted == s->charged)
+        return;
+    if (wanted > s->charged)
+        budget_charge(s->memory, wanted - s->charged);
+    else
+        budget_give(s->memory, s->charged - wanted);
+    s->charged = wanted;
+}
+
+static void drop_held(struct stream *s)
+{
+    buf_free(&s->out);
+    charge(s);
+}
+
+void stream_charge_to(struct stream *s, struct budget *memory)
+{
+    CHECK(!s->memory && s->phase != STREAM_CLOSED);
+    budget_hold(memory);
+    s->memory = memory;
+    charge(s);
+}
+
 /* A failure that nobody sees on the spot: let the owner read it. */
 static void break_stream(struct stream *s)
 {
     if (s->broken)
         return;
     s->broken = true;
-    buf_free(&s->out);
+    drop_held(s);
     event_active(&s->rd, EV_READ, 0);
 }
 
@@ -419,6 +450,7 @@ static void hold(struct stream *s, const char *at, size_t len)
         break_stream(s);
         return;
     }
+    charge(s);
     if (!had)
         want(&s->wr, true);
 }
@@ -505,7 +537,7 @@ static void on_write(evutil_socket_t fd, short what, void *arg)
             buf_take(&s->out, done);
     }
     if (stream_held(s) == 0) {
-        buf_free(&s->out);
+        drop_held(s);
         want(&s->wr, false);
         if (held > 0 && !s->broken)
             s->ops->drained(s);
@@ -535,7 +567,8 @@ static void end(struct stream *s)
         ERR_clear_error();
     }
     s->phase = STREAM_CLOSED;
-    buf_free(&s->out);
+    drop_held(s);
+    budget_release(&s->memory);
 }
 
 void stream_close(struct stream *s)
@@ -558,21 +591,22 @@ int stream_leave(struct stream *s)
     return fd;
 }
 
-int stream_release(struct stream *s, SSL **ssl, struct buf *out)
+int stream_release(struct stream *s, struct stream_rest *rest)
 {
     CHECK(s->phase != STREAM_CLOSED);
     stream_flush(s);
     be_deaf(s);
-    *out = s->out;
-    s->out = (struct buf){.max = s->out.max};
-    *ssl = s->ssl;
     if (s->ssl && (s->phase != STREAM_OPEN || s->broken)) {
         SSL_free(s->ssl);
         ERR_clear_error();
-        *ssl = NULL;
-        buf_free(out); /* nothing can be said inside a TLS that failed */
+        s->ssl = NULL;
+        drop_held(s); /* nothing can be said inside a TLS that failed */
     }
+    *rest = (struct stream_rest){s->ssl, s->out, s->memory, s->charged};
+    s->out = (struct buf){.max = s->out.max};
     s->ssl = NULL;
+    s->memory = NULL;
+    s->charged = 0;
     s->phase = STREAM_CLOSED;
     int fd = s->fd;
     s->fd = -1;

@@ -302,6 +302,8 @@ void named_drop(struct named **at)
     *at = NULL;
     if (!n || --n->refs > 0)
         return;
+    if (n->of)
+        n->of->held -= n->cost;
     statement_drop(&n->st);
     named_drop(&n->instead);
     mem_free(n);
@@ -326,6 +328,11 @@ static size_t bytes_of(const struct named *n)
 struct named *names_set(struct names *n, struct named *named)
 {
     named_ref(named);
+    if (!named->of) {
+        named->of = n;
+        named->cost = bytes_of(named);
+        n->held += named->cost;
+    }
     if (named->len) {
         struct named *was = map_put(&n->map, key_of(named), named);
         n->bytes += bytes_of(named) - (was ? bytes_of(was) : 0);
@@ -373,6 +380,64 @@ void names_free(struct names *n)
     named_drop(&n->unnamed);
 }
 
+/* ---- what a pool keeps ---- */
+
+struct kept_text {
+    const struct sql_text *text;
+    uint32_t slots;
+};
+
+void kept_charge_to(struct kept *k, struct budget *b)
+{
+    CHECK(!k->budget);
+    budget_hold(b);
+    k->budget = b;
+}
+
+void kept_free(struct kept *k)
+{
+    CHECK(k->bytes == 0);
+    map_free(&k->by_text);
+    budget_release(&k->budget);
+}
+
+static struct kept_text *kept_of(const struct kept *k, const struct sql_text *t)
+{
+    return map_get(&k->by_text, (struct text){(const char *)&t, sizeof(t)});
+}
+
+/* False: there is no room for it. */
+static bool keep(struct kept *k, const struct sql_text *t)
+{
+    struct kept_text *own = kept_of(k, t);
+    size_t cost = KEPT_SLOT + (own ? 0 : t->tail_len);
+    if (!budget_keep(k->budget, cost))
+        return false;
+    k->bytes += cost;
+    if (!own) {
+        own = NEW(struct kept_text);
+        own->text = t;
+        map_put(&k->by_text, (struct text){(const char *)&own->text, sizeof(own->text)}, own);
+    }
+    own->slots++;
+    return true;
+}
+
+static void unkeep(struct kept *k, const struct sql_text *t)
+{
+    struct kept_text *own = kept_of(k, t);
+    CHECK(own && own->slots > 0);
+    bool last = --own->slots == 0;
+    size_t cost = KEPT_SLOT + (last ? t->tail_len : 0);
+    if (last) {
+        map_remove(&k->by_text, (struct text){(const char *)&t, sizeof(t)});
+        mem_free(own);
+    }
+    CHECK(k->bytes >= cost);
+    k->bytes -= cost;
+    budget_unkeep(k->budget, cost);
+}
+
 /* ---- what a backend has ---- */
 
 static struct text slot_key(struct statement *const *st)
@@ -406,6 +471,11 @@ void prepared_slot_free(struct prepared_slot **at)
 static void take_out(struct prepared *p, struct prepared_slot *slot)
 {
     p->bytes -= slot->st->text->tail_len;
+    if (slot->is_paid)
+        unkeep(p->kept, slot->st->text);
+    else
+        p->unpaid--;
+    slot->is_paid = false;
     map_remove(&p->by_statement, slot_key(&slot->st));
     list_remove(&p->lru, &slot->node);
 }
@@ -461,6 +531,42 @@ static void waste(struct prepared *p, struct prepared_slot *slot)
     list_push_back(&p->waste, &slot->node);
 }
 
+/* Makes room among its own where that may help: a few that were used least, for one of their size. */
+static bool pay(struct prepared *p, const struct sql_text *t)
+{
+    enum { TRIES = 4 };
+    if (!p->kept || !p->kept->budget)
+        return false;
+    for (int i = 0; !keep(p->kept, t); i++) {
+        struct prepared_slot *oldest = LIST_FIRST(&p->lru, struct prepared_slot, node);
+        if (i == TRIES || !oldest)
+            return false;
+        waste(p, oldest);
+    }
+    return true;
+}
+
+static void trim(struct prepared *p, bool new_too)
+{
+    if (p->unpaid == 0 || !p->kept || !p->kept->budget)
+        return;
+    LIST_EACH(&p->lru, struct prepared_slot, node, slot)
+        if (!slot->is_paid && (new_too || !slot->is_new))
+            waste(p, slot);
+}
+
+void prepared_trim(struct prepared *p)
+{
+    trim(p, true);
+}
+
+void prepared_shed(struct prepared *p)
+{
+    if (p->kept && budget_keeps_too_much(p->kept->budget))
+        LIST_EACH(&p->lru, struct prepared_slot, node, slot)
+            waste(p, slot);
+}
+
 void prepared_add(struct prepared *p, struct statement *st, uint64_t number)
 {
     CHECK(!slot_of(p, st));
@@ -471,6 +577,10 @@ void prepared_add(struct prepared *p, struct statement *st, uint64_t number)
     slot->st = statement_ref(st);
     slot->number = number;
     slot->is_new = true;
+    slot->is_paid = pay(p, st->text);
+    if (!slot->is_paid)
+        trim(p, false); /* one at a time: those whose Parse is not answered are their session's to pay for */
+    p->unpaid += !slot->is_paid;
     list_push_back(&p->lru, &slot->node);
     map_put(&p->by_statement, slot_key(&slot->st), slot);
 }

@@ -14,6 +14,7 @@
 #include "session/companions.h"
 #include "session/copying.h"
 #include "session/lost.h"
+#include "session/memory.h"
 #include "session/naming.h"
 #include "session/pins.h"
 #include "session/replay.h"
@@ -246,6 +247,7 @@ static enum step on_sync(struct request_walk *w)
         return walk_violation(w, "invalid Sync message");
     if (!s->backend) {
         walk_drop(w);
+        memory_settle(s);
         if (relay_tell_lost(s, 'S'))
             return STEP_ON;
         struct buf m;
@@ -383,7 +385,7 @@ bool forward_must_wait(struct session *s)
     size_t held_max = s->home->generation->conf->postern.write_buffer;
     stream_allow(&s->client, held_max);
     /* Answers of our own pile up for a client that does not read. */
-    if (stream_held(&s->client) > held_max + 2 * SCRATCH_SIZE)
+    if (stream_is_full(&s->client, held_max + 2 * SCRATCH_SIZE))
         return true;
     if (!b)
         return false;
@@ -392,13 +394,14 @@ bool forward_must_wait(struct session *s)
     if (s->settles_first && inflight_has_end(&b->owed) && !b->owed.copy_in)
         return true;
     /* A cancel under way may only hit what it was meant for. */
-    return stream_held(&b->stream) > held_max ||
+    return stream_is_full(&b->stream, held_max) ||
            (b->cancels && b->owed.count == 0) || b->owed.count >= OWED_MAX;
 }
 
 size_t forward(struct session *s, const char *at, size_t len)
 {
     struct request_walk w = {.s = s, .at = at, .len = len};
+    memory_follow(s);
     while (w.p < w.len) {
         if (s->input.left) {
             take_frame(&w);
@@ -458,7 +461,7 @@ size_t forward(struct session *s, const char *at, size_t len)
         }
         enum step step = on_message(&w, type);
         if (step == STEP_WAIT && s->input.is_over)
-            step = walk_refuse(&w, type, REASON_MEMORY);
+            step = walk_refuse_memory(&w, type);
         s->input.is_over = false;
         if (s->state == SESSION_CLOSED)
             return len;
@@ -466,6 +469,7 @@ size_t forward(struct session *s, const char *at, size_t len)
             break;
     }
     if (s->backend) {
+        memory_follow(s);
         walk_put_run(&w);
         stream_flush(walk_backend(&w));
         copying_asks(s);

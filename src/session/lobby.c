@@ -17,7 +17,7 @@ void lobby_configure(struct lobby *l, const struct conf_postern *conf)
 {
     size_t most = conf->max_pending_logins;
     if (!most) {
-        size_t memory = (conf->memory_limit ? conf->memory_limit : budget_of_process() / 2) / 4 / BYTES_OF_EACH;
+        size_t memory = budget_of_all(conf->memory_limit) / 4 / BYTES_OF_EACH;
         most = conf->max_clients / 2 < memory ? conf->max_clients / 2 : memory;
         most = most > LEAST ? most : LEAST;
     }

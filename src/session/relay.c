@@ -441,6 +441,7 @@ void relay_give_back(struct session *s)
 {
     naming_release(s);
     replay_forget(s);
+    memory_leave(s);
     s->backend->sent_part = input_abandon(&s->input) || s->backend->sent_part;
     pool_return(s->pool, &s->backend);
 }
@@ -464,6 +465,7 @@ void relay_settle(struct session *s)
     s->resets = s->resets_now = s->settles_first = s->reads_otherwise = s->failed = false;
     s->suspects = 0;
     s->settings_told = false;
+    memory_settle(s);
     s->bound = 0;
     companions_over(s);
     touched_free(&s->touched);
@@ -586,8 +588,7 @@ static void handle_held(struct session *s)
             CHECK(!"input was put while input was handled");
     }
     buf_free(&work);
-    if (s->charged)
-        (void)memory_charge(s, 0, 0);
+    memory_settle(s);
     if (is_settling_due(s))
         relay_transaction_over(s);
 }
@@ -625,6 +626,7 @@ static void read_blocked(struct session *s)
     enum { BLOCKED_MAX = 64 * 1024 };
     char *scratch = loop_scratch(s->home->loop);
     if (buf_size(&s->input.held) >= BLOCKED_MAX || !memory_charge(s, BLOCKED_MAX, 0)) {
+        s->stalled = true; /* nothing may be kept yet that would have it read on */
         stream_stop_reading(&s->client);
         return;
     }
@@ -691,7 +693,7 @@ void relay_client_readable(struct session *s)
         return;
     }
     char *scratch = loop_scratch(s->home->loop);
-    ssize_t n = stream_read(&s->client, scratch, SCRATCH_SIZE);
+    ssize_t n = stream_read(&s->client, scratch, stream_pace(&s->client));
     if (n == STREAM_AGAIN)
         return;
     if (n < 0) {

@@ -505,12 +505,12 @@ void reply_input(struct backend_user *u, struct backend *b)
     }
     size_t held_max = s->home->generation->conf->postern.write_buffer;
     stream_allow(&s->client, held_max);
-    if (stream_held(&s->client) > held_max) {
+    if (stream_is_full(&s->client, held_max)) {
         stream_stop_reading(&b->stream);
         return;
     }
     struct intake in;
-    ssize_t n = intake_read(&in, &b->stream, &b->in);
+    ssize_t n = intake_read_some(&in, &b->stream, &b->in, stream_pace(&s->client));
     if (n == STREAM_AGAIN)
         return;
     if (n < 0) {

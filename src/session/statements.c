@@ -163,8 +163,9 @@ enum step statements_parse(struct request_walk *w)
         return walk_refuse(w, 'P', REASON_STATEMENT_TOO_LARGE);
     if (refusable && s->pool->row && s->names.bytes > s->pool->row->statement_memory)
         return walk_refuse(w, 'P', REASON_STATEMENTS_TOO_MANY);
-    if (s->is_transaction_mode && !large && !memory_charge(s, 0, w->size))
-        return walk_refuse(w, 'P', REASON_MEMORY);
+    /* Its text; and once more what a server holds up that does not read. */
+    if (s->is_transaction_mode && !large && !memory_charge(s, 0, 2 * (size_t)w->size))
+        return walk_refuse_memory(w, 'P');
     if (s->is_transaction_mode && !large && !s->loss.untold && names_ours(w))
         return walk_refuse(w, 'P', REASON_RESERVED_NAME);
     enum step step = walk_need(w, 'P', &have);

@@ -13,6 +13,7 @@
 #include "pg/body.h"
 #include "pg/resets.h"
 #include "pg/setconfig.h"
+#include "session/memory.h"
 #include "session/pins.h"
 #include "session/relay.h"
 #include "session/replay.h"
@@ -341,7 +342,9 @@ static bool adopt(struct answer *a)
     }
     struct varset *has = varset_make(home, a->whole ? NULL : s->backend->vars, actual, n);
     struct varset *fresh = varset_make(home, a->whole ? s->startup_vars : s->vars, wanted, n);
-    if (!has || !fresh) {
+    size_t now = s->vars ? s->vars->len : 0;
+    bool fits = fresh && (fresh->len <= now || memory_charge(s, 0, fresh->len - now));
+    if (!has || !fits) {
         varset_drop(&has);
         varset_drop(&fresh);
         return false;

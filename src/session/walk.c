@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "session/memory.h"
 #include "session/replay.h"
 #include "session/sequences.h"
 #include "session/touched.h"
@@ -102,8 +103,9 @@ static void refuse_forbidden(struct request_walk *w, char type)
 enum step walk_need(struct request_walk *w, char type, bool *have)
 {
     struct session *s = w->s;
-    /* A client that announces a message and does not send it takes nothing from others. */
-    if (!s->backend && !walk_is_whole(w) && w->len - w->p < REQUEST_WHOLE)
+    /* A client that announces a message and does not send it takes nothing from others; unless what it has sent
+     * cannot be held any longer: then it streams at once. */
+    if (!s->backend && !walk_is_whole(w) && w->len - w->p < REQUEST_WHOLE && !s->input.is_over)
         return STEP_WAIT;
     bool reads = type == 'P' && s->is_transaction_mode && (!s->backend || s->strange_numbers) && walk_is_whole(w) && reads_sequences(w);
     s->ask.wants_own = s->ask.wants_own || reads;
@@ -169,6 +171,12 @@ enum step walk_refuse(struct request_walk *w, char type, enum reason why)
     s->refusal = (uint8_t)why;
     walk_drop(w);
     return STEP_ON;
+}
+
+enum step walk_refuse_memory(struct request_walk *w, char type)
+{
+    memory_count_refusal(w->s);
+    return walk_refuse(w, type, REASON_MEMORY);
 }
 
 bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void *what, void *was)

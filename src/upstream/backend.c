@@ -152,6 +152,7 @@ void backend_arrive(struct backend *b, struct loop *loop, uint32_t prepared_stat
 {
     stream_attach(&b->stream, loop);
     b->prepared.max = prepared_statements;
+    b->prepared.kept = &b->pool->kept;
     b->dirty = true;
     backend_become(b, BACKEND_RESETTING);
 }

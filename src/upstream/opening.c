@@ -227,6 +227,7 @@ static bool open_one(struct pool *p, struct varset *startup)
     b->since = loop_now(p->home->loop);
     inflight_init(&b->owed);
     prepared_init(&b->prepared, p->row->prepared_statements);
+    b->prepared.kept = &p->kept;
     b->user = (struct backend_user *)NEW(struct opening);
     atomic_fetch_add(&p->shared->opening, 1);
     if (dial_next(b)) {

@@ -69,6 +69,7 @@ static void pool_free(struct pool *p)
     handover_end(p);
     buf_free(&p->defaults);
     era_drop(&p->era);
+    kept_free(&p->kept);
     char *const texts[] = {p->tenant, p->database, p->dbname, p->role};
     for (size_t k = 0; k < COUNT_OF(texts); k++)
         mem_free(texts[k]);
@@ -82,6 +83,7 @@ static void maintain(struct pool *p, uint64_t now)
         bool stale = row && row->idle_timeout && now - b->since > row->idle_timeout;
         bool old = row && row->lifetime && now - b->born > row->lifetime;
         bool useless = !row || b->doomed || old;
+        prepared_shed(&b->prepared);
         if (!useless && !shared_pool_return_surplus(p->shared, stale ? row->pool_min : row->pool_size))
             continue;
         list_remove(&p->idle, &b->in_pool);

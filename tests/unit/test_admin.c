@@ -478,13 +478,16 @@ static struct metrics_input *sample(void)
     struct table *nodes = report_new(COMMAND_NODES);
     CELLS(pools, "<b>\"\\\n", "app", "rw", "transaction", "1", "0", "1", "2", "0", "0", "5", "3", "0", "0", "9", "0");
     CELLS(pools, "<b>\"\\\n", "app", "rw", "transaction", "1", "4", "1", "2", "0", "0", "5", "3", "1500000", "0", "9", "1");
-    CELLS(limits, "acme", "gold", "3", "10", "5", "100", "7", "50", "1", "0", "redis", "0", "0", "1", "0");
-    CELLS(limits, "acme", "silver", "4", "10", "5", "100", "7", "50", "2", "0", "share", "1", "0", "1", "0");
+    CELLS(limits, "acme", "gold", "3", "10", "5", "100", "7", "50", "1", "0", "redis", "0", "0", "1", "0", "1", "0", "0", "0");
+    CELLS(limits, "acme", "silver", "4", "10", "5", "100", "7", "50", "2", "0", "share", "1", "0", "1", "0", "2", "0", "0", "0");
+    CELLS(limits, "acme", "", "0", "0", "0", "0", "0", "0", "0", "0", "", "0", "0", "0", "0", "0", "5000000", "7", "8000000");
+    CELLS(limits, "gone", "", "0", "0", "0", "0", "0", "9", "0", "0", "", "0", "0", "0", "0", "0", "0", "0", "0");
     CELLS(nodes, "main", "a:5433", "up", "6", "0", "aws", "eu", "eu-1", "primary", "1", "yes", "0");
     CELLS(nodes, "main", "b:5433", "down", "0", "3", "", "", "", "", "1", "no", "");
     in = (struct metrics_input){.counters = both, .workers = 2, .pools = pools, .limits = limits,
                                 .nodes = nodes, .clients = 12, .log_dropped = 1,
                                 .started_at = 1700000000, .redis_configured = true,
+                                .memory_used = 3 << 20, .memory_kept = 1, .memory_limit = 8 << 20,
                                 .audit_dropped = 2, .tallies = tallies, .log_writable = true};
     return &in;
 }
@@ -508,6 +511,14 @@ static void check_metrics(const char *text)
               "state=\"idle\"} 4\n");
     has(text, "role=\"rw\"} 1.500000\n");
     has(text, "\npostern_limit_connections{tenant=\"acme\"} 7\n");
+    has(text, "\npostern_client_memory_bytes 3145728\n");
+    has(text, "\npostern_kept_memory_bytes 1\n");
+    has(text, "\npostern_client_memory_limit_bytes 8388608\n");
+    has(text, "\npostern_tenant_memory_bytes{tenant=\"acme\"} 5000000\n");
+    has(text, "\npostern_tenant_memory_kept_bytes{tenant=\"acme\"} 7\n");
+    has(text, "\npostern_tenant_memory_limit_bytes{tenant=\"acme\"} 8000000\n");
+    ok(!strstr(text, "memory_limit_bytes{tenant=\"gone\"}"), "of tenants that hold nothing there is nothing");
+    has(text, "\npostern_limit_refused_total{tenant=\"acme\",reason=\"memory\"} 0\n");
     has(text, "\npostern_tenant_queries_total{tenant=\"acme\"} 1\n");
     has(text, "\npostern_limit_refused_total{tenant=\"acme\",reason=\"tenant_connections\"} 0\n");
     has(text, "\npostern_limit_refused_total{tenant=\"acme\",reason=\"rate_limited\"} 2\n");

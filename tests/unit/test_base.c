@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/budget.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/counters.h"
@@ -606,6 +607,66 @@ static void test_file(const char *dir)
     buf_free(&b);
 }
 
+/* ---- budgets ---- */
+
+static void test_budgets(void)
+{
+    struct budget all, one, other, open;
+    budget_init(&all, NULL, 1000);
+    budget_init(&one, &all, 600);
+    budget_init(&other, &all, 600);
+    ok(budget_take(&one, 600) && !budget_take(&one, 1), "a part has its own limit");
+    is_int(one.refused, 1, "which counts what it refuses");
+    ok(!budget_take(&other, 401) && budget_take(&other, 400), "and no more than the whole has left");
+    is_int(other.used, 400, "what the whole refuses is not taken");
+    ok(all.refused == 1 && other.refused == 0, "it is the whole that counts that");
+    budget_charge(&other, 500);
+    ok(other.used == 900 && all.used == 1500, "what is there is counted beyond any limit");
+    ok(!budget_take(&one, 1), "and keeps others from taking");
+    budget_give(&one, 600);
+    budget_give(&other, 900);
+    ok(all.used == 0 && one.used == 0 && other.used == 0, "given back, nothing is left");
+
+    budget_charge(&one, 450);
+    ok(!budget_is_short(&one), "three quarters are not short");
+    budget_charge(&one, 1);
+    ok(budget_is_short(&one) && !budget_is_short(&other), "one byte more is, for its own");
+    budget_charge(&other, 300);
+    ok(budget_is_short(&other), "or the whole is, for everybody");
+    budget_give(&one, 451);
+    budget_give(&other, 300);
+
+    uint64_t refused = all.refused + one.refused + other.refused;
+    ok(budget_keep(&one, 150) && !budget_keep(&one, 1), "a quarter may be kept");
+    ok(!budget_keep(&other, 101) && budget_keep(&other, 100), "of the whole, too");
+    ok(all.refused + one.refused + other.refused == refused, "that is no refusal");
+    ok(all.used == 250 && all.kept == 250 && budget_in_use(&all) == 0, "what is kept is used, and in nobody's use");
+    ok(budget_take(&one, 450) && !budget_take(&one, 1), "it is a part of the limit");
+    is_int(budget_in_use(&one), 450, "the rest is in use");
+    budget_give(&one, 450);
+    budget_unkeep(&one, 150);
+    budget_unkeep(&other, 100);
+    ok(all.used == 0 && all.kept == 0, "thrown away, nothing is left");
+
+    budget_init(&open, NULL, 0);
+    budget_charge(&open, SIZE_MAX / 2);
+    ok(!budget_is_short(&open) && budget_take(&open, 1) && budget_keep(&open, 1), "without a limit nothing is short");
+    budget_unkeep(&open, 1);
+    atomic_store(&open.limit, 10);
+    ok(budget_is_short(&open) && !budget_take(&open, 1), "until there is one, that is far below");
+
+    struct budget *held = &one;
+    ok(!budget_is_held(&one), "nobody holds it");
+    budget_hold(held);
+    ok(budget_is_held(&one), "somebody does");
+    budget_release(&held);
+    ok(!held && !budget_is_held(&one), "until he lets go");
+    budget_release(&held);
+    budget_charge(&one, 1);
+    ok(budget_is_held(&one), "what is used holds it as well");
+    ok(budget_of_process() > 0, "a process may have some");
+}
+
 int main(void)
 {
     char dir[] = "/tmp/postern-test-XXXXXX";
@@ -626,5 +687,6 @@ int main(void)
     test_full_disk(dir);
     test_file(dir);
     rmdir(dir);
+    test_budgets();
     return tap_done();
 }

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "gate/limiter_shared.h"
 #include "gate/redis.h"
 
 static void test_memory_queries(void)
@@ -220,6 +221,67 @@ static void test_urls(void)
 #endif
 }
 
+struct seen {
+    size_t count, used, kept, limit;
+};
+
+static void see(void *arg, const struct memory_view *v)
+{
+    struct seen *seen = arg;
+    if (strcmp(v->tenant, "acme") != 0)
+        return;
+    *seen = (struct seen){seen->count + 1, v->used, v->kept, v->limit};
+}
+
+static void test_memory(void)
+{
+    struct conf c = conf_of(NULL);
+    struct limiter_shared *shared = limiter_shared_new();
+    struct limiter *l = make_limiter(loop, shared, &c, "one", 0, 2);
+    struct limiter *k = make_limiter(loop, shared, &c, "one", 1, 2);
+    struct budget *all = limiter_shared_memory_of_all(shared);
+    is_int(all->limit, budget_of_process() / 4 * 3, "three quarters of what the process may have");
+    struct meter *m = meter_take(l, TEXT("acme"), NULL), *n = meter_take(k, TEXT("acme"), NULL);
+    struct budget *acme = meter_memory(m);
+    ok(acme == meter_memory(n) && acme->whole == all, "a tenant has one budget, of all workers");
+    is_int(acme->limit, all->limit / 2, "half of it");
+    c.postern.memory_limit = 1000;
+    configure(l, &c);
+    ok(all->limit == 1000 && acme->limit == 500, "a reload changes both");
+    c.postern.tenant_memory_limit = 200;
+    configure(l, &c);
+    ok(all->limit == 1000 && acme->limit == 200, "or one");
+    budget_charge(acme, 100);
+    ok(budget_keep(acme, 30), "and keeps");
+    struct seen seen = {0};
+    limiter_each_memory(l, see, &seen);
+    ok(seen.count == 1 && seen.used == 130 && seen.kept == 30 && seen.limit == 200, "it is shown, once");
+    meter_refused_memory(m);
+    is_int(view_of(l).refused, 1, "refusals are its tenant's");
+    struct budget *held = acme;
+    budget_hold(held);
+    meter_drop(&m);
+    meter_drop(&n);
+    char name[16];
+    for (int i = 0; i < 300; i++) { /* enough for rows to be swept */
+        snprintf(name, sizeof(name), "t%d", i);
+        struct meter *other = meter_take(l, text_of(name), NULL);
+        meter_drop(&other);
+    }
+    seen = (struct seen){0};
+    limiter_each_memory(l, see, &seen);
+    is_int(seen.count, 1, "a tenant that holds some stays, though it has no session");
+    budget_give(held, 100);
+    budget_unkeep(held, 30);
+    seen = (struct seen){0};
+    limiter_each_memory(l, see, &seen);
+    budget_release(&held);
+    is_int(all->used + all->kept, 0, "nothing is left");
+    limiter_free(l);
+    limiter_free(k);
+    limiter_shared_free(shared);
+}
+
 int main(void)
 {
     loop = loop_new();
@@ -227,6 +289,7 @@ int main(void)
     test_memory_queries();
     test_memory_connections();
     test_threads();
+    test_memory();
     loop_free(loop);
     return tap_done();
 }

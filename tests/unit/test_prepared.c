@@ -186,6 +186,86 @@ static void test_prepared(void)
     }
 }
 
+static void test_held(void)
+{
+    struct names names = {0};
+    struct named *one = name("a", "SELECT 1"), *two = name("", "SELECT 2222222222222222222222222222222222222");
+    (void)!names_set(&names, one);
+    ok(names.held == names.bytes && names.held > 9, "what has a name is held");
+    size_t first = names.held;
+    (void)!names_set(&names, two);
+    ok(names.bytes == first && names.held >= 2 * first + 20, "and the unnamed one, by the length of its text");
+    named_drop(&one);
+    named_drop(&two);
+    size_t both = names.held;
+    struct named *gone = names_unset(&names, TEXT("a"));
+    ok(names.bytes == 0 && names.held == both, "one without a name is held while somebody refers to it");
+    (void)!names_set(&names, gone);
+    is_int(names.held, both, "bound again it counts once");
+    named_drop(&gone);
+    gone = names_unset(&names, TEXT("a"));
+    named_drop(&gone);
+    is_int(names.held, both - first, "and no more when it is gone");
+    names_free(&names);
+    is_int(names.held, 0, "nothing is held at the end");
+}
+
+static void test_kept(void)
+{
+    struct budget memory;
+    struct kept kept = {0};
+    struct prepared p, q;
+    struct statement *st[4];
+    char text[3001];
+    budget_init(&memory, NULL, 4 * (2 * 3001 + 3 * KEPT_SLOT));
+    kept_charge_to(&kept, &memory);
+    prepared_init(&p, 100);
+    prepared_init(&q, 100);
+    p.kept = q.kept = &kept;
+    for (int i = 0; i < 4; i++) {
+        memset(text, 'a' + i, sizeof(text));
+        text[3000] = '\0';
+        st[i] = take(text);
+    }
+    prepared_add(&p, st[0], 10);
+    prepared_answered(&p, 10);
+    is_int(memory.kept, 3001 + KEPT_SLOT, "a text and its slot are kept");
+    prepared_add(&q, st[0], 11);
+    is_int(memory.kept, 3001 + 2 * KEPT_SLOT, "on another connection of the pool it is the same text");
+    prepared_add(&p, st[1], 12);
+    is_int(memory.kept, 2 * 3001 + 3 * KEPT_SLOT, "another one is another");
+    prepared_add(&q, st[2], 13);
+    ok(!prepared_number(&q, st[0]) && prepared_number(&p, st[0]) && prepared_number(&q, st[2]) == 13,
+       "without room, a connection's own oldest goes; what it uses now stays");
+    ok(q.unpaid == 1 && memory.kept == 2 * 3001 + 2 * KEPT_SLOT, "for which nobody pays");
+    prepared_trim(&q);
+    ok(!prepared_number(&q, st[2]) && q.unpaid == 0, "until it is given back");
+    is_int(q.waste.count, 2, "both are to be closed on the server");
+    prepared_trim(&p);
+    ok(prepared_number(&p, st[0]) && prepared_number(&p, st[1]), "what is paid for stays");
+    prepared_add(&p, st[3], 14);
+    ok(!prepared_number(&p, st[0]) && !p.unpaid, "a connection makes room for its own");
+    is_int(memory.kept, 2 * 3001 + 2 * KEPT_SLOT, "and no more is kept than before");
+    struct statement *apart = statement_apart(st[1]);
+    prepared_become(&p, st[1], apart);
+    statement_drop(&apart);
+    is_int(memory.kept, 2 * 3001 + 2 * KEPT_SLOT, "one that becomes another is the same text");
+    prepared_remove(&p, 14);
+    is_int(memory.kept, 3001 + KEPT_SLOT, "removed");
+    prepared_shed(&p);
+    is_int(memory.kept, 3001 + KEPT_SLOT, "what may be kept is");
+    atomic_store(&memory.limit, 4 * 3000);
+    prepared_shed(&p);
+    is_int(memory.kept, 0, "until the limit is lowered");
+    prepared_free(&p);
+    prepared_free(&q);
+    ok(memory.kept == 0 && memory.used == 0 && kept.bytes == 0, "nothing is kept at the end");
+    kept_free(&kept);
+    ok(!budget_is_held(&memory), "and nobody held");
+    for (int i = 0; i < 4; i++)
+        statement_drop(&st[i]);
+}
+
 static void test_execute(void)
 {
     static const struct {
@@ -226,6 +306,8 @@ int main(void)
     test_shapes();
     test_names();
     test_prepared();
+    test_held();
+    test_kept();
     test_execute();
     statements_free(&all);
     return tap_done();

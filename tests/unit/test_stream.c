@@ -185,6 +185,78 @@ static void test_hold(void)
     close_pair();
 }
 
+/* Puts until the peer, which does not read, has that many bytes owed to it. */
+static void fill(struct stream *s, size_t held)
+{
+    while (stream_held(s) < held)
+        stream_put(s, big, 1000);
+}
+
+static void test_memory(void)
+{
+    struct budget memory;
+    budget_init(&memory, NULL, 400 * 1024);
+    open_pair();
+    stream_stop_reading(&b.s);
+    stream_charge_to(&a.s, &memory);
+    ok(budget_is_held(&memory) && memory.used == 0, "it is to pay, and for nothing yet");
+    stream_flush(&a.s);
+    while (stream_held(&a.s) == 0) {
+        stream_put(&a.s, big, 1000);
+        stream_flush(&a.s);
+    }
+    is_int(memory.used, 0, "a little is free");
+    is_int(stream_pace(&a.s), SCRATCH_SIZE, "the other side is read as ever");
+    fill(&a.s, STREAM_FLOOR + 1);
+    ok(a.s.charged >= STREAM_STEP && a.s.charged == memory.used && memory.used % STREAM_STEP == 0, "the rest counts, in steps");
+    ok(!stream_is_full(&a.s, HELD), "there is room yet");
+    fill(&a.s, HELD + 1);
+    ok(stream_is_full(&a.s, HELD), "up to the stream's own limit");
+    ok(memory.used + STREAM_FLOOR >= stream_held(&a.s), "as much is counted as is held");
+    size_t used = memory.used;
+    budget_charge(&memory, 320 * 1024);
+    ok(stream_is_full(&a.s, SIZE_MAX), "or when memory is short");
+    is_int(stream_pace(&a.s), STREAM_FLOOR, "then little is read");
+    ok(!stream_is_full(&b.s, HELD) && stream_pace(&b.s) == SCRATCH_SIZE, "who is charged to nobody knows of nothing");
+    budget_give(&memory, 320 * 1024);
+    size_t held = stream_held(&a.s);
+    stream_start_reading(&b.s);
+    ok(run_until(loop, has_drained, &a) && memory.used == 0 && used > 0, "what drains is given back");
+    ok(held > 0 && a.s.charged == 0, "to the last byte");
+
+    stream_stop_reading(&b.s);
+    run_turns(loop, 3);
+    fill(&a.s, HELD);
+    ok(memory.used > 0, "counted again");
+    stream_close(&a.s);
+    ok(memory.used == 0 && !budget_is_held(&memory), "a stream that is closed pays for nothing");
+    close_pair();
+
+    open_pair();
+    stream_stop_reading(&b.s);
+    stream_charge_to(&a.s, &memory);
+    fill(&a.s, HELD);
+    struct stream_rest rest;
+    int fd = stream_release(&a.s, &rest);
+    ok(rest.memory == &memory && rest.charged == memory.used && rest.charged > 0, "what is left goes on with who pays for it");
+    buf_free(&rest.out);
+    budget_give(rest.memory, rest.charged);
+    budget_release(&rest.memory);
+    ok(memory.used == 0 && !budget_is_held(&memory), "until whoever has it gives it back");
+    close(fd);
+    close_pair();
+
+    open_pair();
+    stream_stop_reading(&b.s);
+    fill(&a.s, HELD);
+    stream_charge_to(&a.s, &memory);
+    ok(memory.used > 0, "what is held already counts at once");
+    stream_close(&b.s);
+    ok(run_until(loop, has_ended, &a) && memory.used == 0, "a stream that breaks gives it back");
+    close_pair();
+    ok(!budget_is_held(&memory), "nobody is left");
+}
+
 static void test_failures(void)
 {
     open_pair();
@@ -507,6 +579,7 @@ int main(void)
     stranger = certificate_new("stranger", NULL, "DNS:localhost");
     test_gather();
     test_hold();
+    test_memory();
     test_failures();
     test_connect();
     test_moving();

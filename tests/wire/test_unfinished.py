@@ -127,7 +127,7 @@ def test_statements_by_name_count(make_gate, login):
     refused = 0
     for n in range(40):
         refused += codes(c.ask(wire.parse("SELECT '" + "x" * 100000 + f"', {n}", f"s{n}"), wire.sync())) == ["53200"]
-    assert 15 <= refused <= 25
+    assert 15 <= refused <= 28, "a quarter of 2 MB may be kept on the connection as well"
     for n in range(40):
         c.ask(wire.close("S", f"s{n}"), wire.sync())
     assert codes(c.ask(wire.parse("SELECT '" + "x" * 100000 + "'", "again"), wire.sync())) == []
