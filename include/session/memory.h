@@ -1,4 +1,5 @@
 /* What a session makes the gateway hold in memory, counted against its tenant's budget and the process's.
+ * SPDX-License-Identifier: Apache-2.0
  *
  * Counted are, for each session: input that waits, its statements (the unnamed one and those whose end is not
  * answered yet included), its variables; for each stream, what its peer does not read (io/stream); and for each
@@ -17,8 +18,7 @@
  *   each worker     the request at hand, which lies beside its copies while it is dealt with: three times
  *                   max_message at most; scratch memory; welcomes (16 MB at most)
  *   the console     write_buffer and 1 MB for each administrator
- * The kernel's buffers of sockets, which a container is charged with, are its own to bound (tcp_mem, tcp_wmem).
- * SPDX-License-Identifier: Apache-2.0 */
+ * The kernel's buffers of sockets, which a container is charged with, are its own to bound (tcp_mem, tcp_wmem). */
 #ifndef POSTERN_SESSION_MEMORY_H
 #define POSTERN_SESSION_MEMORY_H
 

@@ -10,7 +10,7 @@
 enum {
     LEAST = 16,
     /* What a login may hold at most: its packets, its TLS state. */
-    BYTES_OF_EACH = 64 * 1024
+    BYTES_OF_EACH = 128 * 1024
 };
 
 void lobby_configure(struct lobby *l, const struct conf_postern *conf)

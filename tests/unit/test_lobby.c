@@ -82,7 +82,7 @@ static void test_defaults(void)
     is_int(atomic_load(&lobby.limit), 500, "half of max_clients");
     is_int(atomic_load(&lobby.limit_per_address), 250, "half of that for an address");
     lobby_configure(&lobby, &(struct conf_postern){.max_clients = 10000, .memory_limit = 64 << 20});
-    is_int(atomic_load(&lobby.limit), 256, "or what a quarter of the memory holds");
+    is_int(atomic_load(&lobby.limit), 128, "or what a quarter of the memory holds");
 }
 
 int main(void)

@@ -482,6 +482,7 @@ ELSEWHERE = {
     "too_large": "test_refusals.py::test_commands_that_pile_up_end_the_console",
     "statement_too_large": "test_large.py::test_named_parse_beyond_max_message_is_refused",
     "reserved_name": "test_own_names.py::test_sql_may_not_use_them",
+    "crowded": "test_crowd.py::test_who_is_pushed_out_is_told_and_logged",
     "revoked": "test_revoked.py::test_what_is_taken_away_ends_the_session",
     "statements_too_many": "test_prepared.py::test_a_client_that_never_closes_is_told_so",
     "commit_lost": "test_loss.py::test_loss_in_commit_says_that_the_outcome_is_unknown",
