@@ -257,12 +257,74 @@ static void test_mail(void)
     mailbox_free(NULL);
 }
 
+/* ---- chores ---- */
+
+enum { CHORES = 5 };
+struct dear {
+    struct chore chore;
+    int turn, order; /* in which it was done */
+};
+static int turn, done;
+static struct dear *to_forget;
+
+static void do_dear(struct chore *c)
+{
+    struct dear *d = CONTAINER_OF(c, struct dear, chore);
+    for (uint64_t end = clock_now() + CHORE_TIME * 3 / 4; clock_now() < end;)
+        ;
+    d->turn = turn;
+    d->order = ++done;
+    if (to_forget)
+        loop_forget_chore(loop, &to_forget->chore);
+    to_forget = NULL;
+}
+
+static void on_turn(struct timer *t)
+{
+    turn++;
+    timer_start(t, 0);
+}
+
+static bool all_done(void *arg)
+{
+    return done == CHORES - 1;
+}
+
+static void test_chores(void)
+{
+    struct dear dear[CHORES] = {0};
+    struct timer turns;
+    int most = 0;
+    timer_init(&turns, loop, on_turn);
+    timer_start(&turns, 0);
+    for (int i = 0; i < CHORES; i++) {
+        dear[i].chore.run = do_dear;
+        loop_chore(loop, &dear[i].chore);
+        loop_chore(loop, &dear[i].chore);
+    }
+    is_int(done, 0, "a chore is not done inside loop_chore()");
+    to_forget = &dear[3];
+    ok(run_until(loop, all_done, NULL), "all are done but the forgotten one");
+    ok(dear[0].order == 1 && dear[1].order == 2 && dear[2].order == 3 && dear[4].order == 4, "in order, and each once");
+    is_int(dear[3].order, 0, "the forgotten one never is");
+    for (int t = 0; t <= turn; t++) {
+        int n = 0;
+        for (int i = 0; i < CHORES; i++)
+            n += dear[i].order && dear[i].turn == t;
+        most = n > most ? n : most;
+    }
+    ok(most <= 2, "one that is over the time of a turn is its last: %d of them", most);
+    ok(dear[4].turn > dear[0].turn, "everything else has its turn between them");
+    timer_stop(&turns);
+}
+
 int main(void)
 {
     loop = loop_new();
     test_timers();
     test_turns();
     test_mail();
+    test_chores();
     loop_free(loop);
     loop_free(NULL);
     return tap_done();
