@@ -275,10 +275,16 @@ static void on_deadline(struct timer *t)
 
 /* ---- replies ---- */
 
-/* Redis 6 and 7 say it in front; what a script was not allowed to do comes as an error of the script. */
+static bool says(struct text said, struct text words)
+{
+    return memmem(said.at, said.len, words.at, words.len) != NULL;
+}
+
+/* What a script was not allowed to do comes as an error of the script: Redis 6 and 7.0, then 7.2. */
 static bool is_denial(struct text said)
 {
-    return text_starts(said, "NOPERM") || memmem(said.at, said.len, "ACL failure", 11) != NULL;
+    return text_starts(said, "NOPERM") || says(said, TEXT("The user executing the script can't")) ||
+           says(said, TEXT("ACL failure in script"));
 }
 
 /* Only the code of an answer to AUTH is shown: a server that does not know the command may
