@@ -318,6 +318,7 @@ static void answer_scrape(struct job *j, bool page)
                                .audit_dropped = audit_dropped(c->workers.audit),
                                .audit_writable = audit_is_writable(c->workers.audit),
                                .roles_refused = shared_pools_refused(c->workers.pools, NULL, NULL),
+                               .http = http_counts(c->http),
                                .clients = atomic_load(&c->sessions.clients),
                                .logging_in = atomic_load(&c->sessions.lobby.count),
                                .turned_away = atomic_load(&c->sessions.turned_away),

@@ -196,6 +196,7 @@ struct generation *reload_commit(struct reload **reload)
     r->generation = NULL;
     log_commit(&r->log); /* first: what the others have to say goes there */
     audit_commit(r->parts.audit, &r->audit);
+    http_limit(r->parts.http, g->conf->postern.http_max_connections);
     http_commit(r->parts.http, &r->http);
     listeners_commit(r->parts.listeners, &r->listeners);
     if (r->ready_file && rename(r->ready_scratch, r->ready_file) != 0)

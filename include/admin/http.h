@@ -1,4 +1,4 @@
-/* Health, metrics and a status page over HTTP, on the control thread (evhttp).
+/* Health, metrics and a status page over HTTP, on the control thread.
  *   /health/startup  200 once the configuration is loaded and the listeners are open; for good
  *   /health/live     200 while the loops of control and every worker turn, else 503 and which not
  *   /health/ready    200 when clients of one cluster at least can be served, else 503; what is
@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "admin/http_peers.h"
 #include "base/buf.h"
 #include "base/counters.h"
 #include "io/loop.h"
@@ -40,6 +41,10 @@ struct http_ops {
 struct http *http_new(struct loop *loop, const char *address, const struct http_ops *ops, void *arg,
                       char *error, size_t size);
 void http_free(struct http *h);
+/* How many connections it may have; see admin/http_peers.h for who makes way. */
+void http_limit(struct http *h, uint32_t connections);
+/* Connections now, and those that were refused or closed since the start. */
+struct http_counts http_counts(const struct http *h);
 /* 0: it listens nowhere. */
 uint16_t http_port(const struct http *h);
 /* Another address, in two steps, for a reload; "" is nowhere. Open connections and what they have

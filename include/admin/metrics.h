@@ -3,6 +3,7 @@
 #ifndef POSTERN_ADMIN_METRICS_H
 #define POSTERN_ADMIN_METRICS_H
 
+#include "admin/http_peers.h"
 #include "admin/table.h"
 #include "base/buf.h"
 #include "base/counters.h"
@@ -21,6 +22,7 @@ struct metrics_input {
     uint64_t audit_dropped;
     struct tallies *tallies; /* NULL: none are shown */
     bool log_writable, audit_writable;
+    struct http_counts http;
 };
 /* All names begin with postern_; label values are escaped. */
 void metrics_write(const struct metrics_input *in, struct buf *out);

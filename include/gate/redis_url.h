@@ -3,6 +3,7 @@
 #ifndef POSTERN_GATE_REDIS_URL_H
 #define POSTERN_GATE_REDIS_URL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum redis_url_kind { REDIS_URL_TCP, REDIS_URL_TLS, REDIS_URL_UNIX };
@@ -18,5 +19,8 @@ struct redis_url {
 /* NULL, or a sentence that says what is wrong. rediss:// is wrong in a build without TLS in
  * hiredis. */
 const char *redis_url_parse(const char *url, struct redis_url *u);
+/* Whether what is sent there stays on this machine, by what the url says: a unix socket, an address of
+ * the loopback, or localhost. Any other name may lead elsewhere tomorrow. */
+bool redis_url_is_here(const struct redis_url *u);
 
 #endif

@@ -1,168 +1,82 @@
-/* The HTTP server of the control thread, on libevent's evhttp.
- *
- *   http  ->  waiting (one for each request whose answer is being gathered)
- *
- * evhttp stops reading a connection while its request is being answered, so that a client that
- * leaves meanwhile shows only when the answer is written; a connection that evhttp gives up
- * earlier tells us through its close callback. Whichever comes first (answer, close, timeout, end
- * of the server) removes the request from the map, and nobody touches it afterwards.
+/* The HTTP server of the control thread: where it listens, and what there is under which path. Its
+ * connections are admin/http_peers.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "admin/http.h"
 
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <event2/buffer.h>
-#include <event2/http.h>
-#include <event2/listener.h>
-
+#include "admin/http_peers.h"
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/log.h"
-#include "base/map.h"
 #include "base/mem.h"
 #include "conf/values.h"
 
 enum {
-    HEADERS_MAX = 8192,
-    BODY_MAX = 1024, /* nobody has a reason to send one */
-    IDLE_S = 15,
-    ANSWER_S = 10,
-    WAITING_MAX = 64,
+    WAITING_MAX = 64, /* answers that are being gathered */
     BACKLOG = 64,
+    ACCEPT_BATCH = 16, /* per wake-up: a storm leaves room for everything else on this thread */
     WHY_MAX = 16384,
     READY_LINE = 6 /* "ready" and its end of line */
 };
 
-struct http {
-    struct loop *loop;
-    struct evhttp *server;
-    struct evhttp_bound_socket *bound; /* NULL: it listens nowhere */
-    char *address;                     /* of bound, as it was given */
-    const struct http_ops *ops;
-    void *arg;
-    struct map waiting; /* id -> struct waiting */
-    struct timer tick; /* accepts again after a failure */
-    uint64_t next;
-    uint16_t port;
+/* A listening socket. */
+struct bound {
+    struct http *http;
+    struct event ev;
+    int fd;
 };
 
-struct waiting {
-    struct http *http;
-    struct evhttp_request *request;
-    struct timer timer;
-    struct funeral funeral;
-    uint64_t id;
+struct http {
+    struct loop *loop;
+    struct http_peers *peers;
+    struct bound *bound; /* NULL: it listens nowhere */
+    char *address;       /* of bound, as it was given */
+    const struct http_ops *ops;
+    void *arg;
+    struct timer tick; /* accepts again after a failure */
+    uint16_t port;
 };
 
 /* ---- answers ---- */
 
-static void put_header(struct evhttp_request *r, const char *name, const char *value)
+static void reply(struct http_peer *p, int status, const char *phrase, struct text body)
 {
-    evhttp_add_header(evhttp_request_get_output_headers(r), name, value);
+    http_peer_answer(p, status, phrase, "", "text/plain; charset=utf-8", body);
 }
 
-static void reply(struct evhttp_request *r, int status, const char *phrase, const char *type,
-                  struct text body)
+static void reply_plain(struct http_peer *p, int status, const char *phrase, const char *body)
 {
-    bool is_head = evhttp_request_get_command(r) == EVHTTP_REQ_HEAD;
-    struct evbuffer *out = is_head ? NULL : evbuffer_new();
-    char length[24];
-    snprintf(length, sizeof(length), "%zu", body.len);
-    put_header(r, "Content-Type", type);
-    put_header(r, "Content-Length", length);
-    put_header(r, "Cache-Control", "no-store");
-    put_header(r, "X-Content-Type-Options", "nosniff");
-    put_header(r, "X-Frame-Options", "DENY");
-    put_header(r, "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'");
-    if (out && body.len && evbuffer_add(out, body.at, body.len) != 0) {
-        /* No memory: an answer whose length is a lie must not be sent. */
-        evbuffer_free(out);
-        evhttp_send_error(r, 500, NULL);
-        return;
-    }
-    evhttp_send_reply(r, status, phrase, out);
-    if (out)
-        evbuffer_free(out);
+    reply(p, status, phrase, text_of(body));
 }
 
-static void reply_plain(struct evhttp_request *r, int status, const char *phrase, const char *body)
-{
-    reply(r, status, phrase, "text/plain; charset=utf-8", text_of(body));
-}
-
-/* ---- requests that wait ---- */
-
-static struct text id_key(const uint64_t *id)
-{
-    return (struct text){(const char *)id, sizeof(*id)};
-}
-
-static void release(struct funeral *f)
-{
-    mem_free(CONTAINER_OF(f, struct waiting, funeral));
-}
-
-/* Off the map: from now on the request is the caller's. */
-static struct evhttp_request *waiting_end(struct waiting *w)
-{
-    struct evhttp_request *r = w->request;
-    struct evhttp_connection *c = evhttp_request_get_connection(r);
-    map_remove(&w->http->waiting, id_key(&w->id));
-    timer_stop(&w->timer);
-    if (c)
-        evhttp_connection_set_closecb(c, NULL, NULL);
-    loop_bury(w->http->loop, &w->funeral, release);
-    return r;
-}
-
-static void on_close(struct evhttp_connection *c, void *arg)
-{
-    struct evhttp_request *r = waiting_end(arg);
-    /* What is still on its connection goes with it; evhttp leaves others to whoever answers. */
-    if (!evhttp_request_get_connection(r))
-        evhttp_request_free(r);
-}
-
-static void on_late(struct timer *t)
-{
-    struct evhttp_request *r = waiting_end(CONTAINER_OF(t, struct waiting, timer));
-    reply_plain(r, 503, "Service Unavailable", "a worker did not answer in time\n");
-}
-
-static void wait_for(struct http *h, struct evhttp_request *r,
+static void wait_for(struct http *h, struct http_peer *p,
                      void (*gather)(void *, struct http *, uint64_t))
 {
-    if (h->waiting.count >= WAITING_MAX) {
-        reply_plain(r, 503, "Service Unavailable", "too many requests are waiting\n");
-        return;
-    }
-    struct waiting *w = NEW(struct waiting);
-    w->http = h;
-    w->request = r;
-    w->id = ++h->next;
-    timer_init(&w->timer, h->loop, on_late);
-    timer_start(&w->timer, ANSWER_S * US_PER_S);
-    map_put(&h->waiting, id_key(&w->id), w);
-    evhttp_connection_set_closecb(evhttp_request_get_connection(r), on_close, w);
-    gather(h->arg, h, w->id); /* may answer at once: w is not touched any more */
+    if (http_peers_asked_count(h->peers) > WAITING_MAX)
+        reply_plain(p, 503, "Service Unavailable", "too many requests are waiting\n");
+    else
+        gather(h->arg, h, http_peer_request(p)); /* may answer at once: p is not touched any more */
 }
 
 void http_answer(struct http *h, uint64_t request, const char *content_type, struct text body)
 {
-    struct waiting *w = map_get(&h->waiting, id_key(&request));
-    if (w)
-        reply(waiting_end(w), 200, "OK", content_type, body);
+    struct http_peer *p = http_peers_find(h->peers, request);
+    if (p)
+        http_peer_answer(p, 200, "OK", "", content_type, body);
 }
 
 /* ---- paths ---- */
 
-static void answer_ready(struct http *h, struct evhttp_request *r)
+static void answer_ready(struct http *h, struct http_peer *p)
 {
     struct buf why;
     buf_init(&why, WHY_MAX);
@@ -172,43 +86,42 @@ static void answer_ready(struct http *h, struct evhttp_request *r)
     if (!ready)
         body = body.len > READY_LINE ? (struct text){body.at + READY_LINE, body.len - READY_LINE}
                                      : TEXT("not ready\n");
-    reply(r, ready ? 200 : 503, ready ? "OK" : "Service Unavailable", "text/plain; charset=utf-8",
-          body);
+    reply(p, ready ? 200 : 503, ready ? "OK" : "Service Unavailable", body);
     buf_free(&why);
 }
 
-static void answer_started(struct http *h, struct evhttp_request *r)
+static void answer_started(struct http *h, struct http_peer *p)
 {
     if (h->ops->started(h->arg))
-        reply_plain(r, 200, "OK", "started\n");
+        reply_plain(p, 200, "OK", "started\n");
     else
-        reply_plain(r, 503, "Service Unavailable", "the listeners are not open yet\n");
+        reply_plain(p, 503, "Service Unavailable", "the listeners are not open yet\n");
 }
 
-static void answer_alive(struct http *h, struct evhttp_request *r)
+static void answer_alive(struct http *h, struct http_peer *p)
 {
     struct buf why;
     buf_init(&why, WHY_MAX);
     if (h->ops->alive(h->arg, &why))
-        reply_plain(r, 200, "OK", "alive\n");
+        reply_plain(p, 200, "OK", "alive\n");
     else
-        reply(r, 503, "Service Unavailable", "text/plain; charset=utf-8", buf_text(&why));
+        reply(p, 503, "Service Unavailable", buf_text(&why));
     buf_free(&why);
 }
 
-static void answer_metrics(struct http *h, struct evhttp_request *r)
+static void answer_metrics(struct http *h, struct http_peer *p)
 {
-    wait_for(h, r, h->ops->metrics);
+    wait_for(h, p, h->ops->metrics);
 }
 
-static void answer_status(struct http *h, struct evhttp_request *r)
+static void answer_status(struct http *h, struct http_peer *p)
 {
-    wait_for(h, r, h->ops->status);
+    wait_for(h, p, h->ops->status);
 }
 
 static const struct {
     const char *path;
-    void (*answer)(struct http *, struct evhttp_request *);
+    void (*answer)(struct http *, struct http_peer *);
 } paths[] = {
     {"/", answer_status},
     {"/metrics", answer_metrics},
@@ -217,27 +130,24 @@ static const struct {
     {"/health/startup", answer_started},
 };
 
-static void on_request(struct evhttp_request *r, void *arg)
+static void on_request(void *arg, struct http_peer *p, const struct http_request *r)
 {
     struct http *h = arg;
-    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(r);
-    const char *path = uri ? evhttp_uri_get_path(uri) : NULL;
-    enum evhttp_cmd_type command = evhttp_request_get_command(r);
-    if (command != EVHTTP_REQ_GET && command != EVHTTP_REQ_HEAD) {
-        put_header(r, "Allow", "GET, HEAD");
-        reply_plain(r, 405, "Method Not Allowed", "only GET and HEAD are answered here\n");
+    if (r->method == HTTP_OTHER) {
+        http_peer_answer(p, 405, "Method Not Allowed", "Allow: GET, HEAD\r\n",
+                         "text/plain; charset=utf-8", TEXT("only GET and HEAD are answered here\n"));
         return;
     }
-    for (size_t i = 0; path && i < COUNT_OF(paths); i++)
-        if (strcmp(path, paths[i].path) == 0) {
-            paths[i].answer(h, r);
+    for (size_t i = 0; i < COUNT_OF(paths); i++)
+        if (text_is(r->path, paths[i].path)) {
+            paths[i].answer(h, p);
             return;
         }
-    reply_plain(r, 404, "Not Found",
+    reply_plain(p, 404, "Not Found",
                 "there are /, /metrics, /health/ready, /health/live and /health/startup\n");
 }
 
-/* ---- the server ---- */
+/* ---- sockets ---- */
 
 static int open_one(const struct addrinfo *a)
 {
@@ -291,26 +201,70 @@ static uint16_t port_of(int fd)
                                          : ((struct sockaddr_in *)(void *)&a)->sin_port);
 }
 
-/* Out of descriptors, say: the connection stays in the queue, and trying again at once would only
- * burn the processor. arg is evhttp's own, so that a tick has to undo this. */
-static void on_accept_failed(struct evconnlistener *l, void *arg)
+/* ---- accepting ---- */
+
+static bool somebody_waits(int listener)
 {
-    log_error("http", "accept: %s; trying again in a second", strerror(EVUTIL_SOCKET_ERROR()));
-    evconnlistener_disable(l);
+    struct pollfd p = {.fd = listener, .events = POLLIN};
+    return poll(&p, 1, 0) == 1;
+}
+
+/* The process has no descriptor left: with the one that HTTP has set aside, or that of who makes way, so
+ * that a probe is answered while clients have taken all others. False: none, or nobody is there any more. */
+static bool accept_with_reserve(struct http *h, int listener)
+{
+    struct sockaddr_storage from = {0};
+    socklen_t len = sizeof(from);
+    if (!http_peers_give_descriptor(h->peers))
+        return false;
+    int fd = accept4(listener, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0)
+        http_peers_take(h->peers, fd, (struct sockaddr *)&from);
+    else
+        http_peers_take_back(h->peers);
+    return fd >= 0;
+}
+
+static void on_accept(evutil_socket_t listener, short what, void *arg)
+{
+    struct bound *b = arg;
+    for (unsigned i = 0; i < ACCEPT_BATCH; i++) {
+        struct sockaddr_storage from = {0};
+        socklen_t len = sizeof(from);
+        int fd = accept4(listener, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            http_peers_take(b->http->peers, fd, (struct sockaddr *)&from);
+            continue;
+        }
+        if (errno == EINTR || errno == ECONNABORTED)
+            continue;
+        int error = errno;
+        bool full = error == EMFILE || error == ENFILE; /* it says so before it looks whether anybody waits */
+        if (error == EAGAIN || error == EWOULDBLOCK || (full && !somebody_waits(listener)))
+            return;
+        /* One in a turn, so that it can say what it wants before another takes its place. */
+        if (full && accept_with_reserve(b->http, listener))
+            return;
+        /* The connection stays in the queue: trying again at once would only burn the processor. */
+        log_error("http", "accept: %s; trying again in a second", strerror(error));
+        event_del(&b->ev);
+        return;
+    }
 }
 
 static void on_tick(struct timer *t)
 {
     struct http *h = CONTAINER_OF(t, struct http, tick);
+    http_peers_tick(h->peers);
     if (h->bound)
-        evconnlistener_enable(evhttp_bound_socket_get_listener(h->bound));
+        CHECK(event_add(&h->bound->ev, NULL) == 0);
     timer_start(t, US_PER_S);
 }
 
 /* ---- where it listens ---- */
 
 struct http_change {
-    struct evhttp_bound_socket *bound; /* NULL: nowhere, or as before */
+    struct bound *bound; /* NULL: nowhere, or as before */
     char *address;
     uint16_t port;
     bool keeps; /* what is there */
@@ -325,24 +279,25 @@ struct http_change *http_prepare(struct http *h, const char *address, char *erro
     if (c->keeps || !address[0])
         return c;
     int fd = open_socket(address, error, size);
-    c->port = fd >= 0 ? port_of(fd) : 0;
-    c->bound = fd >= 0 ? evhttp_accept_socket_with_handle(h->server, fd) : NULL;
-    if (fd >= 0 && !c->bound) {
-        snprintf(error, size, "%s: cannot accept connections", address);
-        close(fd);
-    }
-    if (!c->bound) {
+    if (fd < 0) {
         http_abandon(h, &c);
         return NULL;
     }
-    evconnlistener_disable(evhttp_bound_socket_get_listener(c->bound));
+    c->port = port_of(fd);
+    c->bound = NEW(struct bound);
+    c->bound->http = h;
+    c->bound->fd = fd;
+    event_assign(&c->bound->ev, loop_base(h->loop), fd, EV_READ | EV_PERSIST, on_accept, c->bound);
     return c;
 }
 
-static void stop_listening(struct http *h, struct evhttp_bound_socket *bound)
+static void stop_listening(struct bound *b)
 {
-    if (bound)
-        evhttp_del_accept_socket(h->server, bound);
+    if (!b)
+        return;
+    event_del(&b->ev);
+    close(b->fd);
+    mem_free(b);
 }
 
 void http_commit(struct http *h, struct http_change **change)
@@ -352,16 +307,14 @@ void http_commit(struct http *h, struct http_change **change)
     if (!c)
         return;
     if (!c->keeps) {
-        stop_listening(h, h->bound);
+        stop_listening(h->bound);
         mem_free(h->address);
         h->bound = c->bound;
         h->address = mem_dup(c->address);
         h->port = c->port;
     }
-    if (!c->keeps && h->bound) {
-        evconnlistener_set_error_cb(evhttp_bound_socket_get_listener(h->bound), on_accept_failed);
-        evconnlistener_enable(evhttp_bound_socket_get_listener(h->bound));
-    }
+    if (!c->keeps && h->bound)
+        CHECK(event_add(&h->bound->ev, NULL) == 0);
     mem_free(c->address);
     mem_free(c);
 }
@@ -372,7 +325,7 @@ void http_abandon(struct http *h, struct http_change **change)
     *change = NULL;
     if (!c)
         return;
-    stop_listening(h, c->bound);
+    stop_listening(c->bound);
     mem_free(c->address);
     mem_free(c);
 }
@@ -392,17 +345,7 @@ struct http *http_new(struct loop *loop, const char *address, const struct http_
     h->ops = ops;
     h->arg = arg;
     h->address = mem_dup("");
-    h->server = evhttp_new(loop_base(loop));
-    CHECK(h->server != NULL);
-    /* All that it knows reach us, so that the others get 405 and not its own 501. */
-    evhttp_set_allowed_methods(h->server, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST |
-                                              EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE |
-                                              EVHTTP_REQ_OPTIONS | EVHTTP_REQ_TRACE |
-                                              EVHTTP_REQ_CONNECT | EVHTTP_REQ_PATCH);
-    evhttp_set_max_headers_size(h->server, HEADERS_MAX);
-    evhttp_set_max_body_size(h->server, BODY_MAX);
-    evhttp_set_timeout(h->server, IDLE_S);
-    evhttp_set_gencb(h->server, on_request, h);
+    h->peers = http_peers_new(loop, on_request, h);
     timer_init(&h->tick, loop, on_tick);
     if (address) {
         struct http_change *c = address[0] ? http_prepare(h, address, error, size) : NULL;
@@ -423,16 +366,20 @@ void http_free(struct http *h)
     if (!h)
         return;
     timer_stop(&h->tick);
-    size_t i = 0;
-    for (struct waiting *w; (w = map_each(&h->waiting, &i)); i = 0) {
-        struct evhttp_request *r = waiting_end(w);
-        if (!evhttp_request_get_connection(r))
-            evhttp_request_free(r);
-    }
-    map_free(&h->waiting);
-    evhttp_free(h->server); /* its connections, with the requests that are on them */
+    stop_listening(h->bound);
+    http_peers_free(h->peers);
     mem_free(h->address);
     mem_free(h);
+}
+
+void http_limit(struct http *h, uint32_t connections)
+{
+    http_peers_limit(h->peers, connections);
+}
+
+struct http_counts http_counts(const struct http *h)
+{
+    return http_peers_counts(h->peers);
 }
 
 uint16_t http_port(const struct http *h)

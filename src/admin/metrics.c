@@ -281,6 +281,25 @@ static void put_process(struct sheet *m, const struct metrics_input *in)
         put_single(m, "process_open_fds", "gauge", "Open file descriptors.", n);
 }
 
+static void put_http(struct sheet *m, const struct http_counts *c)
+{
+    const char *name = "postern_http_refused_total";
+    const struct {
+        const char *why;
+        uint64_t count;
+    } rows[] = {{"full", c->full}, {"made_way", c->made_way}, {"late", c->late}};
+    put_single(m, "postern_http_connections", "gauge", "HTTP connections now, this one included.", c->open);
+    put_head(m, name, "counter",
+             "HTTP connections refused because all others were busy (full), closed for a newcomer (made_way), or "
+             "closed because a request was not sent, or its answer not taken, in time (late).");
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        put(m, name);
+        put_label(m, "{", "why", rows[i].why);
+        put(m, "}");
+        put_value(m, rows[i].count);
+    }
+}
+
 static void put_gate(struct sheet *m, const struct metrics_input *in)
 {
     put_head(m, "postern_build_info", "gauge", "1; the label tells the version.");
@@ -310,6 +329,7 @@ static void put_gate(struct sheet *m, const struct metrics_input *in)
                "Lines of the audit trail that were lost.", in->audit_dropped);
     put_single(m, "postern_audit_writable", "gauge", "1 while the audit trail can be written, or there is none.",
                in->audit_writable);
+    put_http(m, &in->http);
 }
 
 void metrics_write(const struct metrics_input *in, struct buf *out)

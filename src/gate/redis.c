@@ -34,9 +34,10 @@ enum {
     ADDRESSES_MAX = 8,
     BACKOFF_MIN_MS = 100,
     BACKOFF_MAX_MS = 5000,
+    DENIED_MS = 30000, /* rights do not come by themselves */
     NEXT_ADDRESS_MS = 1,
     REPLY_MAX = 64 * 1024, /* far more than any answer; hiredis itself would gather 512 MB */
-    WHY_MAX = 192
+    WHY_MAX = 400
 };
 
 enum redis_step { STEP_PAUSED, STEP_RESOLVING, STEP_DIALING, STEP_GREETING, STEP_READY };
@@ -75,6 +76,7 @@ struct redis {
     bool away;
     bool broken;       /* hiredis did not take a command: lost at the deadline, which is now */
     unsigned failures; /* in a row, for the backoff */
+    bool denied;       /* the last one was for want of a right */
     struct timer pause, deadline;
     struct evdns_base *dns;
     struct resolve *resolve;
@@ -220,7 +222,10 @@ static void lose(struct redis *r, const char *fmt, ...)
     forget_context(r);
     redis_tls_forget_errors();
     r->step = STEP_PAUSED;
-    timer_start(&r->pause, more ? NEXT_ADDRESS_MS * US_PER_MS : backoff(r->failures));
+    timer_start(&r->pause, more        ? NEXT_ADDRESS_MS * US_PER_MS
+                           : r->denied ? DENIED_MS * US_PER_MS
+                                       : backoff(r->failures));
+    r->denied = false;
     bool news = !r->away && !more;
     if (!more) {
         r->away = true;
@@ -270,14 +275,34 @@ static void on_deadline(struct timer *t)
 
 /* ---- replies ---- */
 
+static bool says(struct text said, struct text words)
+{
+    return memmem(said.at, said.len, words.at, words.len) != NULL;
+}
+
+/* What a script was not allowed to do comes as an error of the script: Redis 6 and 7.0, then 7.2. */
+static bool is_denial(struct text said)
+{
+    return text_starts(said, "NOPERM") || says(said, TEXT("The user executing the script can't")) ||
+           says(said, TEXT("ACL failure in script"));
+}
+
 /* Only the code of an answer to AUTH is shown: a server that does not know the command may
  * quote it back, password and all. */
 static void lose_to_error(struct redis *r, const struct slot *s, const redisReply *reply)
 {
-    static const char *const names[] = {"AUTH", "SELECT", "the probe", "a script"};
-    struct text shown = {reply->str, reply->len < 120 ? reply->len : 120};
+    static const char *const names[] = {"AUTH", "SELECT", "the probe (SET)", "a script"};
+    struct text said = {reply->str, reply->len}, shown = {reply->str, reply->len < 120 ? reply->len : 120};
+    const char *user = r->access->url.user[0] ? r->access->url.user : "default";
     if (s->kind == SLOT_AUTH)
         text_split(&(struct text){reply->str, shown.len}, ' ', &shown);
+    else if (is_denial(said)) {
+        r->denied = true;
+        lose(r, "Redis does not allow its user %.60s what a gateway does there; give it the rights of "
+                "deploy/redis/users.conf: %s was answered with " TEXT_FMT,
+             user, s->kind == SLOT_SCRIPT ? s->whole ? "EVAL" : "EVALSHA" : names[s->kind], TEXT_ARG(shown));
+        return;
+    }
     lose(r, "%s was answered with " TEXT_FMT, names[s->kind], TEXT_ARG(shown));
 }
 

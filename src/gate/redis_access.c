@@ -47,6 +47,19 @@ static void read_password(struct redis_access *a, const struct conf *conf, struc
     buf_wipe(&content);
 }
 
+/* Whoever reads it there may give himself all limits, and lock any tenant out. */
+static void check_secrecy(const struct redis_access *a, const struct conf *conf, struct conf_faults *faults)
+{
+    if (!conf->redis.password_file[0] || conf->redis.password_in_clear || a->url.kind == REDIS_URL_TLS ||
+        redis_url_is_here(&a->url))
+        return;
+    conf_fault(faults, conf, &conf->redis.at, "url",
+               "found \"%.160s\"; the password of password_file would go to another machine in clear text; allowed: "
+               "rediss:// (TLS), redis:// to this machine (127.0.0.1, ::1, localhost), unix://, or "
+               "password_in_clear = on where nobody else reads that network",
+               conf->redis.url);
+}
+
 static void read_authorities(struct redis_access *a, const struct conf *conf, struct conf_faults *faults)
 {
     const char *path = conf->redis.ca_file;
@@ -80,6 +93,8 @@ struct redis_access *redis_access_load(const struct conf *conf, struct conf_faul
     const char *why = redis_url_parse(conf->redis.url, &a->url);
     if (why)
         conf_fault(faults, conf, &conf->redis.at, "url", "%s", why);
+    else
+        check_secrecy(a, conf, faults);
     read_password(a, conf, faults);
     if (!why && a->url.kind == REDIS_URL_TLS)
         read_authorities(a, conf, faults);

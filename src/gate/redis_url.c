@@ -3,6 +3,9 @@
 #include "config.h"
 #include "gate/redis_url.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 #include "base/check.h"
 #include "base/text.h"
 
@@ -70,4 +73,16 @@ const char *redis_url_parse(const char *url, struct redis_url *u)
         return why;
     }
     return "allowed: redis://host[:port][/db], rediss://... or unix:///path";
+}
+
+bool redis_url_is_here(const struct redis_url *u)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (u->kind == REDIS_URL_UNIX || text_is_nocase(text_of(u->host), "localhost"))
+        return true;
+    if (inet_pton(AF_INET, u->host, &v4) == 1)
+        return ntohl(v4.s_addr) >> 24 == 127;
+    return inet_pton(AF_INET6, u->host, &v6) == 1 &&
+           (IN6_IS_ADDR_LOOPBACK(&v6) || (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == 127));
 }

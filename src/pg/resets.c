@@ -128,6 +128,8 @@ static bool take_name(struct text *t, struct sql_reset *out)
         struct token k = next(t);
         if ((k.kind != 'w' && k.kind != 'q') || n + k.len + 2 > sizeof(out->name))
             return false;
+        if (memchr(k.word, 0, k.len)) /* no server reads that far */
+            return false;
         if (n)
             out->name[n++] = '.';
         memcpy(out->name + n, k.word, k.len + 1);
@@ -183,7 +185,7 @@ static bool reads_set_config(struct text t, struct sql_reset *out)
     if (!take(&t, "null") || !take(&t, ","))
         return false;
     out->local = take(&t, "true");
-    return (out->local || take(&t, "false")) && take(&t, ")") && is_over(t) && is_for(out, name.word, name.len > 0);
+    return (out->local || take(&t, "false")) && take(&t, ")") && is_over(t) && is_for(out, name.word, name.word[0]);
 }
 
 bool sql_is_unlock_all(struct text t)

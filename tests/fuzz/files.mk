@@ -7,6 +7,7 @@ include tests/fuzz/pg.mk
 include tests/fuzz/gate.mk
 include tests/fuzz/conf.mk
 include tests/fuzz/session.mk
+include tests/fuzz/admin.mk
 EXTRA_DIST += tests/fuzz/replay.c
 check_PROGRAMS += $(FUZZ_TARGETS)
 dist_check_SCRIPTS += tests/fuzz/replay-all.sh

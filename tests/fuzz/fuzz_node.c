@@ -6,6 +6,7 @@
  * The input is a run of steps: a byte (what: low 4 bits, who: the others), then its operands.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
+#include "session/crowd.h"
 #include "fuzz_gate.h"
 #include "node_model.h"
 
@@ -114,6 +115,7 @@ static void close_gates(void)
     for (unsigned i = 0; i < HOMES; i++) {
         limiter_free(homes[i].limiter);
         map_free(&homes[i].by_id);
+        crowd_free(&homes[i]);
         map_free(&registries[i].keys);
     }
     throttle_free(throttle);

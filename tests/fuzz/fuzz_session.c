@@ -7,6 +7,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "fuzz_gate.h"
+#include "session/crowd.h"
 
 enum { CLIENTS = 3, SERVERS = 8, STEPS_MAX = 300, PENDING_MAX = 64 * 1024 };
 
@@ -383,6 +384,7 @@ static void close_gate(void)
     shared_pools_free(all_pools);
     limiter_free(home.limiter);
     map_free(&home.by_id);
+    crowd_free(&home);
     map_free(&registry.keys);
     throttle_free(throttle);
     run_turns(2);

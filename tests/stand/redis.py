@@ -59,9 +59,13 @@ class Redis:
 
     def command(self, *words, port=None):
         """One command on a connection of its own; arrays as lists, nil as None."""
+        return self.commands(("AUTH", self.password), words, port=port)
+
+    def commands(self, *lines, port=None):
+        """The answer to the last of them, all on one connection; StandError with what is no answer."""
         with socket.create_connection(("127.0.0.1", port or self.port), timeout=5) as s:
             f = s.makefile("rwb")
-            for line in (("AUTH", self.password), words):
+            for line in lines:
                 f.write(b"*%d\r\n" % len(line))
                 for word in line:
                     word = str(word).encode()

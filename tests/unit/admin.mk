@@ -4,3 +4,6 @@ tests_unit_test_admin_LDADD = $(LIBS_ADMIN) $(EXT_LIBS)
 UNIT_TESTS += tests/unit/test_http
 tests_unit_test_http_SOURCES = tests/unit/test_http.c
 tests_unit_test_http_LDADD = $(LIBS_ADMIN) $(EXT_LIBS)
+UNIT_TESTS += tests/unit/test_http_request
+tests_unit_test_http_request_SOURCES = tests/unit/test_http_request.c
+tests_unit_test_http_request_LDADD = $(LIBS_ADMIN) $(EXT_LIBS)

@@ -4,6 +4,7 @@
 #include "config.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -26,6 +27,7 @@ struct bench {
     uint64_t request; /* the one that waits */
     struct timer timer;
     atomic_uint asked;
+    atomic_uint room; /* connections that there may be from now on; 0: done */
     atomic_bool over;
     struct timer watch;
 };
@@ -76,6 +78,8 @@ static void answer_later(struct timer *t)
 static void look(struct timer *t)
 {
     struct bench *b = CONTAINER_OF(t, struct bench, watch);
+    if (atomic_load(&b->room))
+        http_limit(b->http, atomic_exchange(&b->room, 0));
     if (atomic_load(&b->over))
         loop_break(b->loop);
     else
@@ -250,11 +254,78 @@ static void ask_and_leave(struct bench *b)
         unsigned before = atomic_load(&b->asked);
         fd = dial(http_port(b->http));
         say(fd, REQUEST("GET /metrics"), strlen(REQUEST("GET /metrics")));
-        while (i < 3 && atomic_load(&b->asked) == before)
+        for (unsigned k = 0; k < 500 && atomic_load(&b->asked) == before; k++) /* or it is refused */
             usleep(100);
         if (i == 1)
             close(fd);
     }
+}
+
+static bool is_open(int fd)
+{
+    char byte;
+    return recv(fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0 && errno == EAGAIN;
+}
+
+static void await(struct bench *b, unsigned asked)
+{
+    while (atomic_load(&b->asked) < asked)
+        usleep(100);
+}
+
+/* Room for four: who keeps still makes way for who comes, and whose answer is under way does not. */
+static void ask_in_a_crowd(struct bench *b)
+{
+    enum { ROOM = 4 };
+    int quiet[ROOM], busy[ROOM];
+    atomic_store(&b->room, ROOM);
+    while (atomic_load(&b->room))
+        usleep(100);
+    for (unsigned i = 0; i < ROOM; i++)
+        quiet[i] = dial(http_port(b->http));
+    say(quiet[1], "GET / HT", 8);
+    say(quiet[2], "GET / HTTP/1.1\r\n\r\n", 18);
+    has(ask(b, REQUEST("GET /")), "HTTP/1.1 200", "hello");
+    ok(!is_open(quiet[0]), "who came first and said nothing has made way");
+    unsigned asked = atomic_load(&b->asked);
+    b->later = true;
+    for (unsigned i = 0; i < ROOM; i++) {
+        busy[i] = dial(http_port(b->http));
+        say(busy[i], REQUEST("GET /metrics"), strlen(REQUEST("GET /metrics")));
+        await(b, asked + i + 1);
+    }
+    has(ask(b, REQUEST("GET /")), "HTTP/1.1 503", "too many connections");
+    for (unsigned i = 0; i < ROOM; i++)
+        close(quiet[i]);
+    const char *a = hear(busy[ROOM - 1]); /* the bench knows of one request at a time: the last */
+    has(a, "HTTP/1.1 200", "late 1\n");
+    for (unsigned i = 0; i + 1 < ROOM; i++)
+        has(hear(busy[i]), "HTTP/1.1 503", "did not answer in time");
+    b->later = false;
+    struct http_counts counts = http_counts(b->http); /* nothing is under way */
+    ok(counts.full == 1 && counts.made_way >= ROOM && counts.late == 0, "and counted: %llu, %llu, %llu",
+       (unsigned long long)counts.full, (unsigned long long)counts.made_way, (unsigned long long)counts.late);
+    atomic_store(&b->room, 64);
+    while (atomic_load(&b->room))
+        usleep(100);
+}
+
+/* Many requests in one piece, the last one half: all are answered in their order. */
+static void ask_ahead(struct bench *b)
+{
+    int fd = dial(http_port(b->http));
+    char text[4096] = "";
+    for (unsigned i = 0; i < 100; i++)
+        strncat(text, i % 2 ? "GET /? HTTP/1.1\r\n\r\n" : "GET /x HTTP/1.1\r\n\r\n", sizeof(text) - strlen(text) - 1);
+    say(fd, text, strlen(text));
+    say(fd, "GET / HTTP", 10);
+    shutdown(fd, SHUT_WR);
+    const char *a = hear(fd);
+    unsigned found = 0;
+    for (const char *at = a; (at = strstr(at, "HTTP/1.1 ")); at += 9, found++)
+        if (strncmp(at + 9, found % 2 ? "200" : "404", 3) != 0)
+            break;
+    is_int(found, 100, "a hundred requests ahead are answered in their order");
 }
 
 static void *client(void *arg)
@@ -264,6 +335,8 @@ static void *client(void *arg)
     ask_paths(b);
     ask_rubbish(b);
     ask_without_descriptors(b);
+    ask_ahead(b);
+    ask_in_a_crowd(b);
     ask_and_leave(b);
     has(ask(b, REQUEST("GET /metrics")), "HTTP/1.1 503", "too many");
     has(ask(b, REQUEST("GET /")), "HTTP/1.1 503", "too many");

@@ -282,10 +282,31 @@ static void test_memory(void)
     limiter_shared_free(shared);
 }
 
+/* Where a password needs no TLS. */
+static void test_urls_of_this_machine(void)
+{
+    static const struct {
+        const char *url;
+        bool here;
+    } rows[] = {
+        {"redis://127.0.0.1", true},      {"redis://127.9.8.7:1/2", true},  {"redis://user@[::1]:6379", true},
+        {"redis://LocalHost", true},      {"redis://[::ffff:127.0.0.1]", true}, {"unix:///run/redis.sock", true},
+        {"redis://128.0.0.1", false},     {"redis://0.0.0.0", false},       {"redis://localhost.example", false},
+        {"redis://127.0.0.1.example", false}, {"redis://[::2]", false},     {"redis://[::ffff:10.0.0.1]", false},
+        {"redis://redis", false},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct redis_url u;
+        ok(!redis_url_parse(rows[i].url, &u) && redis_url_is_here(&u) == rows[i].here, "%s leads %s", rows[i].url,
+           rows[i].here ? "to this machine" : "elsewhere");
+    }
+}
+
 int main(void)
 {
     loop = loop_new();
     test_urls();
+    test_urls_of_this_machine();
     test_memory_queries();
     test_memory_connections();
     test_threads();

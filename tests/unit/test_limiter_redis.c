@@ -537,7 +537,8 @@ static void test_login(void)
     ok(limiter_is_ready(l), "ready");
     configure(l, &c);
     ok(limiter_is_ready(l), "a reload that changes nothing keeps the connection");
-    char nowhere[] = "redis://no-such-host.invalid:6379";
+    char nowhere[] = "redis://no-such-host.invalid:6379", none[] = "";
+    c.redis.password_file = none; /* which would not go there in clear text */
     c.redis.url = nowhere;
     configure(l, &c);
     is_int(query(m), LIMIT_AWAY, "a name that does not resolve: away");
