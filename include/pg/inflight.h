@@ -120,7 +120,7 @@ enum reply_verdict inflight_reply(struct inflight *q, char type, char status,
                                   inflight_settled *settled, void *arg);
 /* In front of inflight_reply('E'): the error is the COPY IN's about a request that it found where rows should
  * be. A server before 14 drops that request and goes on behind the error as behind any other. False: what it
- * has dropped is our own question, in place of the client's request, which would run: end it. */
+ * has dropped is something of ours, in place of the client's request, which would run: end it. */
 bool inflight_choked(struct inflight *q, inflight_settled *settled, void *arg) MUST_USE;
 /* The request that the server answers now, or NULL. */
 static inline const struct owed *inflight_head(const struct inflight *q)

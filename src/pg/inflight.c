@@ -231,7 +231,7 @@ bool inflight_choked(struct inflight *q, inflight_settled *settled, void *arg)
         i++;
     if (!q->copy_in || i >= q->count || at(q, i)->kind == OWED_COPY_END)
         return true; /* an error of the rows' own making */
-    if (q->asked && at(q, i)->flags & OWED_HIDDEN)
+    if (at(q, i)->flags & OWED_HIDDEN)
         return false;
     for (; i > 1; i--)
         take_out(q, 1, OWED_SKIPPED, settled, arg);

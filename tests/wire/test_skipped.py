@@ -106,12 +106,18 @@ IN_COPY = {"EXECUTE": wire.query("EXECUTE kept"), "Bind": wire.bind("kept"), "Pa
 @pytest.mark.parametrize("what", IN_COPY)
 @pytest.mark.parametrize("data", [b"", wire.message("d", b"1\tx\n")], ids=["at once", "behind data"])
 @pytest.mark.parametrize("database", ["acme", "acme_session"])
-def test_request_within_copy_in_ends_the_session(pair, login, table, database, what, data):
+def test_request_within_copy_in_ends_the_session(pair, login, stand, table, database, what, data):
+    """Before 14 it ends the COPY alone, but where the gateway has put something of its own in front of it."""
     with login(pair, database, options="-c TimeZone=Asia/Tokyo") as c:
         c.ask(wire.parse("SELECT 4", "kept"), wire.sync())
         c.send(wire.query(f"COPY {table} FROM STDIN"))
         c.until("G")
         c.send(data, IN_COPY[what])
-        assert {f["C"] for f in wire.errors(c.until_closed())} == {"08P01"}
+        if stand.postgres.version < 14 and (database, what) not in (("acme", "DEALLOCATE"), ("acme", "Parse")):
+            assert {f["C"] for f in wire.errors(c.until("Z"))} == {"08P01"}
+            c.ask(wire.sync())
+            assert c.query("SELECT 'in step'") == [["in step"]]
+        else:
+            assert {f["C"] for f in wire.errors(c.until_closed())} == {"08P01"}
     with login(pair, database) as c:
         assert c.query(f"SELECT count(*) FROM {table}") == [["0"]]
