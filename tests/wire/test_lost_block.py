@@ -312,7 +312,7 @@ def test_batch_cut_before_its_begin_has_run(gate, login, stand, table):
     pid = c.query("SELECT pg_backend_pid()")[0][0]
     c.send(wire.parse("SELECT 1"), wire.flush())
     c.until("1")
-    stand.postgres.sql(f"SELECT pg_terminate_backend({pid}, 10000)")
+    stand.postgres.terminate(pid)
     assert codes(c.until("E")) == ["57P01"]
     c.send(wire.bind(), wire.execute(), wire.parse("START TRANSACTION"), wire.bind(), wire.execute(), wire.sync(),
            wire.query(f"INSERT INTO {table} VALUES (1)"))
@@ -329,7 +329,7 @@ def test_batch_cut_within_its_begin(gate, login, stand, table, sent, named):
     parts = [wire.parse("BEGIN", name), wire.bind(name), wire.execute(), wire.sync()]
     c.send(*parts[:sent], wire.flush())
     c.until("12"[sent - 1])
-    stand.postgres.sql(f"SELECT pg_terminate_backend({pid}, 10000)")
+    stand.postgres.terminate(pid)
     messages = c.until("E")
     try:
         c.send(*parts[sent:], wire.query(f"INSERT INTO {table} VALUES (1)"), wire.query("COMMIT"))
@@ -345,7 +345,7 @@ def test_begin_that_was_answered_in_a_batch_without_its_sync(gate, login, stand,
     c.send(wire.one("BEGIN"), wire.one(f"INSERT INTO {table} VALUES (1)"), wire.flush())
     c.until("C")
     c.until("C")
-    stand.postgres.sql(f"SELECT pg_terminate_backend({pid}, 10000)")
+    stand.postgres.terminate(pid)
     assert codes(c.until("E")) == ["57P01"]
     c.ask(wire.sync())
     assert c.status == "E"
