@@ -539,6 +539,7 @@ static void test_login(void)
     ok(limiter_is_ready(l), "a reload that changes nothing keeps the connection");
     char nowhere[] = "redis://no-such-host.invalid:6379";
     c.redis.url = nowhere;
+    c.redis.password_file = c.redis.ca_file; /* none: it would be sent in clear text */
     configure(l, &c);
     is_int(query(m), LIMIT_AWAY, "a name that does not resolve: away");
     c.redis.prefix = nowhere;
