@@ -84,10 +84,27 @@ make_all() { # make_all DIR
     done
     [ -f "$state/superuser/password" ] || random_password | file_of "$state/superuser/password" 0
 
-    if [ ! -f "$state/redis/redis.conf" ]; then
+    # Redis: its certificate, and the user of the gate with the rights of deploy/redis/users.conf. The
+    # file of users holds the password's digest.
+    authority "$state/authority-redis" 'demo Redis authority'
+    certificate "$state/authority-redis" redis DNS:redis "$state/redis/tls.key" "$state/redis/tls.crt" "$redis"
+    cp "$state/authority-redis/ca.crt" "$state/gate/redis-ca.crt"
+    if [ ! -f "$state/redis/users.conf" ]; then
         random_password | file_of "$state/gate/redis-password" "$gate"
-        printf 'requirepass %s\nsave ""\nappendonly no\nmaxmemory 128mb\n' \
-            "$(cat "$state/gate/redis-password")" | file_of "$state/redis/redis.conf" "$redis"
+        digest=$(tr -d '\n' <"$state/gate/redis-password" | sha256sum | cut -d' ' -f1)
+        printf 'user default off\n%s\n' "user gateway on #$digest resetchannels -@all +set +get +hset +hgetall +hdel +pexpire +time +evalsha +eval ~{postern:*" | file_of "$state/redis/users.conf" "$redis"
+        file_of "$state/redis/redis.conf" "$redis" <<EOF
+port 0
+tls-port 6379
+tls-cert-file /etc/redis/tls.crt
+tls-key-file /etc/redis/tls.key
+tls-auth-clients no
+include /etc/redis/users.conf
+save ""
+appendonly no
+maxmemory 128mb
+proto-max-bulk-len 1mb
+EOF
     fi
 
     # The console's administrator, who logs in with SCRAM-SHA-256.

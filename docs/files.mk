@@ -7,7 +7,7 @@ nobase_dist_doc_DATA = README.md CHANGELOG.md CONTRIBUTING.md LICENSE docs/ARCHI
 	tests/drivers/README.md tests/regress/README.md tests/tools-matrix/README.md \
 	docker/Dockerfile docker/Dockerfile.dockerignore docker/README.md \
 	docker/app.sh docker/compose.yaml docker/cluster-init.sh docker/postern.ini docker/setup.sh \
-	deploy/kubernetes/README.md \
+	deploy/redis/users.conf deploy/kubernetes/README.md \
 	deploy/kubernetes/base/kustomization.yaml deploy/kubernetes/base/namespace.yaml \
 	deploy/kubernetes/base/networkpolicy.yaml deploy/kubernetes/base/postern.ini \
 	deploy/kubernetes/secrets.example.yaml \
@@ -23,7 +23,7 @@ nobase_dist_doc_DATA = README.md CHANGELOG.md CONTRIBUTING.md LICENSE docs/ARCHI
 	deploy/kubernetes/monitoring/podmonitor.yaml deploy/kubernetes/redis/kustomization.yaml \
 	deploy/kubernetes/redis/redis.yaml deploy/redis/users.conf
 
-dist_check_SCRIPTS += tests/tools/check-examples.py
+dist_check_SCRIPTS += tests/tools/check-examples.py tests/tools/check-deploy.py
 # The benchmark, the drivers' and the tools' matrix and PostgreSQL's own tests, which the pages
 # above point to.
 EXTRA_DIST += \

@@ -6,7 +6,7 @@ BUILD_PACKAGES=(gcc make autoconf automake pkgconf libc6-dev libevent-dev libssl
     libhiredis-dev libjwt-dev libjansson-dev libinih-dev libsystemd-dev)
 STAND_PACKAGES=(python3 postgresql-15 postgresql-client-15 redis-server openssl)
 TEST_PACKAGES=(clang libclang-rt-dev python3-pytest python3-pytest-xdist python3-psycopg python3-psycopg2
-    python3-asyncpg)
+    python3-asyncpg python3-yaml)
 
 # Installs those of the packages named that are not there, and says which. Services that
 # packages would start are not: the stand brings its own.

@@ -540,6 +540,7 @@ static void test_login(void)
     char nowhere[] = "redis://no-such-host.invalid:6379", none[] = "";
     c.redis.password_file = none; /* which would not go there in clear text */
     c.redis.url = nowhere;
+    c.redis.password_file = c.redis.ca_file; /* none: it would be sent in clear text */
     configure(l, &c);
     is_int(query(m), LIMIT_AWAY, "a name that does not resolve: away");
     c.redis.prefix = nowhere;
