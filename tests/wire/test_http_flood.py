@@ -167,7 +167,7 @@ def test_connections_that_are_kept(gate, crowd, login):
 def test_answer_that_nobody_takes(gate, crowd, login):
     """Each asks for more than its socket holds, and reads nothing."""
     many = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 200
-    for s in range(ROOM * 2):
+    for _ in range(ROOM * 2):
         s = socket.socket()
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.connect(("127.0.0.1", gate.port("http")))
