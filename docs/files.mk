@@ -21,7 +21,7 @@ nobase_dist_doc_DATA = README.md CHANGELOG.md CONTRIBUTING.md LICENSE docs/ARCHI
 	deploy/kubernetes/sidecar/networkpolicy.yaml deploy/kubernetes/sidecar/postern.ini \
 	deploy/kubernetes/database/helm-values.yaml deploy/kubernetes/database/networkpolicy.yaml \
 	deploy/kubernetes/monitoring/podmonitor.yaml deploy/kubernetes/redis/kustomization.yaml \
-	deploy/kubernetes/redis/redis.yaml deploy/redis/users.conf
+	deploy/kubernetes/redis/redis.yaml
 
 dist_check_SCRIPTS += tests/tools/check-examples.py tests/tools/check-deploy.py
 # The benchmark, the drivers' and the tools' matrix and PostgreSQL's own tests, which the pages

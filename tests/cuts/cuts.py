@@ -155,8 +155,8 @@ class Lane:
     def terminate(self, pid=None):
         """Ends the server processes of the lane, or one; returns when they have gone."""
         which = f"pid = {pid}" if pid else f"datname = '{self.name}' AND usename = 'acme_rw' AND pid <> {self.others['session'].key[0]}"
-        self.admin.query(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {which}") # before 14 it cannot wait
-        proc.wait_for("server processes to end", STUCK, lambda: not self.admin.query(f"SELECT 1 FROM pg_stat_activity WHERE {which}"))
+        ended = self.admin.query(f"SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE {which}")
+        proc.await_exit(row[0] for row in ended)
 
     def await_rest(self):
         """No server process of ours is at work or in a transaction."""

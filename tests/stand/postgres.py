@@ -9,7 +9,7 @@ import signal
 import socket
 import struct
 
-from .proc import Process, StandError, free_port, run, user_id, wait_for
+from .proc import Process, StandError, await_exit, free_port, run, user_id
 
 TENANTS = ("acme", "globex", "metered")
 ROLES = ("rw", "ro")
@@ -194,10 +194,9 @@ log_timezone = 'UTC'
         return [line.split("\t") for line in done.stdout.splitlines()]
 
     def terminate(self, pid):
-        """Ends a server process and waits until it has gone (since 14 the function can wait)."""
+        """Ends a server process and waits until it has gone."""
         self.sql(f"SELECT pg_terminate_backend({pid})")
-        wait_for(f"server process {pid} to end", 15, lambda: not self.sql(
-            f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"))
+        await_exit([pid])
 
     def populate(self):
         """Tenants' databases and roles, and the monitor with its yb_servers()."""

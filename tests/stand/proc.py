@@ -79,6 +79,12 @@ def started_at(pid):
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def await_exit(pids):
+    """Until server processes of this machine have gone: before 14 pg_terminate_backend() cannot wait."""
+    for pid in pids:
+        wait_for(f"process {pid} to end", 15, lambda pid=pid: not os.path.exists(f"/proc/{pid}"))
+
+
 def run(argv, *, stdin=None, env=None, check=True, cwd=None, timeout=120, user=None):
     """Runs a command to its end; its output as text. StandError with it when it fails."""
     done = subprocess.run(argv, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from stand import wire
+from stand import proc, wire
 
 
 @pytest.fixture
@@ -337,7 +337,7 @@ def test_name_in_an_encoding_of_clients(two, login):
 def test_session_authorization_that_cannot_be_set(make_gate, login, stand, granted):
     """RESET ROLE does not end this, and what has ended it is the session's own role."""
     gate = make_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}})
-    away = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'acme' AND usename = 'acme_rw'"
+    away = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'acme' AND usename = 'acme_rw'"
     stand.postgres.sql("ALTER ROLE acme_rw SUPERUSER")
     try:
         a, b = login(gate), login(gate)
@@ -348,7 +348,7 @@ def test_session_authorization_that_cannot_be_set(make_gate, login, stand, grant
         b.query("SELECT 1")
     finally:
         stand.postgres.sql("ALTER ROLE acme_rw NOSUPERUSER")
-    stand.postgres.sql(away)
+    proc.await_exit(row[0] for row in stand.postgres.sql(away))
     for sql in ("SELECT session_user", "RESET ROLE", "SET ROLE NONE", "SET work_mem = '4MB'"):
         refused(a.ask(wire.query(sql)))
     a.query("RESET SESSION AUTHORIZATION")
