@@ -35,6 +35,8 @@ static inline bool text_is(struct text a, const char *z)
 /* ASCII case only: keywords, never data. */
 bool text_is_nocase(struct text a, const char *z);
 bool text_starts(struct text a, const char *z);
+/* Whether a is what the pattern says, in which each * is any text, none included. */
+bool text_matches(struct text a, const char *pattern);
 struct text text_trim(struct text a);
 /* Takes the part before `sep` off the front of *rest; false when *rest was at its end. An
  * exhausted rest has at == NULL. */

@@ -210,6 +210,9 @@ static inline void conf_unref(const struct conf *c)
 
 /* Exact name first, then "*"; NULL when there is neither. */
 const struct conf_tenant *conf_tenant_for(const struct conf *c, struct text name);
+/* Whether whoever comes with that name is asked for SCRAM-SHA-256 and not for a token; nothing that is told
+ * before the proof may depend on which users there are. */
+bool conf_asks_scram(const struct conf *c, const struct conf_listener *l, struct text user);
 const struct conf_database *conf_database_for(const struct conf *c, struct text name);
 const struct conf_plan *conf_plan_named(const struct conf *c, struct text name);
 

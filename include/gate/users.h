@@ -29,5 +29,8 @@ struct users *users_load(const struct conf *conf, struct conf_faults *faults);
 const struct users *users_ref(const struct users *u);
 void users_unref(const struct users *u);
 const struct user *users_find(const struct users *u, struct text name);
+/* What somebody who is not there is asked with: it looks as if the file's first user had a brother, and is the
+ * same in every process that reads a file with this first user. */
+void users_fake(const struct users *u, struct text name, struct scram_verifier *out);
 
 #endif

@@ -33,10 +33,11 @@ bool scram_verifier_parse(struct text t, struct scram_verifier *out) MUST_USE;
  * PostgreSQL does. */
 bool scram_verifier_make(struct text password, const uint8_t *salt, size_t salt_len,
                          uint32_t iterations, struct scram_verifier *out) MUST_USE;
-/* A verifier for a user that does not exist: same work, same answers, never matches; the salt
- * is a keyed hash of the name so that it does not change between tries (in one process: the
- * key is drawn at start). Its cost is PostgreSQL's default, 4096. */
-void scram_verifier_fake(struct text user, struct scram_verifier *out);
+/* A verifier for a user that does not exist: same work, same answers, never matches. Its salt is a keyed hash of the
+ * name, so that it does not change between tries. With a model its cost and its salt's length are the model's,
+ * and the salt is the same wherever the model is; without one (NULL) they are PostgreSQL's defaults, and the key is
+ * drawn once in a process. */
+void scram_verifier_fake(struct text user, const struct scram_verifier *model, struct scram_verifier *out);
 /* The text form; out holds at least 256 bytes. */
 void scram_verifier_text(const struct scram_verifier *v, char *out, size_t size);
 

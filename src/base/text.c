@@ -23,6 +23,27 @@ bool text_starts(struct text a, const char *z)
     return a.len >= n && (n == 0 || memcmp(a.at, z, n) == 0);
 }
 
+bool text_matches(struct text a, const char *pattern)
+{
+    const char *star = NULL; /* the last one, which had taken a's bytes up to `taken` */
+    size_t i = 0, taken = 0;
+    while (i < a.len) {
+        if (*pattern == '*') {
+            star = pattern++;
+            taken = i;
+        } else if (*pattern && *pattern == a.at[i]) {
+            pattern++;
+            i++;
+        } else if (star) {
+            pattern = star + 1;
+            i = ++taken;
+        } else {
+            return false;
+        }
+    }
+    return pattern[strspn(pattern, "*")] == '\0';
+}
+
 static bool is_space(char c)
 {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == '\f' || c == '\v';

@@ -296,6 +296,14 @@ const struct conf_tenant *conf_tenant_for(const struct conf *c, struct text name
     return (struct conf_tenant *)(at ? at : named(c, CONF_KIND_tenant, TEXT("*")));
 }
 
+bool conf_asks_scram(const struct conf *c, const struct conf_listener *l, struct text user)
+{
+    for (size_t i = 0; i < l->scram_users.count; i++)
+        if (text_matches(user, l->scram_users.item[i]))
+            return true;
+    return c->issuer_count == 0;
+}
+
 const struct conf_database *conf_database_for(const struct conf *c, struct text name)
 {
     struct conf_section *at = named(c, CONF_KIND_database, name);

@@ -19,6 +19,7 @@ enum { USERS_FILE_MAX = 16 << 20, VERIFIER_MAX = 512, ROLES_MAX = IDENTITY_ROLES
 struct users {
     struct snapshot snapshot; /* first */
     struct map by_name;
+    const struct user *first; /* of the file; NULL: nobody is in it */
 };
 
 /* The line that is being read. */
@@ -149,6 +150,29 @@ static bool list_has(const struct conf_list *l, const char *name)
     return false;
 }
 
+/* A tenant's user whom no listener asks for his proof could never log in. */
+static void check_listeners(const struct source *s, const struct user *u)
+{
+    const struct conf *c = s->conf;
+    for (size_t i = 0; i < c->listener_count; i++)
+        if (conf_asks_scram(c, c->listeners[i], text_of(u->name)))
+            return;
+    if (u->identity.tenant[0])
+        complain(s, "user %s: no listener asks that name for SCRAM-SHA-256; allowed: a name in scram_users of a "
+                    "[listener NAME], or a pattern that takes it (svc_*)", u->name);
+}
+
+/* Who is asked sees both numbers; those of who is not there are the first user's. */
+static void compare_verifiers(const struct source *s, const struct user *first, const struct user *u)
+{
+    if (first && (first->verifier.iterations != u->verifier.iterations || first->verifier.salt_len != u->verifier.salt_len))
+        conf_advise(s->faults, s->conf, &s->conf->postern.at, "users_file",
+                    "%s:%u: user %s: %u iterations and %zu bytes of salt, the first user has %u and %zu: a stranger can "
+                    "tell by them that there is this user; make all verifiers in one way",
+                    s->conf->postern.users_file, s->line, u->name, u->verifier.iterations, u->verifier.salt_len,
+                    first->verifier.iterations, first->verifier.salt_len);
+}
+
 static void user_free(struct user *u)
 {
     mem_wipe(u, sizeof(*u));
@@ -166,6 +190,9 @@ static void read_line(struct users *into, const struct source *s, struct text li
             u->identity.issuer = "";
             u->identity.proof = text_hash(u->verifier.stored_key, sizeof(u->verifier.stored_key)) | 1;
             u->is_admin = list_has(&s->conf->postern.admin_users, u->name);
+            check_listeners(s, u);
+            compare_verifiers(s, into->first, u);
+            into->first = into->first ? into->first : u;
             map_put(&into->by_name, text_of(u->name), u);
             return;
         }
@@ -236,4 +263,9 @@ void users_unref(const struct users *u)
 const struct user *users_find(const struct users *u, struct text name)
 {
     return map_get(&u->by_name, name);
+}
+
+void users_fake(const struct users *u, struct text name, struct scram_verifier *out)
+{
+    scram_verifier_fake(name, u->first ? &u->first->verifier : NULL, out);
 }

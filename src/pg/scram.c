@@ -239,13 +239,24 @@ static void fake_seed(void)
     random_bytes(fake_key, sizeof(fake_key));
 }
 
-void scram_verifier_fake(struct text user, struct scram_verifier *out)
+void scram_verifier_fake(struct text user, const struct scram_verifier *model, struct scram_verifier *out)
 {
-    uint8_t hash[SCRAM_KEY];
-    pthread_once(&fake_once, fake_seed);
+    uint8_t key[SCRAM_KEY], hash[SCRAM_KEY];
     *out = (struct scram_verifier){.iterations = FAKE_ITERATIONS, .salt_len = FAKE_SALT};
-    hmac(fake_key, (struct text){user.len ? user.at : "", user.len}, hash);
-    memcpy(out->salt, hash, FAKE_SALT);
+    if (model) {
+        out->iterations = model->iterations;
+        out->salt_len = model->salt_len;
+        hmac(model->server_key, TEXT("salts of nobody"), key);
+    } else {
+        pthread_once(&fake_once, fake_seed);
+        memcpy(key, fake_key, sizeof(key));
+    }
+    hmac(key, (struct text){user.len ? user.at : "", user.len}, hash);
+    for (size_t done = 0; done < out->salt_len; done += SCRAM_KEY) {
+        memcpy(out->salt + done, hash, out->salt_len - done < SCRAM_KEY ? out->salt_len - done : SCRAM_KEY);
+        hmac(key, (struct text){(const char *)hash, sizeof(hash)}, hash);
+    }
+    mem_wipe(key, sizeof(key));
     random_bytes(out->stored_key, SCRAM_KEY);
     random_bytes(out->server_key, SCRAM_KEY);
 }

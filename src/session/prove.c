@@ -33,15 +33,15 @@ void prove_start(struct session *s)
     struct greeting *g = s->greeting;
     bool is_console = strcmp(g->database, "postern") == 0;
     session_become(s, SESSION_PROVING);
-    g->account = users_find(g->generation->users, text_of(g->user));
-    if (g->account || is_console) {
-        /* For the console an unknown user gets the same dance, and fails at its end. */
+    if (is_console || conf_asks_scram(g->generation->conf, g->listener, text_of(g->user))) {
         g->method = "scram";
         g->step = PROVE_SCRAM_FIRST;
+        g->account = users_find(g->generation->users, text_of(g->user));
+        g->scram.doomed = !g->account;
         if (g->account)
             g->scram.verifier = g->account->verifier;
-        else
-            scram_verifier_fake(text_of(g->user), &g->scram.verifier), g->scram.doomed = true;
+        else /* who is unknown gets the same dance, and fails at its end */
+            users_fake(g->generation->users, text_of(g->user), &g->scram.verifier);
         put_auth(s, AUTH_SASL, "SCRAM-SHA-256\0", 15);
     } else if (g->listener->tls == CONF_TLS_ALLOW && !s->client.ssl && !stream_is_local(&s->client)) {
         session_fail(s, REASON_TLS_REQUIRED, "a token is not asked for without TLS", NULL);

@@ -160,6 +160,7 @@ class Stand:
         certificate = [
             ("tls_cert", ", ".join(rel(c[0]) for c in (self.server_rsa, self.server_ecdsa))),
             ("tls_key", ", ".join(rel(c[1]) for c in (self.server_rsa, self.server_ecdsa)))]
+        programs = ("scram_users", "*_batch", "Names of programs that cannot hold a token, whether or not there is such a user.")
         addresses = "127.0.0.1, ::1" if self.ipv6 else "127.0.0.1"
         sockets = self.path("sockets", os.path.basename(folder))
         os.makedirs(sockets, exist_ok=True)
@@ -197,13 +198,13 @@ class Stand:
               ("prefix", None if folder == self.path("gate") else os.path.basename(folder)),
               ("away", "share", "While Redis is away each gate holds to its share of the limits.")]),
             ("listener main", "Tokens come as the password, inside TLS.",
-             [("address", addresses), ("port", port()), ("tls", "require"), *certificate]),
+             [("address", addresses), ("port", port()), ("tls", "require"), *certificate, programs]),
             ("listener oauth",
              "The same for clients that speak OAUTHBEARER (libpq 18 and later).",
              [("address", "127.0.0.1"), ("port", port()), ("tls", "require"), *certificate,
-              ("auth", "oauthbearer")]),
+              ("auth", "oauthbearer"), programs]),
             ("listener local", "A socket for programs beside the gate; no TLS is needed there.",
-             [("address", sockets), ("port", 5432), ("tls", "off")]),
+             [("address", sockets), ("port", 5432), ("tls", "off"), programs]),
             ("issuer stand", "Whose tokens are taken, and by which keys.",
              [("issuer", tokens.ISSUER), ("audience", tokens.AUDIENCE), ("tenants", "*"),
               ("jwks_file", rel(self.jwks)), ("algorithms", "ES256, RS256"),

@@ -274,6 +274,18 @@ static void test_text(void)
     ok(text_is_nocase(TEXT("BeGin"), "begin") && !text_is_nocase(TEXT("begi"), "begin"),
        "text: case");
     ok(text_starts(TEXT("abc"), "ab") && !text_starts(TEXT("a"), "ab"), "text: starts");
+    static const struct {
+        const char *text, *pattern;
+        bool matches;
+    } patterns[] = {
+        {"", "", true},      {"a", "", false},     {"", "*", true},       {"abc", "*", true},     {"abc", "abc", true},
+        {"abc", "ab", false}, {"ab", "abc", false}, {"svc_a", "svc_*", true}, {"svc_", "svc_*", true}, {"svc", "svc_*", false},
+        {"a_batch", "*_batch", true}, {"a_batch_b", "*_batch", false}, {"a_batch_batch", "*_batch", true},
+        {"a1b2c", "a*b*c", true}, {"abcb", "a*b", true}, {"aXb", "a**b", true}, {"a*", "a*", true}, {"a.c", "a?c", false},
+    };
+    for (size_t i = 0; i < COUNT_OF(patterns); i++)
+        ok(text_matches(text_of(patterns[i].text), patterns[i].pattern) == patterns[i].matches, "text: \"%s\" %s %s",
+           patterns[i].text, patterns[i].matches ? "is" : "is not", patterns[i].pattern);
     uint64_t n = 77;
     ok(text_to_u64(TEXT("18446744073709551615"), 0, UINT64_MAX, &n) && n == UINT64_MAX,
        "text: the largest number");

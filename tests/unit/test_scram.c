@@ -172,13 +172,22 @@ static void test_round_trips(void)
 static void test_fake(void)
 {
     struct scram_verifier a, b, other;
-    scram_verifier_fake(TEXT("nobody"), &a);
-    scram_verifier_fake(TEXT("nobody"), &b);
-    scram_verifier_fake(TEXT("nobody2"), &other);
+    scram_verifier_fake(TEXT("nobody"), NULL, &a);
+    scram_verifier_fake(TEXT("nobody"), NULL, &b);
+    scram_verifier_fake(TEXT("nobody2"), NULL, &other);
     ok(a.salt_len == 16 && a.iterations == 4096, "a fake looks like a fresh verifier");
     ok(memcmp(a.salt, b.salt, 16) == 0, "its salt stays");
     ok(memcmp(a.salt, other.salt, 16) != 0, "and is the user's own");
     ok(memcmp(a.stored_key, b.stored_key, SCRAM_KEY) != 0, "its key is nobody's");
+    struct scram_verifier model = {.iterations = 15000, .salt_len = SCRAM_SALT_MAX, .server_key = "k"}, next = model;
+    next.server_key[0] = 'l';
+    scram_verifier_fake(TEXT("nobody"), &model, &a);
+    scram_verifier_fake(TEXT("nobody"), &model, &b);
+    scram_verifier_fake(TEXT("nobody"), &next, &other);
+    ok(a.iterations == 15000 && a.salt_len == SCRAM_SALT_MAX, "a model's cost and length of salt");
+    ok(memcmp(a.salt, b.salt, SCRAM_SALT_MAX) == 0, "its salt stays");
+    ok(memcmp(a.salt, other.salt, 16) != 0 && memcmp(a.salt + 32, other.salt + 32, 16) != 0, "and is the model's own");
+    ok(memcmp(a.salt, a.salt + 32, 16) != 0, "no part of it comes twice");
 }
 
 static void test_server_first(void)

@@ -23,7 +23,7 @@ static struct users *load(const char *lines, const char *admins)
         fclose(f);
     }
     char *text = mem_format("[postern]\nusers_file = %s\nadmin_users = %s\n[listener main]\n"
-                            "tls = off\n[cluster one]\nhosts = a\n[database *]\ncluster = one\n"
+                            "tls = off\nscram_users = batch, pla*, a\n[issuer one]\nissuer = i\naudience = a\njwks_file = k\n[cluster one]\nhosts = a\n[database *]\ncluster = one\n"
                             "[tenant acme]\n[plan gold]\n",
                             lines ? path : "", admins);
     conf_faults_free(&faults);
@@ -96,6 +96,7 @@ static const struct {
     {"\"a\" \"%s\" acme rw, ro\n", ":1: user a: a role is no valid name"},
     {"\"a\" \"%s\" - rw\n", ":1: user a: without a tenant the roles must be -"},
     {"\"a\" \"%s\" acme rw lead\n", ":1: user a: there is no section [plan lead]"},
+    {"\"b\" \"%s\" acme rw\n", ":1: user b: no listener asks that name for SCRAM-SHA-256; allowed: a name in scram_users of"},
     {"\"a\" \"%s\" acme rw gold x\n", ":1: user a: text behind the plan"},
     {"\"\" \"%s\" acme rw\n", ":1: the user's name is empty or holds a control character"},
     {"\"a \"%s\" acme rw\n", ":1: allowed: \"user\" \"SCRAM-SHA-256$...\" tenant roles [plan]"},

@@ -197,7 +197,7 @@ def test_scram_of_the_gates_own_program(stand, make_gate, login):
     users = stand.path("gates", f"users-{os.urandom(4).hex()}.txt")
     with open(users, "w", encoding="ascii", opener=lambda p, f: os.open(p, f, 0o600)) as f:
         f.write(f'"ali" "{verifier}" acme rw\n')
-    gate = make_gate({"postern": {"users_file": users, "admin_users": None}})
+    gate = make_gate({"postern": {"users_file": users, "admin_users": None}, "listener main": {"scram_users": "ali"}})
     assert login(gate, user="ali", secret="open sesame").query("SELECT 1") == [["1"]]
 
 

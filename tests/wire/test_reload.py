@@ -100,7 +100,7 @@ def test_users_file_is_read_again(make_gate, stand, login):
         with open(users, "w", encoding="ascii", opener=lambda p, f: os.open(p, f, 0o600)) as f:
             f.write(text)
     write("")
-    gate = make_gate({"postern": {"users_file": users, "admin_users": None}})
+    gate = make_gate({"postern": {"users_file": users, "admin_users": None}, "listener main": {"scram_users": "late"}})
     write(f'"late" "{stand.scram("secret")}" acme rw\n')
     gate.reload()
 

@@ -137,7 +137,7 @@ def test_login_under_way_keeps_its_users(make_gate, stand, login, console, begin
             f.writelines(rows)
     admin = f'"{stand.admin_user}" "{stand.scram(stand.admin_password)}" - -\n'
     write(admin, f'"late" "{stand.scram("secret")}" acme rw\n')
-    gate = make_gate({"postern": {"users_file": users}})
+    gate = make_gate({"postern": {"users_file": users}, "listener main": {"scram_users": "late"}})
     c = console(gate)
     it = begin(gate, stage, "late", "acme", "secret").held(c)
     write(admin)

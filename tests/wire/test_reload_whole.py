@@ -491,7 +491,7 @@ def test_hundred_reloads_leave_nothing_behind(make_gate, console, stand, login, 
     users = os.path.join(gate.folder, "users")
     shutil.copy(stand.users_file, users)
     with open(users, "a", encoding="ascii") as f: # so that a generation that stays is seen
-        f.writelines(f'"user{n}" "{stand.scram("x") if n == 0 else verifier}" acme rw\n'
+        f.writelines(f'"user{n}_batch" "{stand.scram("x") if n == 0 else verifier}" acme rw\n'
                      for verifier in [stand.scram("y")] for n in range(4000))
     os.chmod(users, 0o600)
     one, two = alternating(gate, stand)

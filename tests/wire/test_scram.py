@@ -83,7 +83,7 @@ def test_roles_of_the_file_choose_the_database_role(make_gate, stand, login):
     with open(users, "w", encoding="ascii", opener=lambda p, f: os.open(p, f, 0o600)) as f:
         f.write(f'# a comment\n\n"reader"  "{stand.scram("pw one")}"  acme  ro,rw\n'
                 f'"quoted ""name"""  "{stand.scram("pw two")}"  globex  rw  standard\n')
-    gate = make_gate({"postern": {"users_file": users, "admin_users": None}})
+    gate = make_gate({"postern": {"users_file": users, "admin_users": None}, "listener main": {"scram_users": "reader, quoted*"}})
     assert login(gate, user="reader", secret="pw one").query("SELECT current_user") == [["acme_ro"]]
     c = login(gate, "globex", user='quoted "name"', secret="pw two")
     assert c.query("SELECT current_user") == [["globex_rw"]]
