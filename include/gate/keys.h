@@ -42,6 +42,7 @@ struct issuer {
     uint32_t algs;
     uint64_t leeway, max_lifetime; /* seconds; max_lifetime 0: no limit */
     char *tenant, *roles, *plan;   /* the claims' names as configured; plan is "" for none */
+    uint64_t terms;                /* digest of all that its tokens' claims are held against */
     struct issuer_key *keys;
     size_t key_count;
 };
@@ -50,8 +51,8 @@ size_t keyring_issuer_count(const struct keyring *k);
 const struct issuer *keyring_issuer(const struct keyring *k, size_t i);
 /* The one of that section, or NULL. */
 const struct issuer *keyring_issuer_in(const struct keyring *k, const char *section);
-/* Is that key still one that this issuer's tokens are signed with? */
-bool issuer_has_key(const struct issuer *issuer, uint64_t digest);
+/* Is that key still one that this issuer's tokens are signed with, by that algorithm? */
+bool issuer_has_key(const struct issuer *issuer, uint64_t digest, enum jws_alg alg);
 /* May its tokens name this tenant? */
 bool issuer_may_speak_for(const struct issuer *issuer, const char *tenant);
 /* The one whose iss is exactly that, or NULL. */

@@ -10,7 +10,7 @@
 #include "base/text.h"
 #include "gate/keys.h"
 
-enum { TOKEN_MAX = 16 * 1024, NAME_BYTES = 64, IDENTITY_ROLES = 32, SUBJECT_BYTES = 256 };
+enum { TOKEN_MAX = 16 * 1024, TOKEN_CLAIMS_KEPT = 4096, NAME_BYTES = 64, IDENTITY_ROLES = 32, SUBJECT_BYTES = 256 };
 
 /* Who a caller is, after proof: from a token or from the users file. */
 struct identity {
@@ -25,6 +25,7 @@ struct identity {
     uint64_t expires;                  /* seconds since 1970; 0: never (users file) */
     uint64_t proof;                    /* digest of the key that signed the token, or of the user's verifier; never
                                           0, and told to nobody */
+    enum jws_alg alg;                  /* of the token's signature */
 };
 
 /* Verifies a compact JWS against the keyring. True and *out filled, or false and *why points
@@ -32,6 +33,14 @@ struct identity {
  * seconds since 1970. Neither the token nor any part of it is kept or logged. */
 bool token_verify(const struct keyring *keys, struct text token, uint64_t now,
                   struct identity *out, const char **why) MUST_USE;
+
+/* The claims of a token that was verified, to be judged anew when what they are held against changes: mem_free()
+ * is the caller's. NULL when they have more than TOKEN_CLAIMS_KEPT bytes. */
+char *token_claims(struct text token);
+/* Reads them again for an issuer that may have changed: false and *why as of token_verify(). That the token has been
+ * valid before its exp is not asked again, nor is its signature; exp is left alone. */
+bool token_read_again(const struct issuer *issuer, const char *claims, uint64_t now, struct identity *out,
+                      const char **why) MUST_USE;
 
 /* The JWS layer alone, for the public test vectors: checks form, header and signature with
  * any payload. The payload is decoded into *payload (caller frees with mem_free). */

@@ -46,6 +46,7 @@ struct greeting {
     bool is_told;  /* how it failed has been told */
     void (*then)(struct session *); /* what waits for its time, and all that the client sends with it, or NULL */
     char *held_proof;               /* that is judged then */
+    char *claims;        /* of the token that was accepted, or NULL */
     const char *refusal; /* why the token was not accepted, kept from the client */
     struct buf welcome;  /* ParameterStatus messages being gathered */
     unsigned unanswered; /* parameters that were asked for, less those that came */

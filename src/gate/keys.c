@@ -218,6 +218,19 @@ static void copy_list(const struct conf_list *from, struct conf_list *to)
         to->item[to->count++] = mem_dup(from->item[i]);
 }
 
+static uint64_t terms_of(const struct issuer *issuer)
+{
+    uint64_t parts[] = {issuer->max_lifetime, issuer->needs_subject, issuer->leeway, 0, 0, 0, 0};
+    parts[3] = text_hash(issuer->tenant, strlen(issuer->tenant));
+    parts[4] = text_hash(issuer->roles, strlen(issuer->roles));
+    parts[5] = text_hash(issuer->plan, strlen(issuer->plan));
+    for (size_t i = 0; i < issuer->audience.count; i++) {
+        uint64_t one[] = {parts[6], text_hash(issuer->audience.item[i], strlen(issuer->audience.item[i]))};
+        parts[6] = text_hash(one, sizeof(one));
+    }
+    return text_hash(parts, sizeof(parts));
+}
+
 static struct issuer *issuer_new(const struct conf_issuer *c)
 {
     struct issuer *issuer = NEW(struct issuer);
@@ -236,6 +249,7 @@ static struct issuer *issuer_new(const struct conf_issuer *c)
     issuer->tenant = mem_dup(text_or_empty(c->tenant_claim));
     issuer->roles = mem_dup(text_or_empty(c->roles_claim));
     issuer->plan = mem_dup(text_or_empty(c->plan_claim));
+    issuer->terms = terms_of(issuer);
     return issuer;
 }
 
@@ -396,10 +410,10 @@ const struct issuer *keyring_issuer_in(const struct keyring *k, const char *sect
     return NULL;
 }
 
-bool issuer_has_key(const struct issuer *issuer, uint64_t digest)
+bool issuer_has_key(const struct issuer *issuer, uint64_t digest, enum jws_alg alg)
 {
     for (size_t i = 0; i < issuer->key_count; i++)
-        if (issuer->keys[i].algs && issuer->keys[i].digest == digest)
+        if (issuer->keys[i].algs & JWS_BIT(alg) && issuer->keys[i].digest == digest)
             return true;
     return false;
 }

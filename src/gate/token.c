@@ -153,6 +153,11 @@ static uint64_t add_capped(uint64_t a, uint64_t b)
     return a > UINT64_MAX - b ? UINT64_MAX : a + b;
 }
 
+static bool is_too_long(const struct issuer *issuer, uint64_t expires, uint64_t now)
+{
+    return issuer->max_lifetime && expires > add_capped(add_capped(now, issuer->leeway), issuer->max_lifetime);
+}
+
 static const char *check_times(const struct issuer *issuer, const json_t *claims, uint64_t now,
                                uint64_t *expires)
 {
@@ -162,7 +167,7 @@ static const char *check_times(const struct issuer *issuer, const json_t *claims
         return "exp is missing or no number in range";
     if (now >= add_capped(*expires, issuer->leeway))
         return "expired";
-    if (issuer->max_lifetime && *expires > add_capped(late, issuer->max_lifetime))
+    if (is_too_long(issuer, *expires, now))
         return "exp lies further ahead than max_lifetime allows";
     if (nbf && !time_of(nbf, FRACTION_UP, &at))
         return "nbf is no number in range";
@@ -300,6 +305,7 @@ static const char *verify_claims(const struct keyring *keys, const struct jws *j
     if (!issuer_signed(issuer, &search))
         return why_unsigned(&search);
     out->proof = search.key;
+    out->alg = jws->alg;
     return read_claims(issuer, claims, now, out);
 }
 
@@ -325,4 +331,28 @@ bool token_verify(const struct keyring *keys, struct text token, uint64_t now, s
         return false;
     }
     return true;
+}
+
+char *token_claims(struct text token)
+{
+    char space[JWS_DECODED(TOKEN_MAX)];
+    const char *why;
+    struct jws jws;
+    bool fits = token.len <= TOKEN_MAX && jws_parse(token, space, &jws, &why) && jws.payload.len <= TOKEN_CLAIMS_KEPT;
+    return fits ? mem_dup_n(jws.payload.at, jws.payload.len) : NULL;
+}
+
+bool token_read_again(const struct issuer *issuer, const char *claims, uint64_t now, struct identity *out,
+                      const char **why)
+{
+    json_t *all = jws_json_object(text_of(claims));
+    *out = (struct identity){.issuer = issuer->section};
+    if (!all || !time_of(json_object_get(all, "exp"), FRACTION_DOWN, &out->expires))
+        *why = "its claims cannot be read any more";
+    else if (is_too_long(issuer, out->expires, now))
+        *why = "exp lies further ahead than max_lifetime allows";
+    else if (!(*why = check_audience(issuer, json_object_get(all, "aud"))))
+        *why = read_names(issuer, all, out);
+    json_decref(all);
+    return !*why;
 }

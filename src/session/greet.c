@@ -42,6 +42,7 @@ void greet_free(struct session *s)
     s->greeting = NULL;
     loop_forget_turn_end(s->home->loop, &g->departure);
     mem_free_secret(g->held_proof);
+    mem_free_secret(g->claims);
     generation_unref(g->generation);
     buf_wipe(&g->in);
     buf_free(&g->variables);

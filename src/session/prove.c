@@ -62,8 +62,10 @@ static bool check_token(struct session *s, struct text token)
 {
     struct greeting *g = s->greeting;
     const char *why = NULL;
-    if (token_verify(g->generation->keys, token, clock_wall_s(), &g->who, &why))
+    if (token_verify(g->generation->keys, token, clock_wall_s(), &g->who, &why)) {
+        g->claims = token_claims(token);
         return true;
+    }
     memset(&g->who, 0, sizeof(g->who));
     g->refusal = why ? why : "token refused";
     return false;

@@ -18,6 +18,9 @@ enum { ISSUER, TENANT, ROLE, PLAN, USER, DATABASE, NAMES };
 struct standing {
     uint64_t proof;   /* identity.proof */
     uint64_t iss;     /* digest of what its issuer calls itself */
+    uint64_t terms;   /* ... and of what it holds claims against, when these were read last */
+    enum jws_alg alg;
+    char *claims;     /* of its token; NULL: none, or too long to be kept */
     uint64_t expires; /* exp of the token; 0: it is of the users file */
     char *name[NAMES];
     char text[];
@@ -38,7 +41,12 @@ void standing_keep(struct session *s)
     struct standing *st = s->standing = mem_new(1, sizeof(*st) + size);
     st->proof = g->who.proof;
     st->expires = g->who.expires;
-    st->iss = digest_of(keyring_issuer_in(g->generation->keys, g->who.issuer));
+    const struct issuer *issuer = keyring_issuer_in(g->generation->keys, g->who.issuer);
+    st->iss = digest_of(issuer);
+    st->terms = issuer ? issuer->terms : 0;
+    st->alg = g->who.alg;
+    st->claims = g->claims;
+    s->greeting->claims = NULL;
     char *at = st->text;
     for (size_t i = 0; i < NAMES; i++) {
         st->name[i] = at;
@@ -48,6 +56,8 @@ void standing_keep(struct session *s)
 
 void standing_free(struct session *s)
 {
+    if (s->standing)
+        mem_free_secret(s->standing->claims);
     mem_free(s->standing);
     s->standing = NULL;
 }
@@ -69,24 +79,38 @@ static const char *unproven(const struct standing *st, const struct generation *
         return !user ? "the user is not in users_file any more" : user->identity.proof != st->proof ? "the user's password has changed" : NULL;
     if (!issuer || digest_of(issuer) != st->iss)
         return "its token's issuer is gone";
-    if (!issuer_has_key(issuer, st->proof))
-        return "its token's key is gone";
+    if (!issuer_has_key(issuer, st->proof, st->alg))
+        return "its token's key is gone, or may not sign in that way any more";
     return issuer_may_speak_for(issuer, st->name[TENANT]) ? NULL : "its token's issuer may not speak for its tenant any more";
 }
 
+/* Its claims are held against what its issuer's section says now, as a login's would be. */
+static const char *read_again(const struct standing *st, const struct issuer *issuer, struct identity *who)
+{
+    const char *why = NULL;
+    if (!st->claims)
+        return "its issuer's section has changed, and its token's claims were too long to be kept";
+    return token_read_again(issuer, st->claims, clock_wall_s(), who, &why) ? NULL : why;
+}
+
 /* The same for what it was granted; its limits are brought to what they are now. */
-static const char *ungranted(struct session *s, const struct generation *g, const struct user *user)
+static const char *ungranted(struct session *s, const struct generation *g, const struct issuer *issuer, const struct user *user)
 {
     const struct standing *st = s->standing;
     struct identity who;
     struct grant grant;
     char detail[512];
+    const char *why = NULL;
     if (user)
         who = user->identity;
-    else
+    else if (issuer->terms == st->terms)
         identity_of(st, &who);
+    else
+        why = read_again(st, issuer, &who);
+    if (why)
+        return why;
     if (strcmp(who.tenant, st->name[TENANT]) != 0)
-        return "the user is of another tenant now";
+        return "it is of another tenant now";
     enum reason now = tenant_grant(g->conf, &who, user ? user->name : NULL, text_of(st->name[USER]), text_of(st->name[DATABASE]), &grant,
                                    detail, sizeof(detail));
     if (now == REASON_DATABASE_UNKNOWN || !s->pool->row)
@@ -124,7 +148,7 @@ void standing_look(struct session *s)
             row = g->conf->issuers[i];
     const char *why = unproven(st, g, issuer, user);
     if (!why && s->pool)
-        why = ungranted(s, g, user);
+        why = ungranted(s, g, issuer, user);
     else if (!why && !user->is_admin)
         why = "the user is no administrator any more";
     if (why) {

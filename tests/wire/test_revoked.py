@@ -15,7 +15,7 @@ TAKEN_AWAY = ("FATAL", "57P01")
 def files(stand):
     """A key set and a users file of the test's own."""
     jwks = stand.path("keys", f"jwks-{os.urandom(4).hex()}.json")
-    tokens.write_jwks(jwks, [stand.signing_key])
+    tokens.write_jwks(jwks, [stand.signing_key, stand.rsa_key])
     users = stand.path("keys", f"users-{os.urandom(4).hex()}.txt")
     shutil.copy(stand.users_file, users)
     os.chmod(users, 0o600)
@@ -56,6 +56,11 @@ CHANGES = {
     "the issuer": {"issuer stand": None, "issuer other": {"issuer": "https://other.example", "audience": "x", "tenants": "*",
                                                              "jwks_file": "JWKS", "algorithms": "ES256"}},
     "the issuer's own name": {"issuer stand": {"issuer": "https://renamed.example"}},
+    "its audience": {"issuer stand": {"audience": "somebody-else"}},
+    "the claim of its tenant": {"issuer stand": {"tenant_claim": "organization"}},
+    "the claim of its roles": {"issuer stand": {"roles_claim": "groups"}},
+    "how long a token may live": {"issuer stand": {"max_lifetime": "10s"}},
+    "the signature's algorithm": {"issuer stand": {"algorithms": "RS256"}},
     "the tenant": {"tenant acme": None},
     "its role": {"tenant acme": {"roles": "ro"}},
     "its database": {"tenant acme": {"databases": "acme_session"}},
@@ -149,3 +154,34 @@ def test_reload_that_changes_nothing_of_it_ends_nobody(gate, login, stand, conne
         for c in sessions:
             assert c.query(f"SELECT {n}") == [[str(n)]]
         assert console.query("SHOW VERSION")
+
+
+def test_claims_are_read_again_when_their_issuers_section_changes(gate, login, stand):
+    """What a new login with the same token would be granted goes on; what it would not, ends."""
+    one = login(gate, secret=stand.token("acme", "rw", groups=["rw", "ro"]))
+    two = login(gate, secret=stand.token("acme", "rw", groups=["ro"]))
+    long = login(gate, secret=stand.token("acme", "rw", groups=["rw"], padding="x" * 5000))
+    three = login(gate, secret=stand.token("acme", "rw", aud=["postern", "second"]))
+    reload(gate, {"issuer stand": {"audience": "postern, another", "leeway": "31s"}})
+    for c in (one, two, three):
+        assert c.query("SELECT 1") == [["1"]]
+    assert "too long to be kept" in ends(long) or "too long to be kept" in gate.log()
+    reload(gate, {"issuer stand": {"audience": "second, another"}})
+    ends(one), ends(two)
+    assert three.query("SELECT 1") == [["1"]]
+    reload(gate, {"issuer stand": {"audience": "postern"}})
+    one = login(gate, secret=stand.token("acme", "rw", groups=["rw", "ro"]))
+    two = login(gate, secret=stand.token("acme", "rw", groups=["ro"]))
+    reload(gate, {"issuer stand": {"roles_claim": "groups"}})
+    assert one.query("SELECT current_user") == [["acme_rw"]]
+    ends(two), ends(three)
+
+
+def test_plan_of_a_token_is_read_again(gate, login, stand):
+    c = login(gate, secret=stand.token("acme", "rw", plan="slow"))
+    c.query("SELECT 1")
+    reload(gate, {"plan slow": {"queries_per_second": 1, "queries_burst": 1}, "issuer stand": {"plan_claim": "plan"}})
+    codes = []
+    for _ in range(10):
+        codes += [e["C"] for e in wire.errors(c.ask(wire.query("SELECT 1")))]
+    assert "53400" in codes
