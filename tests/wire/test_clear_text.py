@@ -43,14 +43,15 @@ def test_token_is_not_asked_for_in_clear_text(make_gate, stand):
     gate.write({"listener main": {"tls": "allow", "address": "0.0.0.0", "port": "5432"}})  # nobody else is in that network
     gate.stop()
     tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    user = stand.admin_user
-    done = subprocess.run(["unshare", "--net", sys.executable, "-c", ELSEWHERE, tests, gate.binary, gate.config, "5432", "acme_rw", user],
+    user, nobody = stand.scram_user, "nosuch_batch"
+    done = subprocess.run(["unshare", "--net", sys.executable, "-c", ELSEWHERE, tests, gate.binary, gate.config, "5432", "acme_rw", user, nobody],
                           capture_output=True, text=True, timeout=60, check=False)
     if "unshare failed" in done.stderr:
         pytest.skip("no network namespaces here")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"127.0.0.1 acme_rw": "R3", "10.98.76.54 acme_rw": "E28000",
-                                       f"127.0.0.1 {user}": "R10", f"10.98.76.54 {user}": "R10"}
+                                       f"127.0.0.1 {user}": "R10", f"10.98.76.54 {user}": "R10",
+                                       f"127.0.0.1 {nobody}": "R10", f"10.98.76.54 {nobody}": "R10"}
 
 
 def test_loopback_is_this_machine(make_gate, login):

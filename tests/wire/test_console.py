@@ -183,7 +183,8 @@ def test_user_of_the_file_is_no_administrator(gate, connect, stand):
     assert caught.value.code in ("42501", "28000", "3D000")
 
 
-def test_administrator_has_no_database(gate, connect, stand):
+def test_administrator_has_no_database(make_gate, connect, stand):
+    gate = make_gate({"listener main": {"scram_users": "*"}})
     with pytest.raises(wire.ServerError) as caught:
         connect(gate).login(stand.admin_user, "acme", stand.admin_password)
     assert caught.value.code in ("28000", "3D000")
