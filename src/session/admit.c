@@ -270,8 +270,8 @@ static bool make_variables(struct session *s)
             buf_free(&options);
             return false;
         }
-        struct var v = {.name = text_of(g->variables.at + pos)};
-        v.value = text_of(v.name.at + v.name.len + 1);
+        const char *name = g->variables.at + pos, *value = name + strlen(name) + 1;
+        struct var v = {{name, strlen(name)}, {value, strlen(value)}};
         /* Both are taken by the server, one after the other: "-e" and then "datestyle". */
         bool as_option = !s->is_transaction_mode && pos < g->options_len;
         pos += v.name.len + v.value.len + 2;
