@@ -100,6 +100,14 @@ static void maintain(struct pool *p, uint64_t now)
         opening_more(p);
 }
 
+/* As long as the pool has connections on other workers it stays here too: without its era each that came from
+ * there would be closed (handover.c). */
+static bool is_of_no_use(const struct pool *p)
+{
+    return p->sessions == 0 && pool_total(p) == 0 && !p->wants && p->farewells == 0 &&
+           (!p->row || !p->era || shared_pool_slots(p->shared) == 0);
+}
+
 static void on_tick(struct timer *t)
 {
     struct pools *ps = CONTAINER_OF(t, struct pools, tick);
@@ -110,8 +118,7 @@ static void on_tick(struct timer *t)
         all[n++] = p;
     for (size_t k = 0; k < n; k++) {
         maintain(all[k], now);
-        if (all[k]->sessions == 0 && pool_total(all[k]) == 0 && !all[k]->wants &&
-            all[k]->farewells == 0)
+        if (is_of_no_use(all[k]))
             pool_free(all[k]);
     }
     mem_free(all);
