@@ -150,23 +150,23 @@ def floods(result):
     groups = {}
     for s in result["samples"]:
         groups.setdefault((s["kind"], s["proxy"]), {}).setdefault(s["phase"], {})[s["round"]] = s
-    phases = ("calm", "beside", "flooded")
+    phases = ("none", "beside", "here")
     who, what, new = [], [], []
     for (kind, proxy), by_phase in groups.items():
-        calm, beside, flooded = (by_phase[p] for p in phases)
+        none, beside, here = (by_phase[p] for p in phases)
         row = [kind, proxy]
         for value in ("p50", "p99"):
-            row += [f"{_median(s, value):.2f}" for s in (calm, beside, flooded)]
-            row.append(f"{_ratio(flooded, beside, value):.2f}")
+            row += [f"{_median(s, value):.2f}" for s in (none, beside, here)]
+            row.append(f"{_ratio(here, beside, value):.2f}")
         row += [f"{max(s['max'] for s in by_phase[p].values()):.0f}" for p in phases]
         row.append(" / ".join(f"{_median(by_phase[p], 'tps'):.0f}" for p in phases))
         who.append(row)
         row = [kind, proxy]
-        for samples in (beside, flooded):
+        for samples in (beside, here):
             told = {r: s["flood"] for r, s in samples.items()}
             row += [f"{_median(told, v):.0f}" for v in ("attempts", "answered", "closed", "open")]
             row.append(f"{_median(told, 'cpu'):.2f}")
-        what.append(row + [f"{_median(s, 'gate_cpu'):.2f}" for s in (calm, flooded)])
+        what.append(row + [f"{_median(s, 'gate_cpu'):.2f}" for s in (none, here)])
         row = [kind, proxy]
         for p in phases:
             took = sorted(ms for s in by_phase[p].values() for ms in s["logins"])
@@ -181,6 +181,6 @@ def floods(result):
                 "max none", "beside", "here", "transactions a second: none / beside / here"], who),
         "What the floods were, a second\n",
         _lines(["flood", "proxy", "beside: attempts", "answered", "closed", "open", "its CPU",
-                "here: attempts", "answered", "closed", "open", "its CPU", "proxy's CPU: none", "flooded"], what),
+                "here: attempts", "answered", "closed", "open", "its CPU", "proxy's CPU: none", "here"], what),
         "New logins by TLS meanwhile: done / failed, and milliseconds: median / longest\n",
         _lines(["flood", "proxy", "none", "ms", "beside", "ms", "here", "ms"], new)])
