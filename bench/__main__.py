@@ -1,14 +1,9 @@
 """The command line, the rows, the rounds."""
 # SPDX-License-Identifier: Apache-2.0
 import argparse
-import json
 import os
-import platform
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 from stand import proc
@@ -16,14 +11,10 @@ from stand.postgres import bin_folder
 from stand.proc import StandError
 
 from . import measure, report
-from .proxies import POOL, BenchStand, PgBouncer, Postern, find_pgbouncers
+from .proxies import POOL, PgBouncer, Postern, find_pgbouncers, in_stand, say
 
 LOADS = [(tls, mode, clients) for tls in (False, True) for mode in ("simple", "prepared")
          for clients in (16, 64)]
-
-
-def say(text):
-    print(text, flush=True)
 
 
 class Load:
@@ -297,46 +288,23 @@ def options():
     return a
 
 
+def compare(args, stand, load):
+    stand.start(pgbench_scale=1, say=lambda text: say(f"   {text}"))
+    bench = Bench(args, stand)
+    for what in args.only:
+        getattr(bench, what)()
+    for proxy in bench.kept:
+        proxy.stop()
+    stand.stop()
+    result = {"machine": report.machine(load), "pool": POOL, "rounds": args.rounds, "slices": args.slices,
+              "slice": args.slice, "counted_by": bench.calls and bench.calls.__name__,
+              "proxies": bench.names, "samples": bench.samples}
+    report.write(result, report.table(result), args.out, "results")
+
+
 def main():
     args = options()
-    proc.exit_on_signals()
-    # A shell that starts us in the background has SIGINT ignored, and so would what we start.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    folder = tempfile.mkdtemp(prefix="postern-bench-")
-    os.chmod(folder, 0o755)
-    load = os.getloadavg()
-    stand = BenchStand(folder, args.build, workers=1)
-    try:
-        stand.start(pgbench_scale=1, say=lambda text: say(f"   {text}"))
-        bench = Bench(args, stand)
-        for what in args.only:
-            getattr(bench, what)()
-        for proxy in bench.kept:
-            proxy.stop()
-        stand.stop()
-        result = {"machine": {"processors": os.cpu_count(), "kernel": platform.release(),
-                              "load": [load, os.getloadavg()]},
-                  "pool": POOL, "rounds": args.rounds, "slices": args.slices, "slice": args.slice,
-                  "counted_by": bench.calls and bench.calls.__name__,
-                  "proxies": bench.names, "samples": bench.samples}
-        text = report.table(result)
-        print("\n" + text)
-        if args.out:
-            os.makedirs(args.out, exist_ok=True)
-            with open(os.path.join(args.out, "results.json"), "w", encoding="utf-8") as f:
-                json.dump(result, f, indent=1)
-                f.write("\n")
-            with open(os.path.join(args.out, "results.md"), "w", encoding="utf-8") as f:
-                f.write(text)
-    except (StandError, OSError, subprocess.SubprocessError) as e:
-        print(f"FAILED: {e}", file=sys.stderr)
-        return 1
-    finally:
-        proc.stop_everything()
-        if stand.elsewhere:
-            shutil.rmtree(stand.elsewhere, ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)
-    return 0
+    return in_stand(args.build, lambda stand, load: compare(args, stand, load))
 
 
 if __name__ == "__main__":

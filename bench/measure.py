@@ -107,6 +107,18 @@ class Pgbench:
         if re.search(r"\berror:|aborted", self.log):
             raise StandError(f"pgbench complained:\n{self.log}")
 
+    def finish(self):
+        """Lets it end in order, as when its time is up, so that its log of transactions is whole."""
+        self.popen.send_signal(signal.SIGALRM)
+        status = self.popen.wait(20)
+        while part := os.read(self.popen.stderr.fileno(), 65536):
+            self.pending += part.decode(errors="replace")
+        self.popen.stderr.close()
+        self.log += self.pending
+        if status or re.search(r"\berror:|aborted", self.log) or \
+                any(int(m[3]) for m in PROGRESS.finditer(self.log)):
+            raise StandError(f"pgbench failed:\n{self.log}")
+
 
 class Several:
     """Runs of pgbench that are one load: each with clients and a token of its own."""

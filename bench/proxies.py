@@ -5,6 +5,9 @@ import os
 import pwd
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 
 from stand import proc
@@ -52,6 +55,32 @@ class BenchStand(Stand):
         return self.server_rsa if kind == "rsa" else self.server_ecdsa
 
 
+def say(text):
+    print(text, flush=True)
+
+
+def in_stand(build, do):
+    """do(stand, load average before) with a stand that is not started yet; all that was started is ended.
+    The exit status."""
+    proc.exit_on_signals()
+    # A shell that starts us in the background has SIGINT ignored, and so would what we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    folder = tempfile.mkdtemp(prefix="postern-bench-")
+    os.chmod(folder, 0o755)
+    stand = BenchStand(folder, build, workers=1)
+    try:
+        do(stand, os.getloadavg())
+    except (StandError, OSError, subprocess.SubprocessError) as e:
+        print(f"FAILED: {e}", file=sys.stderr)
+        return 1
+    finally:
+        proc.stop_everything()
+        if stand.elsewhere:
+            shutil.rmtree(stand.elsewhere, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
 class Proxy:
     """What the bench needs to know of one: pid, port and the password its clients give."""
 
@@ -78,14 +107,14 @@ def leave_out_unknown(gate):
 
 class Postern(Proxy):
     def __init__(self, stand, name, *, workers=1, limits=True, certificate="ecdsa", build=None,
-                 subjects=1, share=None):
+                 subjects=1, share=None, more=None):
         self.name = name
         binary = os.path.join(os.path.abspath(build), "postern") if build else stand.binary
         crt, key = stand.certificate(certificate)
         plan = {} if limits else {"max_connections": 0, "connections_per_second": 0,
                                   "queries_per_second": 0}
         self.gate = stand.gate({
-            "postern": {"workers": workers, "audit_file": None, "max_clients": 20000},
+            "postern": {"workers": workers, "audit_file": None, "max_clients": 20000, **(more or {})},
             "listener main": {"address": "127.0.0.1", "tls": "allow", "tls_cert": crt,
                               "tls_key": key},
             "listener oauth": None, "listener local": None,
@@ -113,8 +142,8 @@ class Postern(Proxy):
 class PgBouncer(Proxy):
     """From PATH, or from the root of another distribution, run with its own loader."""
 
-    def __init__(self, stand, name, argv, version, certificate="ecdsa"):
-        self.name, self.version = name, version
+    def __init__(self, stand, name, argv, version, certificate="ecdsa", auth="plain"):
+        self.name, self.version, self.auth = name, version, auth
         self.prepared = version >= (1, 21)
         if not self.prepared:
             self.note = "no prepared statements in transaction mode before 1.21"
@@ -158,7 +187,7 @@ class PgBouncer(Proxy):
 listen_addr = 127.0.0.1
 listen_port = {self.port}
 unix_socket_dir =
-auth_type = plain
+auth_type = {self.auth}
 auth_file = {self._path("users.txt")}
 pool_mode = transaction
 default_pool_size = {POOL}

@@ -1,8 +1,28 @@
 """The results as Markdown tables: medians, and medians of the ratios of each round."""
 # SPDX-License-Identifier: Apache-2.0
+import json
+import os
+import platform
 import statistics
 
 BEFORE = "Postern before"  # of another build, which the present one is compared with
+
+
+def machine(load):
+    """What is kept of where it was measured. load: getloadavg() before."""
+    return {"processors": os.cpu_count(), "kernel": platform.release(), "load": [load, os.getloadavg()]}
+
+
+def write(result, text, folder, name):
+    """Prints the tables, and keeps them with all that was measured where there is a folder."""
+    print("\n" + text)
+    if folder:
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, f"{name}.json"), "w", encoding="utf-8") as f:
+            json.dump(result, f, indent=1)
+            f.write("\n")
+        with open(os.path.join(folder, f"{name}.md"), "w", encoding="utf-8") as f:
+            f.write(text)
 
 
 def _rows(result, what, keys):
@@ -119,3 +139,48 @@ def table(result):
     if detail:
         out += ["Which system calls\n", detail]
     return "\n".join(out)
+
+
+def _lines(head, rows):
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]) + "\n"
+
+
+def floods(result):
+    """Latencies of those who are in, what the floods were, and logins meanwhile."""
+    groups = {}
+    for s in result["samples"]:
+        groups.setdefault((s["kind"], s["proxy"]), {}).setdefault(s["phase"], {})[s["round"]] = s
+    phases = ("none", "beside", "here")
+    who, what, new = [], [], []
+    for (kind, proxy), by_phase in groups.items():
+        none, beside, here = (by_phase[p] for p in phases)
+        row = [kind, proxy]
+        for value in ("p50", "p99"):
+            row += [f"{_median(s, value):.2f}" for s in (none, beside, here)]
+            row.append(f"{_ratio(here, beside, value):.2f}")
+        row += [f"{max(s['max'] for s in by_phase[p].values()):.0f}" for p in phases]
+        row.append(" / ".join(f"{_median(by_phase[p], 'tps'):.0f}" for p in phases))
+        who.append(row)
+        row = [kind, proxy]
+        for samples in (beside, here):
+            told = {r: s["flood"] for r, s in samples.items()}
+            row += [f"{_median(told, v):.0f}" for v in ("attempts", "answered", "closed", "open")]
+            row.append(f"{_median(told, 'cpu'):.2f}")
+        what.append(row + [f"{_median(s, 'gate_cpu'):.2f}" for s in (none, here)])
+        row = [kind, proxy]
+        for p in phases:
+            took = sorted(ms for s in by_phase[p].values() for ms in s["logins"])
+            failed = sum(len(s["failed_logins"]) for s in by_phase[p].values())
+            row += [f"{len(took)} / {failed}",
+                    f"{statistics.median(took):.1f} / {took[-1]:.0f}" if took else "-"]
+        new.append(row)
+    return "\n".join([
+        f"Milliseconds of a transaction of those who are in, {result['rate']} a second. No flood, one at the "
+        "neighbour (beside), one here; the ratio is here / beside\n",
+        _lines(["flood", "proxy", "p50 none", "beside", "here", "ratio", "p99 none", "beside", "here", "ratio",
+                "max none", "beside", "here", "transactions a second: none / beside / here"], who),
+        "What the floods were, a second\n",
+        _lines(["flood", "proxy", "beside: attempts", "answered", "closed", "open", "its CPU",
+                "here: attempts", "answered", "closed", "open", "its CPU", "proxy's CPU: none", "here"], what),
+        "New logins by TLS meanwhile: done / failed, and milliseconds: median / longest\n",
+        _lines(["flood", "proxy", "none", "ms", "beside", "ms", "here", "ms"], new)])

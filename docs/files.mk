@@ -30,6 +30,9 @@ EXTRA_DIST += \
 	bench/__init__.py \
 	bench/__main__.py \
 	bench/clients.py \
+	bench/flooder.py \
+	bench/floods \
+	bench/floods.py \
 	bench/measure.py \
 	bench/proxies.py \
 	bench/report.py \

@@ -61,7 +61,7 @@ struct chore {
     struct list_node node;
     void (*run)(struct chore *);
 };
-enum { CHORE_TIME = 2000 };
+enum { CHORE_TIME = 250 };
 /* Does nothing to one that waits already. */
 void loop_chore(struct loop *l, struct chore *c);
 void loop_forget_chore(struct loop *l, struct chore *c);

@@ -194,17 +194,21 @@ static void handshake(struct stream *s)
 
 static void shake_hands(struct chore *c)
 {
-    handshake(CONTAINER_OF(c, struct stream, handshake));
+    struct stream *s = CONTAINER_OF(c, struct stream, handshake);
+    want(&s->rd, true);
+    handshake(s);
 }
 
 /* A step of it costs as much as dozens of queries: those of a crowd wait for each other, and nobody
  * else for them. What we have begun ourselves is bounded by our pools. */
 static void go_on_shaking(struct stream *s)
 {
-    if (s->is_client)
+    if (s->is_client) {
         handshake(s);
-    else
-        loop_chore(s->loop, &s->handshake);
+        return;
+    }
+    want(&s->rd, false); /* else each turn would be told of each that waits */
+    loop_chore(s->loop, &s->handshake);
 }
 
 const char *stream_tls_version(const struct stream *s)

@@ -16,9 +16,15 @@
  * canceled. A cancel ends one statement, and a pipeline may hold many: the next one has the same time. */
 #define CANCEL_PACE (100 * US_PER_MS)
 
+/* A server that cannot send to its client ends what it does. So what has left behind more output than
+ * buffers on the way would hold is canceled before its time: it costs as much as if somebody read it. */
+#define OUTPUT_MOST (1U << 20)
+
 struct recycle {
     struct timer deadline, pace;
     struct backend *backend;
+    uint32_t output; /* bytes that came of what runs on */
+
     bool ended;    /* CopyFail and Sync were sent where they were due */
     bool paced;    /* what runs has been given its time */
     bool endless;  /* ... which has no end */
@@ -272,6 +278,18 @@ static bool walk(struct backend *b, const char *at, size_t len, size_t *used)
     return true;
 }
 
+static void bound_output(struct backend *b, size_t more)
+{
+    struct recycle *r = b->recycle;
+    if (!b->runs_on)
+        return;
+    r->output += (uint32_t)more;
+    if (r->output > OUTPUT_MOST) {
+        b->runs_on = r->endless = false;
+        timer_stop(&r->pace);
+    }
+}
+
 void recycle_input(struct backend *b)
 {
     struct intake in;
@@ -289,6 +307,7 @@ void recycle_input(struct backend *b)
         give_up(b, "its replies made no sense");
         return;
     }
+    bound_output(b, used);
     /* A COPY that began while we drained waits for its end. */
     if (inflight_copy_is_open(&b->owed))
         b->recycle->ended = false;

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs when its client leaves: to its end as on the server, for abandoned_timeout."""
+import secrets
+
 import pytest
 
 from stand import proc, wire
@@ -115,3 +117,18 @@ def test_what_a_session_runs_that_is_killed_is_canceled(make_gate, login, consol
         row = next(r for r in admin.query("SHOW CLIENTS") if "acme_rw" in r)
         admin.ask(wire.query(f"KILL {row[0]}"))
     proc.wait_for("it to be canceled", 10, lambda: not running(stand, table))
+
+
+@pytest.mark.parametrize("timeout", ["1h", "0s"])
+@pytest.mark.parametrize("how", LEAVES)
+def test_what_has_much_to_say_to_nobody_is_canceled(make_gate, login, stand, database, timeout, how):
+    """As a server ends what it cannot send: it was read to its end, at the expense of all others."""
+    mark = secrets.token_hex(5)
+    gate = make_gate({f"database {database}": {"pool_size": 1, "abandoned_timeout": timeout}})
+    c = login(gate, database)
+    c.send(wire.query(f"SELECT '{mark}', generate_series(1, 1000000000), repeat('x', 1000)"))
+    c.receive()
+    leave(c, how)
+    with login(gate, database) as other:
+        assert other.query("SELECT 'mine'") == [["mine"]]
+    assert not running(stand, mark)
