@@ -62,8 +62,8 @@ void workers_stop(struct workers *workers);
 
 /* place: what it has taken in the lobby. */
 void worker_accept(struct worker *w, int fd, unsigned listener, const char *peer, const struct lobby_place *place);
-/* Somebody was turned away because too many are logging in. */
-void worker_press(struct worker *w);
+/* Somebody was turned away because too many are logging in, at all or from his address (crowd_press()). */
+void worker_press(struct worker *w, int address);
 /* The generation and the nodes of its clusters, both at once. */
 void worker_configure(struct worker *w, struct generation *generation, const struct topology *const *topologies,
                       size_t count);

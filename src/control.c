@@ -24,6 +24,7 @@
 #include "gate/limiter_shared.h"
 #include "listeners.h"
 #include "reload.h"
+#include "session/crowd.h"
 #include "upstream/shared_pool.h"
 #include "upstream/watcher.h"
 #include "worker.h"
@@ -75,8 +76,7 @@ static bool on_accepted(void *arg, unsigned listener, int fd, const char *peer)
         return true;
     }
     atomic_fetch_add(&c->sessions.turned_away, 1);
-    if (verdict == LOBBY_FULL)
-        worker_press(w);
+    worker_press(w, verdict == LOBBY_ADDRESS_FULL ? place.address : CROWD_NOWHERE);
     return false;
 }
 

@@ -300,6 +300,7 @@ struct order {
     int fd;
     unsigned listener;
     struct lobby_place place;
+    int address;
     enum reason why;
     struct generation *generation;
     const struct topology **topologies;
@@ -365,12 +366,14 @@ void worker_accept(struct worker *w, int fd, unsigned listener, const char *peer
 
 static void run_press(struct worker *w, struct order *o)
 {
-    crowd_press(&w->home, NULL);
+    crowd_press(&w->home, NULL, o->address);
 }
 
-void worker_press(struct worker *w)
+void worker_press(struct worker *w, int address)
 {
-    mailbox_post(w->mailbox, &order_new(run_press)->mail);
+    struct order *o = order_new(run_press);
+    o->address = address;
+    mailbox_post(w->mailbox, &o->mail);
 }
 
 static void run_topology(struct worker *w, struct order *o)

@@ -35,6 +35,10 @@ struct tls_client_options {
 /* NULL, and a sentence in error that names the file and the fault. One reference. */
 struct tls_context *tls_server_new(const struct tls_server_options *o, char *error, size_t size);
 struct tls_context *tls_client_new(const struct tls_client_options *o, char *error, size_t size);
+/* How many messages without data the peer has sent, since tls_messages_forget(). OpenSSL would read on for as long as
+ * there are any: a peer that sends nothing but new keys (RFC 8446, section 4.6.3) had the thread to itself. */
+uintptr_t tls_messages(const SSL *ssl);
+void tls_messages_forget(SSL *ssl);
 static inline struct tls_context *tls_ref(struct tls_context *t)
 {
     if (t)

@@ -9,12 +9,13 @@ struct home;
 struct session;
 
 /* Of lingering connections: they are counted in the lobby still. */
-enum { CROWD_TAG = 1 << 18 };
+enum { CROWD_TAG = 1 << 18, CROWD_NOWHERE = -1 };
 
 /* From the accept on; the newcomer may push somebody else out. */
 void crowd_join(struct home *home, struct session *s);
-/* Somebody has been turned away at the door (then newcomer is NULL), or come in: who is in the way goes. */
-void crowd_press(struct home *home, const struct session *newcomer);
+/* Somebody from that address (of a lobby_place; or CROWD_NOWHERE) has been turned away at the door (then newcomer is
+ * NULL), or come in: who is in the way goes. */
+void crowd_press(struct home *home, const struct session *newcomer, int address);
 /* He has proven himself, has gone to another worker, or is over. Safe when he was not in it. */
 void crowd_leave(struct session *s);
 void crowd_free(struct home *home);

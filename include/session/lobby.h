@@ -3,8 +3,8 @@
  *
  *   accept -> lobby_enter() -> proof -> lobby_leave(), and a client is counted
  *
- * Above half of the places newcomers push out who has been silent for longest among a few taken
- * at random (lobby_urge(); the worker chooses), so that who only holds a place loses it first and who
+ * Above half of the places, or of those of its address, newcomers push out who has been silent for longest among
+ * a few taken at random (lobby_urge(); the worker chooses), so that who only holds a place loses it first and who
  * answers is let through; when there is none left at all they are turned away at the door.
  * Thread: any; atomics, no lock.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -36,7 +36,8 @@ enum lobby_verdict { LOBBY_IN, LOBBY_FULL, LOBBY_ADDRESS_FULL };
 /* The limits of a configuration. */
 void lobby_configure(struct lobby *l, const struct conf_postern *conf);
 /* peer: "127.0.0.1:4711", "[::1]:4711" or "unix", which has no address to count by. An IPv6 address
- * counts by its first 64 bits, one that maps an IPv4 address as that. */
+ * counts by its first 64 bits, one that maps an IPv4 address as that. LOBBY_ADDRESS_FULL: place->address is told, and
+ * nothing is taken. */
 enum lobby_verdict lobby_enter(struct lobby *l, const char *peer, struct lobby_place *place);
 /* Safe on a place that is not taken. */
 void lobby_leave(struct lobby *l, struct lobby_place *place);
@@ -44,5 +45,7 @@ void lobby_leave(struct lobby *l, struct lobby_place *place);
 enum lobby_urge { LOBBY_CALM, LOBBY_SILENT_GO, LOBBY_SOMEBODY_GOES };
 /* dice: a random number. */
 enum lobby_urge lobby_urge(const struct lobby *l, uint32_t dice);
+/* The same among those of one address, who share its places: a gateway behind a load balancer sees no other. */
+enum lobby_urge lobby_urge_at(const struct lobby *l, uint16_t address, uint32_t dice);
 
 #endif

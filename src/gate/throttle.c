@@ -117,12 +117,12 @@ static struct place place_of(struct throttle *t, struct text peer, struct text u
     return p;
 }
 
-/* Where nobody has to wait for others' guesses at his name. */
+/* Who has proven himself there waits for nobody's guesses but those at his name from there. */
 static struct place place_of_guess(struct throttle *t, struct text peer, struct text user, uint64_t now)
 {
     struct place p = place_of(t, peer, user);
     if (p.at[PAIR]->known_until > now)
-        p.at[USER] = NULL;
+        p.at[USER] = p.at[ADDRESS] = NULL;
     return p;
 }
 

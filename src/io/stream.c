@@ -278,15 +278,36 @@ const char *stream_failure(const struct stream *s)
 
 /* ---- reading ---- */
 
+/* Messages of TLS itself between two pieces of data: a few new keys or tickets. */
+enum { TLS_MESSAGES_MOST = 64 };
+
+/* SSL_read() behind whatever holds no data, as long as that is not too much. */
+static int read_data(struct stream *s, char *to, size_t room)
+{
+    for (;;) {
+        uintptr_t before = tls_messages(s->ssl);
+        ERR_clear_error();
+        int n = SSL_read(s->ssl, to, (int)room);
+        if (n > 0 && before)
+            tls_messages_forget(s->ssl);
+        if (n > 0 || SSL_get_error(s->ssl, n) != SSL_ERROR_WANT_READ || tls_messages(s->ssl) == before ||
+            tls_messages(s->ssl) > TLS_MESSAGES_MOST)
+            return n;
+    }
+}
+
 static ssize_t read_tls(struct stream *s, char *to, size_t room)
 {
     size_t total = 0;
     do {
-        ERR_clear_error();
-        int n = SSL_read(s->ssl, to + total, (int)(room - total));
+        int n = read_data(s, to + total, room - total);
         if (n > 0) {
             total += (size_t)n;
             continue;
+        }
+        if (tls_messages(s->ssl) > TLS_MESSAGES_MOST) {
+            s->why = "too many messages of TLS without data between them";
+            return STREAM_FAILED;
         }
         int e = SSL_get_error(s->ssl, n);
         if (e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE)

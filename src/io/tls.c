@@ -84,6 +84,23 @@ static bool failed(const char *file, const char *what, char *error, size_t size)
     return false;
 }
 
+/* All of a peer's messages but its data: alerts, new keys, tickets. */
+static void on_message(int is_ours, int version, int type, const void *at, size_t len, SSL *ssl, void *arg)
+{
+    if (!is_ours && type != SSL3_RT_HEADER && type != SSL3_RT_INNER_CONTENT_TYPE)
+        SSL_set_app_data(ssl, (char *)SSL_get_app_data(ssl) + 1);
+}
+
+uintptr_t tls_messages(const SSL *ssl)
+{
+    return (uintptr_t)SSL_get_app_data(ssl);
+}
+
+void tls_messages_forget(SSL *ssl)
+{
+    SSL_set_app_data(ssl, NULL);
+}
+
 static struct tls_context *context_new(const SSL_METHOD *method)
 {
     struct tls_context *t = NEW(struct tls_context);
@@ -95,6 +112,9 @@ static struct tls_context *context_new(const SSL_METHOD *method)
     /* Idle connections hold no record buffers; a read takes whole records in one call. */
     SSL_CTX_set_mode(t->ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                                  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    /* Behind each message that holds no data a read comes back, and is counted. */
+    SSL_CTX_clear_mode(t->ssl, SSL_MODE_AUTO_RETRY);
+    SSL_CTX_set_msg_callback(t->ssl, on_message);
     SSL_CTX_set_read_ahead(t->ssl, 1);
     SSL_CTX_set_default_read_buffer_len(t->ssl, READ_AHEAD);
     return t;

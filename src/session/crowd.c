@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "session/greet.h"
 
-enum { SAMPLE = 8, FIRST_ROOM = 64 };
+enum { SAMPLE = 8, TRIES = 64, FIRST_ROOM = 64 };
 /* Who has said nothing for that long is not waiting for us. */
 #define SILENCE US_PER_S
 
@@ -27,13 +27,17 @@ static uint64_t silent_for(const struct session *s, uint64_t now)
     return stream_has_unread(&s->client) ? 0 : now - heard;
 }
 
-/* Of a few taken at random the one that has been silent for longest. */
-static struct session *choose(struct home *home, const struct session *newcomer, uint64_t at_least)
+/* Of a few taken at random, of that address unless it is NOWHERE, the one that has been silent for longest. */
+static struct session *choose(struct home *home, const struct session *newcomer, int address, uint64_t at_least)
 {
     struct session *worst = NULL;
     uint64_t longest = at_least, now = loop_now(home->loop);
-    for (unsigned i = 0; i < SAMPLE; i++) {
+    unsigned seen = 0;
+    for (unsigned i = 0; i < TRIES && seen < SAMPLE; i++) {
         struct session *s = home->crowd.all[dice() % home->crowd.count];
+        if (address != CROWD_NOWHERE && !(s->place.has_address && s->place.address == address))
+            continue;
+        seen++;
         uint64_t silent = silent_for(s, now);
         if (s != newcomer && silent >= longest) {
             worst = s;
@@ -43,12 +47,16 @@ static struct session *choose(struct home *home, const struct session *newcomer,
     return worst;
 }
 
-void crowd_press(struct home *home, const struct session *newcomer)
+void crowd_press(struct home *home, const struct session *newcomer, int address)
 {
     enum lobby_urge urge = lobby_urge(&home->shared->lobby, dice());
+    if (urge != LOBBY_CALM)
+        address = CROWD_NOWHERE; /* whoever it is */
+    else if (address != CROWD_NOWHERE)
+        urge = lobby_urge_at(&home->shared->lobby, (uint16_t)address, dice());
     if (urge == LOBBY_CALM || home->crowd.count == 0 || lingers_hurry(&home->lingers, CROWD_TAG))
         return;
-    struct session *s = choose(home, newcomer, urge == LOBBY_SILENT_GO ? SILENCE : 0);
+    struct session *s = choose(home, newcomer, address, urge == LOBBY_SILENT_GO ? SILENCE : 0);
     if (s)
         session_push_out(s, REASON_CROWDED);
 }
@@ -67,7 +75,7 @@ void crowd_join(struct home *home, struct session *s)
     s->in_crowd = c->count;
     s->is_in_crowd = true;
     c->all[c->count++] = s;
-    crowd_press(home, s);
+    crowd_press(home, s, s->place.has_address ? s->place.address : CROWD_NOWHERE);
 }
 
 void crowd_leave(struct session *s)

@@ -50,7 +50,9 @@ enum lobby_verdict lobby_enter(struct lobby *l, const char *peer, struct lobby_p
     place->has_address = take(&l->by_address[place->address], atomic_load(&l->limit_per_address));
     if (place->has_address)
         return LOBBY_IN;
+    uint16_t address = place->address;
     lobby_leave(l, place);
+    place->address = address;
     return LOBBY_ADDRESS_FULL;
 }
 
@@ -63,13 +65,23 @@ void lobby_leave(struct lobby *l, struct lobby_place *place)
     *place = (struct lobby_place){0};
 }
 
-enum lobby_urge lobby_urge(const struct lobby *l, uint32_t dice)
+static enum lobby_urge urge_of(uint64_t limit, uint64_t count, uint32_t dice)
 {
-    uint64_t limit = atomic_load(&l->limit), count = atomic_load(&l->count), half = limit / 2, quarter = limit / 4;
+    uint64_t half = limit / 2, quarter = limit / 4;
     if (!limit || count <= half)
         return LOBBY_CALM;
     if (count > half + quarter)
         return LOBBY_SOMEBODY_GOES;
     /* From nobody at a half to everybody's turn at three quarters. */
     return dice % (quarter + 1) < count - half ? LOBBY_SILENT_GO : LOBBY_CALM;
+}
+
+enum lobby_urge lobby_urge(const struct lobby *l, uint32_t dice)
+{
+    return urge_of(atomic_load(&l->limit), atomic_load(&l->count), dice);
+}
+
+enum lobby_urge lobby_urge_at(const struct lobby *l, uint16_t address, uint32_t dice)
+{
+    return urge_of(atomic_load(&l->limit_per_address), atomic_load(&l->by_address[address]), dice);
 }

@@ -22,6 +22,7 @@ struct standing {
     enum jws_alg alg;
     char *claims;     /* of its token; NULL: none, or too long to be kept */
     uint64_t expires; /* exp of the token; 0: it is of the users file */
+    uint64_t grace;   /* seconds, as its issuer's section said last */
     char *name[NAMES];
     char text[];
 };
@@ -29,6 +30,15 @@ struct standing {
 static uint64_t digest_of(const struct issuer *issuer)
 {
     return issuer ? text_hash(issuer->iss, strlen(issuer->iss)) : 0;
+}
+
+/* The section of that name, or NULL. */
+static const struct conf_issuer *row_of(const struct generation *g, const char *issuer)
+{
+    for (size_t i = 0; i < g->conf->issuer_count; i++)
+        if (strcmp(g->conf->issuers[i]->at.name, issuer) == 0)
+            return g->conf->issuers[i];
+    return NULL;
 }
 
 void standing_keep(struct session *s)
@@ -41,6 +51,8 @@ void standing_keep(struct session *s)
     struct standing *st = s->standing = mem_new(1, sizeof(*st) + size);
     st->proof = g->who.proof;
     st->expires = g->who.expires;
+    const struct conf_issuer *row = row_of(g->generation, g->who.issuer);
+    st->grace = row ? row->expiry_grace / US_PER_S : GRACE;
     const struct issuer *issuer = keyring_issuer_in(g->generation->keys, g->who.issuer);
     st->iss = digest_of(issuer);
     st->terms = issuer ? issuer->terms : 0;
@@ -136,23 +148,22 @@ static void revoke(struct session *s, const char *why, uint64_t grace)
 
 void standing_look(struct session *s)
 {
-    const struct standing *st = s->standing;
+    struct standing *st = s->standing;
     const struct generation *g = s->home->generation;
     if (!st || s->is_revoked || s->state == SESSION_CLOSED)
         return;
     const struct issuer *issuer = keyring_issuer_in(g->keys, st->name[ISSUER]);
     const struct user *user = st->name[ISSUER][0] ? NULL : users_find(g->users, text_of(st->name[USER]));
-    const struct conf_issuer *row = NULL;
-    for (size_t i = 0; i < g->conf->issuer_count; i++)
-        if (strcmp(g->conf->issuers[i]->at.name, st->name[ISSUER]) == 0)
-            row = g->conf->issuers[i];
+    const struct conf_issuer *row = row_of(g, st->name[ISSUER]);
+    if (row)
+        st->grace = row->expiry_grace / US_PER_S;
     const char *why = unproven(st, g, issuer, user);
     if (!why && s->pool)
         why = ungranted(s, g, issuer, user);
     else if (!why && !user->is_admin)
         why = "the user is no administrator any more";
     if (why) {
-        revoke(s, why, row ? row->expiry_grace / US_PER_S : GRACE);
+        revoke(s, why, st->grace);
     } else if (row) {
         bool ignores = row->expiry == CONF_EXPIRY_IGNORE;
         s->expires = ignores ? 0 : st->expires + row->leeway / US_PER_S;

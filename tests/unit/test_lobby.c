@@ -74,6 +74,12 @@ static void test_urge(void)
     ok(silent > 1000 && silent < 1600, "fuller: by chance, half way to three quarters half of the newcomers press (%u)", silent);
     (void)enter_many(UNIX, ALL / 4, places);
     is_int(lobby_urge(&lobby, UINT32_MAX), LOBBY_SOMEBODY_GOES, "above three quarters somebody has to go");
+    open_lobby(ALL, 8);
+    unsigned in = enter_many(ONE_ADDRESS, 4, places);
+    is_int(lobby_urge_at(&lobby, places[0].address, 0), LOBBY_CALM, "half of an address's places: nobody");
+    in += enter_many(ONE_ADDRESS, 3, places);
+    is_int(lobby_urge_at(&lobby, places[0].address, 0), LOBBY_SOMEBODY_GOES, "seven of eight (%u): somebody of that address", in);
+    is_int(lobby_urge(&lobby, 0), LOBBY_CALM, "and nobody of others");
 }
 
 static void test_defaults(void)

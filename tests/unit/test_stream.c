@@ -455,6 +455,33 @@ static void test_tls_versions(void)
     close_pair();
 }
 
+/* b, the client, sends nothing but new keys. */
+static void renew_keys(unsigned count)
+{
+    for (unsigned i = 0; i < count && SSL_key_update(b.s.ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1; i++)
+        if (SSL_do_handshake(b.s.ssl) != 1)
+            break;
+}
+
+static void test_tls_keys(void)
+{
+    shake(serve(&localhost, true, ""), client_of(NULL, true, true), "localhost");
+    size_t got = 0;
+    for (unsigned round = 0; round < 5; round++) {
+        renew_keys(50);
+        stream_put(&b.s, "data", 4);
+        stream_flush(&b.s);
+        got += 4;
+        if (!wait_for(&a, got))
+            break;
+    }
+    is_int(a.got, got, "new keys with data between them are read");
+    renew_keys(5000);
+    ok(run_until(loop, has_ended, &a) && a.failed, "new keys and no data end the connection");
+    is_text(stream_failure(&a.s), "too many messages of TLS without data between them", "which says why");
+    close_pair();
+}
+
 static void test_tls_names(void)
 {
     shake(serve(&localhost, false, ""), client_of(NULL, true, true), "127.0.0.1");
@@ -584,6 +611,7 @@ int main(void)
     test_connect();
     test_moving();
     test_tls_versions();
+    test_tls_keys();
     test_tls_names();
     test_tls_clients();
     test_tls_files();

@@ -115,15 +115,37 @@ def test_administrator_is_let_in_where_there_is_no_room(make_gate, login, stand)
 def test_address_has_so_many_places(make_gate, login):
     gate = make_gate({"postern": {"max_pending_logins": 100, "max_pending_per_address": 10}, "listener main": {"address": "127.0.0.1", "tls": "allow"}})
     with crowd(gate, 30, source=lambda n: "127.0.0.2") as many:
-        proc.wait_for("the crowd", 10, lambda: pending(gate) == 10)
-        told = many[-1].recv(4096)
-        assert b"C53300" in told and b"too many connections are logging in" in told
-        assert metric(gate, "postern_connections_turned_away_total") >= 20
+        assert sum(b"C53300" in told_at_once(c) for c in many) >= 20 and pending(gate) <= 10
         with login(gate) as c:
             assert c.query("SELECT 1") == [["1"]]
-        assert "max_pending_per_address" in gate.log()
     with crowd(gate, 30, source=lambda n: f"127.0.1.{n + 1}"):
         proc.wait_for("thirty addresses", 10, lambda: pending(gate) == 30)
+
+
+def told_at_once(client):
+    client.settimeout(0.5)
+    try:
+        return client.recv(4096)
+    except TimeoutError:
+        return b""
+
+
+def test_who_is_silent_makes_way_for_others_of_his_address(make_gate, login, stand):
+    """Behind a load balancer all have one: its places are no lock for those who say who they are."""
+    gate = make_gate({"postern": {"max_pending_logins": 100, "max_pending_per_address": 20}, "listener main": {"address": "127.0.0.1", "tls": "allow"}})
+    def gets_in():
+        try:
+            return login(gate).query("SELECT 1")
+        except (wire.Closed, wire.ServerError, ConnectionError): # turned away at the door: that presses, too
+            return None
+    with crowd(gate, 60):
+        proc.wait_for("somebody to make way", 3, gets_in)
+        for _ in range(20):
+            with login(gate) as c:
+                assert c.query("SELECT 1") == [["1"]]
+            with login(gate, "postern", user=stand.admin_user, secret=stand.admin_password) as c:
+                assert c.query("SHOW VERSION")
+        assert pending(gate) <= 20
 
 
 def test_reload_changes_the_places(make_gate):
