@@ -62,7 +62,9 @@ class Lane:
         self.nodes = []
         self.references = {}
         self.pace = 1  # seconds that the logins of many sessions took
-        stand.postgres.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        ended = stand.postgres.sql(f"SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        proc.await_exit(row[0] for row in ended) # before 13 DROP DATABASE cannot end them itself
+        stand.postgres.sql(f"DROP DATABASE IF EXISTS {name}")
         stand.postgres.sql(f"CREATE DATABASE {name} OWNER acme_rw")
         stand.postgres.sql("CREATE TABLE t (id int PRIMARY KEY, words text); INSERT INTO t VALUES (1, 'there')", name, "acme_rw")
         self.admin = self.connect_admin()

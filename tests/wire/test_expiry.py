@@ -60,6 +60,8 @@ def test_grace_is_the_end_whatever_the_session_is_at(strict, stand, login, table
 def test_traffic_without_end_does_not_outlive_it(strict, stand, login, database, text):
     """In a transaction that is chained, or in one that never ends."""
     c = login(strict, database, secret=brief(stand))
+    if stand.postgres.version < 12 and text == "COMMIT AND CHAIN":
+        text = "COMMIT; BEGIN" # there is no other way yet
     c.query("BEGIN")
     with pytest.raises((wire.ServerError, ConnectionError, wire.Closed)) as caught:
         while True:
