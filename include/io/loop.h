@@ -55,13 +55,14 @@ struct turn_end {
 void loop_at_turn_end(struct loop *l, struct turn_end *t);
 void loop_forget_turn_end(struct loop *l, struct turn_end *t);
 
-/* Work that is dear, that crowds may ask for, and that can wait a turn: run in the order it came, in each
- * turn behind everything else, until CHORE_TIME (microseconds) of it is over. */
+/* Work that is dear, that crowds may ask for, and that can wait a turn: run in the order it came, behind everything
+ * else of a turn, until CHORE_TIME (microseconds) of it is over. All else has CHORE_SHARE times as long before the
+ * next of it is done, but for turns that take less than CHORE_IDLE: they had nothing to do. */
 struct chore {
     struct list_node node;
     void (*run)(struct chore *);
 };
-enum { CHORE_TIME = 250 };
+enum { CHORE_TIME = 250, CHORE_SHARE = 2, CHORE_IDLE = 10 };
 /* Does nothing to one that waits already. */
 void loop_chore(struct loop *l, struct chore *c);
 void loop_forget_chore(struct loop *l, struct chore *c);

@@ -13,6 +13,7 @@ struct loop {
     struct list buried;
     struct list turn_ends;
     struct list chores;
+    uint64_t due_to_others; /* microseconds of turns before the next chore */
     uint64_t now; /* 0: not read yet in this turn */
     bool stop;
     char *scratch;
@@ -52,17 +53,23 @@ static void end_turn(struct loop *l)
     l->now = 0;
 }
 
-/* One at least, so that all get their turn whatever they cost. */
-static void do_chores(struct loop *l)
+/* Behind chores all else has CHORE_SHARE times as long, unless a turn finds nothing to do. took: the turn's time. At
+ * least one is done then, so that all get their turn whatever they cost. */
+static void do_chores(struct loop *l, uint64_t took)
 {
     if (list_is_empty(&l->chores))
         return;
-    uint64_t end = clock_now() + CHORE_TIME;
+    l->due_to_others -= took < l->due_to_others ? took : l->due_to_others;
+    if (took >= CHORE_IDLE && l->due_to_others > 0)
+        return;
+    uint64_t from = clock_now(), now;
     do {
         struct chore *c = LIST_FIRST(&l->chores, struct chore, node);
         list_remove(&l->chores, &c->node);
         c->run(c);
-    } while (!list_is_empty(&l->chores) && clock_now() < end);
+        now = clock_now();
+    } while (!list_is_empty(&l->chores) && now < from + CHORE_TIME);
+    l->due_to_others = CHORE_SHARE * (now - from);
 }
 
 void loop_free(struct loop *l)
@@ -81,10 +88,12 @@ void loop_run(struct loop *l)
     l->stop = false;
     end_turn(l);
     while (!l->stop) {
-        int how = list_is_empty(&l->chores) ? EVLOOP_ONCE : EVLOOP_ONCE | EVLOOP_NONBLOCK;
-        if (event_base_loop(l->base, how) < 0)
+        bool busy = !list_is_empty(&l->chores);
+        uint64_t from = busy ? clock_now() : 0;
+        if (event_base_loop(l->base, busy ? EVLOOP_ONCE | EVLOOP_NONBLOCK : EVLOOP_ONCE) < 0)
             break;
-        do_chores(l);
+        end_turn(l); /* what it has gathered is not to wait for chores */
+        do_chores(l, busy ? clock_now() - from : 0);
         end_turn(l);
     }
 }
