@@ -43,7 +43,7 @@ void prove_start(struct session *s)
         else /* who is unknown gets the same dance, and fails at its end */
             users_fake(g->generation->users, text_of(g->user), &g->scram.verifier);
         put_auth(s, AUTH_SASL, "SCRAM-SHA-256\0", 15);
-    } else if (g->listener->tls == CONF_TLS_ALLOW && !s->client.ssl && !stream_is_local(&s->client)) {
+    } else if (!s->client.ssl && !stream_is_local(&s->client)) {
         session_fail(s, REASON_TLS_REQUIRED, "a token is not asked for without TLS", NULL);
     } else if (g->listener->auth == CONF_AUTH_OAUTHBEARER) {
         g->method = "oauthbearer";

@@ -38,9 +38,10 @@ print(json.dumps(told))
 """
 
 
-def test_token_is_not_asked_for_in_clear_text(make_gate, stand):
-    gate = make_gate({"listener main": {"tls": "allow"}})
-    gate.write({"listener main": {"tls": "allow", "address": "0.0.0.0", "port": "5432"}})  # nobody else is in that network
+@pytest.mark.parametrize("tls", ["allow", "off"])
+def test_token_is_not_asked_for_in_clear_text(make_gate, stand, tls):
+    gate = make_gate({"listener main": {"tls": tls}})
+    gate.write({"listener main": {"tls": tls, "address": "0.0.0.0", "port": "5432"}})  # nobody else is in that network
     gate.stop()
     tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     user, nobody = stand.scram_user, "nosuch_batch"
