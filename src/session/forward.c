@@ -398,12 +398,23 @@ bool forward_must_wait(struct session *s)
            (b->cancels && b->owed.count == 0) || b->owed.count >= OWED_MAX;
 }
 
+/* The body of a message that is on its way: it may be larger than all that may be held back. */
+static bool body_must_wait(const struct session *s)
+{
+    return s->backend && s->input.mode != FRAME_DROP &&
+           stream_is_full(&s->backend->stream, s->home->generation->conf->postern.write_buffer);
+}
+
 size_t forward(struct session *s, const char *at, size_t len)
 {
     struct request_walk w = {.s = s, .at = at, .len = len};
     memory_follow(s);
     while (w.p < w.len) {
         if (s->input.left) {
+            if (body_must_wait(s)) {
+                s->stalled = true;
+                break;
+            }
             take_frame(&w);
             continue;
         }

@@ -40,7 +40,9 @@ bool input_abandon(struct client_input *in)
 bool input_has_request(const struct client_input *in)
 {
     size_t there = buf_size(&in->held);
-    return in->left == 0 && there >= WIRE_HEADER && there - 1 >= wire_u32(buf_front(&in->held) + 1) && buf_front(&in->held)[0] != 'X';
+    if (in->left) /* the rest of one */
+        return there >= in->left;
+    return there >= WIRE_HEADER && there - 1 >= wire_u32(buf_front(&in->held) + 1) && buf_front(&in->held)[0] != 'X';
 }
 
 bool input_has_more(const struct client_input *in)

@@ -218,3 +218,16 @@ def test_both_directions_are_independent(gate, login, database):
     messages = c.until("Z")
     assert sum(k == "N" for k, _ in messages) == 20000
     assert wire.rows(c.until("Z")) == [[str(30 << 20)]]
+
+
+def test_answers_that_keep_coming_let_no_more_of_a_request_through_than_the_server_takes(gate, login, database):
+    """Each of them had another piece of the request held back for a server that does not read, until it was too much."""
+    c = login(gate, database)
+    c.query("SET client_min_messages = notice")
+    busy = "DO $$ BEGIN FOR i IN 1..3000 LOOP RAISE NOTICE '%', i; PERFORM pg_sleep(0.0003); END LOOP; END $$"
+    before = proc.resident(gate.pid)
+    c.send(wire.query(busy))
+    c.send_and_read(wire.one("SELECT length($1)", ["x" * (60 << 20)]), wire.sync())
+    assert sum(k == "N" for k, _ in c.until("Z")) == 3000
+    assert wire.rows(c.until("Z")) == [[str(60 << 20)]]
+    assert proc.resident(gate.pid) - before < 8 * 1024 or proc.is_sanitized(gate.pid)
