@@ -11,6 +11,8 @@
 
 #include "base/mem.h"
 
+enum { MAIL_PER_TURN = 64 };
+
 struct mailbox {
     pthread_mutex_t lock;
     struct list waiting;
@@ -19,28 +21,34 @@ struct mailbox {
     void *receiver;
 };
 
+static void wake(struct mailbox *m)
+{
+    uint64_t one = 1;
+    if (write(m->fd, &one, sizeof(one)) < 0)
+        CHECK(errno == EAGAIN);
+}
+
+/* Only so much in a turn, and the rest through the descriptor: who posts faster than this delivers would
+ * keep the loop from all else, for as long as he does. */
 static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
     struct mailbox *m = arg;
     uint64_t n;
     if (read(fd, &n, sizeof(n)) < 0)
         CHECK(errno == EAGAIN || errno == EINTR);
-    /* Only what is there now: mail that deliveries post waits for the next turn. */
-    pthread_mutex_lock(&m->lock);
-    size_t left = m->waiting.count;
-    pthread_mutex_unlock(&m->lock);
-    for (; left > 0; left--) {
+    bool more = true;
+    for (unsigned done = 0; more && done < MAIL_PER_TURN; done++) {
         pthread_mutex_lock(&m->lock);
         struct mail *mail = LIST_FIRST(&m->waiting, struct mail, node);
-        list_remove(&m->waiting, &mail->node);
+        if (mail)
+            list_remove(&m->waiting, &mail->node);
+        more = !list_is_empty(&m->waiting);
         pthread_mutex_unlock(&m->lock);
-        mail->deliver(mail, m->receiver);
+        if (mail)
+            mail->deliver(mail, m->receiver);
     }
-    pthread_mutex_lock(&m->lock);
-    bool more = !list_is_empty(&m->waiting);
-    pthread_mutex_unlock(&m->lock);
-    if (more) /* posted during the deliveries: whoever posted may have seen a list not empty */
-        event_active(&m->ev, EV_READ, 0);
+    if (more)
+        wake(m);
 }
 
 struct mailbox *mailbox_new(struct loop *loop, void *receiver)
@@ -77,7 +85,6 @@ void mailbox_post(struct mailbox *m, struct mail *mail)
     bool was_empty = list_is_empty(&m->waiting);
     list_push_back(&m->waiting, &mail->node);
     pthread_mutex_unlock(&m->lock);
-    uint64_t one = 1;
-    if (was_empty && write(m->fd, &one, sizeof(one)) < 0)
-        CHECK(errno == EAGAIN);
+    if (was_empty)
+        wake(m);
 }

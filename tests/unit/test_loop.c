@@ -250,6 +250,19 @@ static void test_mail(void)
     mailbox_post(d.box, &chain->mail);
     ok(run_until(loop, has_all, &d), "mail that is posted while mail is delivered arrives too");
 
+    struct alarm other = {0};
+    chain = NEW(struct letter);
+    chain->mail.deliver = on_chain;
+    chain->mail.discard = on_discard;
+    chain->number = 1000000;
+    d.got = 0;
+    timer_init(&other.timer, loop, on_alarm);
+    mailbox_post(d.box, &chain->mail);
+    timer_start(&other.timer, US_PER_MS);
+    ok(run_until(loop, has_fired, &other) && d.got <= 1000000, "and keeps nobody waiting, however fast it is posted");
+    d.got = THREADS * LETTERS - (1000001 - d.got);
+    ok(run_until(loop, has_all, &d), "all of it arrives");
+
     for (unsigned i = 0; i < 3; i++)
         post(&d, THREADS, i);
     mailbox_free(d.box);
