@@ -5,6 +5,7 @@
 #ifndef POSTERN_UPSTREAM_OPENING_H
 #define POSTERN_UPSTREAM_OPENING_H
 
+#include "upstream/login.h"
 #include "upstream/pool.h"
 
 /* Opens as many as the queue (or pool_min) wants, within pool_size and a bounded number at once. */
@@ -15,6 +16,9 @@ void opening_another(struct pool *p, struct varset *startup);
 bool opening_with_slot(struct pool *p);
 /* One that is being opened is given up: what only its opening needed is freed. */
 void opening_end(struct backend *b);
+/* One at this node beside the pool's: in none of its lists, without a slot. done() as login_start() has it; who has
+ * asked closes it. */
+struct backend *opening_apart(struct pool *p, struct node *n, login_done *done);
 /* How many are being opened or cleaned for sessions that ask for this. */
 size_t opening_count(const struct list *list, const struct varset *startup);
 /* The first who waits and for whom nothing is being opened or cleaned; NULL: nobody. */

@@ -141,7 +141,9 @@ struct pool {
     uint64_t compared_at;  /* when the waits of other shards were last looked at */
     uint64_t wanted_since; /* what was published: since when the first one waits */
     bool wants;            /* a want of ours is published, or claimed and a slot on its way */
-    uint32_t sessions, farewells;
+    uint32_t sessions;
+    uint32_t farewells, overdue; /* closed, and the server has not closed yet: lately, or for too long */
+    struct termination *termination; /* of those, under way; or NULL */
     bool reads_sequences; /* its programs use currval() or lastval() behind the transaction that draws */
     uint64_t waited_us, lent; /* for SHOW POOLS */
 };

@@ -607,7 +607,7 @@ void stream_close(struct stream *s)
 
 int stream_leave(struct stream *s)
 {
-    if (s->phase != STREAM_OPEN || s->broken)
+    if (s->phase != STREAM_OPEN || (s->broken && s->error))
         return -1;
     int fd = s->fd;
     end(s);

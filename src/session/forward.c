@@ -367,9 +367,20 @@ static bool is_skipped(const struct session *s, char type)
     return s->backend && inflight_is_skipped(&s->backend->owed) && !s->executes && memchr("QPBDECFHdcf", type, 11);
 }
 
-static void take_frame(struct request_walk *w)
+/* The body of a message that is on its way: it may be larger than all that may be held back. */
+static bool body_must_wait(const struct session *s)
+{
+    return s->backend && s->input.mode != FRAME_DROP &&
+           stream_is_full(&s->backend->stream, s->home->generation->conf->postern.write_buffer);
+}
+
+static bool take_frame(struct request_walk *w)
 {
     struct session *s = w->s;
+    if (body_must_wait(s)) {
+        s->stalled = true;
+        return false;
+    }
     size_t n = w->len - w->p < s->input.left ? w->len - w->p : s->input.left;
     s->input.left -= (uint32_t)n;
     if (s->input.mode == FRAME_SCAN)
@@ -377,6 +388,7 @@ static void take_frame(struct request_walk *w)
     w->p += n;
     if (s->input.mode == FRAME_DROP)
         w->run = w->p;
+    return true;
 }
 
 bool forward_must_wait(struct session *s)
@@ -398,24 +410,14 @@ bool forward_must_wait(struct session *s)
            (b->cancels && b->owed.count == 0) || b->owed.count >= OWED_MAX;
 }
 
-/* The body of a message that is on its way: it may be larger than all that may be held back. */
-static bool body_must_wait(const struct session *s)
-{
-    return s->backend && s->input.mode != FRAME_DROP &&
-           stream_is_full(&s->backend->stream, s->home->generation->conf->postern.write_buffer);
-}
-
 size_t forward(struct session *s, const char *at, size_t len)
 {
     struct request_walk w = {.s = s, .at = at, .len = len};
     memory_follow(s);
     while (w.p < w.len) {
         if (s->input.left) {
-            if (body_must_wait(s)) {
-                s->stalled = true;
+            if (!take_frame(&w))
                 break;
-            }
-            take_frame(&w);
             continue;
         }
         if (relay_is_blocked(s))

@@ -17,6 +17,7 @@ libupstream_a_SOURCES = \
 	src/upstream/member.c \
 	src/upstream/probe.c include/upstream/probe.h \
 	src/upstream/resolve.c include/upstream/resolve.h \
+	src/upstream/terminate.c include/upstream/terminate.h \
 	src/upstream/topology.c include/upstream/topology.h \
 	src/upstream/welcome.c include/upstream/welcome.h \
 	src/upstream/watch.c include/upstream/watch.h \

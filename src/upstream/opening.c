@@ -26,21 +26,10 @@ struct opening {
 
 static void opened(struct backend *b, enum reason why, const struct server_error *error);
 
-static bool dial_next(struct backend *b)
+static void dial(struct backend *b, struct node *n, login_done *done)
 {
-    struct pool *p = b->pool;
-    struct opening *o = (struct opening *)b->user; /* nobody uses a backend that is opening */
-    const struct conf_cluster *c = p->row ? p->row->cluster_row : NULL;
-    const struct topology *t = c ? pools_topology(p->home, c->at.name) : NULL;
-    struct node *n = t && o->count < TRIED_MAX
-                         ? topology_pick(t, o->tried, o->count, loop_now(p->home->loop)) : NULL;
-    if (!n)
-        return false;
-    o->tried[o->count++] = node_ref(n);
-    o->dialled = loop_now(p->home->loop);
-    b->catalog_answers = p->catalog_answers;
-    b->node = node_ref(n);
-    atomic_fetch_add(&n->in_use, 1);
+    const struct pool *p = b->pool;
+    const struct conf_cluster *c = p->row->cluster_row;
     const struct access *a = p->home->access;
     const struct login_plan plan = {.loop = p->home->loop,
                                     .user = p->role,
@@ -54,7 +43,46 @@ static bool dial_next(struct backend *b)
                                     .keepalive = a->conf->postern.tcp_keepalive,
                                     /* a statement that is prepared again is put in one piece */
                                     .held_max = a->conf->postern.write_buffer + a->conf->postern.max_message};
-    login_start(b, &plan, opened);
+    b->node = node_ref(n);
+    atomic_fetch_add(&n->in_use, 1);
+    login_start(b, &plan, done);
+}
+
+static struct backend *backend_new(struct pool *p)
+{
+    struct backend *b = NEW(struct backend);
+    b->pool = p;
+    b->stream.loop = p->home->loop;
+    b->stream.fd = -1;
+    b->state = BACKEND_DIALING;
+    b->since = loop_now(p->home->loop);
+    inflight_init(&b->owed);
+    prepared_init(&b->prepared, p->row->prepared_statements);
+    b->prepared.kept = &p->kept;
+    return b;
+}
+
+struct backend *opening_apart(struct pool *p, struct node *n, login_done *done)
+{
+    struct backend *b = backend_new(p);
+    dial(b, n, done);
+    return b;
+}
+
+static bool dial_next(struct backend *b)
+{
+    struct pool *p = b->pool;
+    struct opening *o = (struct opening *)b->user; /* nobody uses a backend that is opening */
+    const struct conf_cluster *c = p->row ? p->row->cluster_row : NULL;
+    const struct topology *t = c ? pools_topology(p->home, c->at.name) : NULL;
+    struct node *n = t && o->count < TRIED_MAX
+                         ? topology_pick(t, o->tried, o->count, loop_now(p->home->loop)) : NULL;
+    if (!n)
+        return false;
+    o->tried[o->count++] = node_ref(n);
+    o->dialled = loop_now(p->home->loop);
+    b->catalog_answers = p->catalog_answers;
+    dial(b, n, opened);
     return true;
 }
 
@@ -218,16 +246,8 @@ static enum reason why_none(const struct pool *p)
 /* With a slot that is the connection's from here on. */
 static bool open_one(struct pool *p, struct varset *startup)
 {
-    struct backend *b = NEW(struct backend);
-    b->pool = p;
+    struct backend *b = backend_new(p);
     b->startup = varset_ref(startup);
-    b->stream.loop = p->home->loop;
-    b->stream.fd = -1;
-    b->state = BACKEND_DIALING;
-    b->since = loop_now(p->home->loop);
-    inflight_init(&b->owed);
-    prepared_init(&b->prepared, p->row->prepared_statements);
-    b->prepared.kept = &p->kept;
     b->user = (struct backend_user *)NEW(struct opening);
     atomic_fetch_add(&p->shared->opening, 1);
     if (dial_next(b)) {

@@ -15,6 +15,7 @@
 #include "upstream/handover.h"
 #include "upstream/opening.h"
 #include "upstream/recycle.h"
+#include "upstream/terminate.h"
 
 #define TICK US_PER_S
 /* Where identities take turns, those of the same one may overtake who has waited for less than this, so that
@@ -66,6 +67,7 @@ static void pool_free(struct pool *p)
 {
     map_remove(&p->home->pools, p->shared->key);
     timer_stop(&p->timer);
+    terminate_stop(p);
     handover_end(p);
     buf_free(&p->defaults);
     era_drop(&p->era);
@@ -104,7 +106,7 @@ static void maintain(struct pool *p, uint64_t now)
  * there would be closed (handover.c). */
 static bool is_of_no_use(const struct pool *p)
 {
-    return p->sessions == 0 && pool_total(p) == 0 && !p->wants && p->farewells == 0 &&
+    return p->sessions == 0 && pool_total(p) == 0 && !p->wants && p->farewells + p->overdue == 0 && !p->termination &&
            (!p->row || !p->era || shared_pool_slots(p->shared) == 0);
 }
 

@@ -43,6 +43,7 @@ static void give_up(struct backend *b, const char *why)
 static void on_deadline(struct timer *t)
 {
     struct recycle *r = CONTAINER_OF(t, struct recycle, deadline);
+    r->backend->runs_on = false; /* it has had its time */
     give_up(r->backend, "it did not come to rest in time");
 }
 
