@@ -48,7 +48,7 @@ enum conf_cluster_tls {
 };
 enum conf_channel_binding { CONF_BINDING_DISABLE, CONF_BINDING_PREFER, CONF_BINDING_REQUIRE };
 enum conf_pool_mode { CONF_POOL_TRANSACTION, CONF_POOL_SESSION };
-enum conf_share { CONF_SHARE_IDENTITY, CONF_SHARE_ROLE };
+enum conf_share { CONF_SHARE_IDENTITY, CONF_SHARE_ROLE, CONF_SHARE_NONE };
 
 #define CONF_C_BOOL     bool
 #define CONF_C_U32      uint32_t

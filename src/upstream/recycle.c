@@ -3,10 +3,13 @@
 #include "config.h"
 #include "upstream/recycle.h"
 
+#include <stdio.h>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "io/intake.h"
+#include "pg/varset.h"
 #include "pg/wire.h"
 #include "upstream/cancel.h"
 #include "upstream/pool.h"
@@ -29,6 +32,7 @@ struct recycle {
     bool paced;    /* what runs has been given its time */
     bool endless;  /* ... which has no end */
     bool unlocked; /* session-level advisory locks were released */
+    bool keeps_state; /* DISCARD ALL is not enough in its database */
 };
 
 static void give_up(struct backend *b, const char *why)
@@ -111,6 +115,10 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
     }
     if (b->dirty && b->owed.status == 'I' && arg) {
         /* DISCARD ALL has run. */
+        if (b->recycle->keeps_state) {
+            give_up(b, "its database has an extension whose state no reset undoes");
+            return;
+        }
         b->dirty = b->defers = false;
         b->lending = b->strange_to = b->identity = 0;
         prepared_forget(&b->prepared);
@@ -119,13 +127,34 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
     recycle_start(b);
 }
 
-static const struct task_ops clean_ops = {NULL, clean_done};
+static void clean_row(void *arg, struct backend *b, const struct text *columns, unsigned count)
+{
+    b->recycle->keeps_state = b->recycle->keeps_state || !text_is(columns[0], "f");
+}
+
+static const struct task_ops clean_ops = {clean_row, clean_done};
 
 /* In YugabyteDB session-level advisory locks are the cluster's: DISCARD ALL releases those of
  * PostgreSQL's own lock table only, of which there are none. */
 static bool keeps_locks(const struct backend *b)
 {
     return memmem(b->parameters.at, b->parameters.len, "-YB-", 4) != NULL;
+}
+
+/* What DISCARD ALL leaves: the seed of random(), which becomes one that nobody knows; and what extensions and
+ * languages keep in the process, other connections and global variables above all, which only its end undoes. */
+static void discard(struct backend *b)
+{
+    uint64_t seed;
+    random_bytes(&seed, sizeof(seed));
+    static const char rest[] =
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname" SQL_EQUALS "ANY ('{dblink,hypopg,orafce,pg_variables,"
+        "pgtt,session_variable,temporal_tables}'::pg_catalog.name[])) OR EXISTS (SELECT FROM pg_catalog.pg_language WHERE "
+        "lanispl AND lanname OPERATOR(pg_catalog.<>) 'plpgsql'::pg_catalog.name), pg_catalog.setseed('%.17g'::pg_catalog.float8)";
+    char sql[sizeof("DISCARD ALL") + sizeof(rest) + 32] = "DISCARD ALL";
+    int n = snprintf(sql + sizeof("DISCARD ALL"), sizeof(rest) + 32, rest, (double)(seed >> 11) / (double)(1ULL << 52) - 1);
+    b->recycle->keeps_state = false;
+    backend_run(b, (struct text){sql, sizeof("DISCARD ALL") + (size_t)n}, &clean_ops, b);
 }
 
 static void unlocked(void *arg, struct backend *b, const struct server_error *error, bool lost)
@@ -229,8 +258,12 @@ void recycle_start(struct backend *b)
         backend_run(b, TEXT("SELECT pg_catalog.pg_advisory_unlock_all()"), &unlock_ops, NULL);
         return;
     }
+    if (b->dirty && b->pool->row && b->pool->row->share == CONF_SHARE_NONE) {
+        give_up(b, "its database's share = none");
+        return;
+    }
     if (b->dirty) {
-        backend_run(b, TEXT("DISCARD ALL"), &clean_ops, b);
+        discard(b);
         return;
     }
     if (stream_held(&b->stream) > 0)

@@ -69,6 +69,42 @@ def test_nothing_is_left_for_another(make_gate, people, unseen, trace):
     assert resets(gate) >= 1
 
 
+def test_random_numbers_are_not_foreseen(make_gate, people):
+    """DISCARD ALL leaves the seed, which setseed() in a function sets unseen."""
+    gate = gate_of(make_gate)
+    one, other = people(gate, "one"), people(gate, "other")
+    seen = []
+    for _ in range(3):
+        one.query("DO $$ BEGIN PERFORM setseed(0.5); END $$")
+        seen += other.query("SELECT random()")
+    assert len({value for value, in seen}) == 3
+
+
+@pytest.fixture
+def dblink(stand):
+    stand.postgres.sql("CREATE EXTENSION IF NOT EXISTS dblink", "acme")
+    stand.postgres.sql("GRANT EXECUTE ON FUNCTION dblink_connect_u(text, text) TO acme_rw", "acme")
+    yield
+    stand.postgres.sql("DROP EXTENSION dblink", "acme")
+
+
+def test_connections_of_an_extension_are_not_left_for_another(make_gate, people, stand, dblink):
+    """dblink's stay open behind DISCARD ALL: another would speak as whoever opened them."""
+    gate = gate_of(make_gate)
+    one, other = people(gate, "one"), people(gate, "other")
+    dsn = f"host=127.0.0.1 sslmode=require sslcert=/nonexistent port={stand.postgres.port} dbname=acme user=acme_rw password={stand.postgres.passwords['acme_rw']}"
+    assert one.query(f"SELECT dblink_connect_u('open', '{dsn}'), dblink_get_connections()") == [["OK", "{open}"]]
+    assert other.query("SELECT dblink_get_connections()") == [[None]]
+
+
+def test_connections_that_are_never_anothers(make_gate, people):
+    gate = gate_of(make_gate, share="none")
+    one, other = people(gate, "one"), people(gate, "other")
+    pid = one.query("SELECT pg_backend_pid()")
+    assert one.query("SELECT pg_backend_pid()") == pid
+    assert other.query("SELECT pg_backend_pid()") != pid
+
+
 def test_statements_of_another_are_neither_seen_nor_reached(make_gate, people):
     """DEALLOCATE and PREPARE of a name that pg_prepared_statements shows made the victim's statement another."""
     gate = gate_of(make_gate)
