@@ -23,7 +23,7 @@ struct reload_parts {
 
 /* All at once: reads path as the configuration that follows on `present`, then opens what it needs.
  * NULL, and all faults that could be found. */
-struct reload *reload_prepare(const struct reload_parts *parts, const char *path, const struct conf *present,
+struct reload *reload_prepare(const struct reload_parts *parts, const char *path, const struct generation *present,
                               struct conf_faults *faults);
 
 /* The same in pieces, for a start, which becomes another user on the way: what has been read (the

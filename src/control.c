@@ -206,7 +206,7 @@ static char *reload(struct control *c, char **advice)
     conf_faults_init(&faults);
     notify_unless_draining(c, "RELOADING=1");
     reopen_logs(c);
-    struct reload *r = reload_prepare(&parts, c->path, c->generation->conf, &faults);
+    struct reload *r = reload_prepare(&parts, c->path, c->generation, &faults);
     if (r) {
         *advice = reload_advice(r);
         take_over(c, reload_commit(&r));

@@ -75,7 +75,7 @@ static struct generation *load(const char *path, bool check)
 {
     struct conf_faults faults;
     conf_faults_init(&faults);
-    struct generation *g = generation_read(path, &faults);
+    struct generation *g = generation_read(path, NULL, &faults);
     print_lines(&faults.text, "");
     if (!g || check)
         print_lines(&faults.advice, "warning: ");

@@ -45,12 +45,12 @@ static void arm_faults(void)
 
 /* ---- prepare ---- */
 
-static struct generation *read_all(const char *path, const struct conf *present, struct buf *restart,
+static struct generation *read_all(const char *path, const struct generation *present, struct buf *restart,
                                    struct conf_faults *faults)
 {
-    struct generation *g = generation_read(path, faults);
+    struct generation *g = generation_read(path, present, faults);
     if (g) /* nobody else has it yet */
-        conf_keep_restart((struct conf *)g->conf, present, restart);
+        conf_keep_restart((struct conf *)g->conf, present->conf, restart);
     return g;
 }
 
@@ -122,7 +122,7 @@ bool reload_write_ready(struct reload *r, struct conf_faults *faults)
     return false;
 }
 
-struct reload *reload_prepare(const struct reload_parts *parts, const char *path, const struct conf *present,
+struct reload *reload_prepare(const struct reload_parts *parts, const char *path, const struct generation *present,
                               struct conf_faults *faults)
 {
     struct buf restart;

@@ -4,6 +4,10 @@
  * who does not wait for the answer has guessed all the same. A proof that was right takes none. Where a
  * user has proven himself before he waits for nobody else's guesses: his name cannot be locked out from
  * elsewhere.
+ *
+ * Nothing is forgotten before its time is over: who makes up names and addresses does not push out what is
+ * remembered of those that he guesses at. Where there is no room for a new name its address counts alone, and new
+ * addresses that find none count as one.
  * Thread: any; a lock. Bounded in memory.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef POSTERN_GATE_THROTTLE_H
@@ -24,7 +28,8 @@ enum {
     THROTTLE_USER_FREE = 100,
     THROTTLE_USER_EVERY = 100000,
     THROTTLE_LONGEST = 10000000, /* that one waits for its turn */
-    THROTTLE_TOKEN_LONGEST = 500000
+    THROTTLE_TOKEN_LONGEST = 500000,
+    THROTTLE_ENTRIES = 16384 /* of each kind; those that are over make way */
 };
 #define THROTTLE_REFUSED UINT64_MAX
 

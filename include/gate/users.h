@@ -24,13 +24,14 @@ struct user {
 };
 
 /* An empty users_file gives an empty set. Faults name file and line; NULL when there was any.
- * The file must not be readable by others. */
-struct users *users_load(const struct conf *conf, struct conf_faults *faults);
+ * The file must not be readable by others. `present`: what is in force (NULL at the start), see users_fake(). */
+struct users *users_load(const struct conf *conf, const struct users *present, struct conf_faults *faults);
 const struct users *users_ref(const struct users *u);
 void users_unref(const struct users *u);
 const struct user *users_find(const struct users *u, struct text name);
-/* What somebody who is not there is asked with: it looks as if the file's first user had a brother, and is the
- * same in every process that reads a file with this first user. */
+/* What somebody who is not there is asked with: it looks as if the file's first user had a brother. Its salt is the same
+ * in every process with the same salt_key_file; without that in those that were started with the same first
+ * user, and whatever a reload changes it stays. */
 void users_fake(const struct users *u, struct text name, struct scram_verifier *out);
 
 #endif

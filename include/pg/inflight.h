@@ -51,7 +51,7 @@ enum {
     OWED_QUIET = 2048, /* hidden, and so is its failure: a Sync of our own follows */
     OWED_NAMES = 4096, /* a Query that drops statements by their names: its tags say which are gone */
     OWED_PLACED = 8192, /* hidden: a Parse or Close under the client's own name; what is a struct named */
-    OWED_UNSURE = 16384, /* a Sync: a COPY IN that has failed may have swallowed it */
+    OWED_UNSURE = 16384, /* a Sync: a COPY IN that has failed may have swallowed it; they stand in one row */
     OWED_BEHIND_DATA = 32768, /* CopyData was sent between the request before and this one */
     OWED_EDITED = 65536 /* a Query with statements of ours in its text (session/companions) */
 };
@@ -79,6 +79,8 @@ enum reply_verdict {
 struct inflight {
     struct owed *ring;
     uint32_t head, count, cap;
+    uint32_t syncs, ends, unsure; /* among them: Syncs; Queries and function calls; OWED_UNSURE */
+    uint32_t passed;              /* so many behind the head are known to be neither a Sync nor an OWED_COPY_END */
     char status;        /* of the last ReadyForQuery: I, T, E */
     char within;        /* the same; behind a BEGIN or COMMIT answered since, in a batch, what it made of it */
     bool skipping;      /* an error was seen whose Sync has not been sent yet */

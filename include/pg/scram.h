@@ -33,11 +33,14 @@ bool scram_verifier_parse(struct text t, struct scram_verifier *out) MUST_USE;
  * PostgreSQL does. */
 bool scram_verifier_make(struct text password, const uint8_t *salt, size_t salt_len,
                          uint32_t iterations, struct scram_verifier *out) MUST_USE;
-/* A verifier for a user that does not exist: same work, same answers, never matches. Its salt is a keyed hash of the
- * name, so that it does not change between tries. With a model its cost and its salt's length are the model's,
- * and the salt is the same wherever the model is; without one (NULL) they are PostgreSQL's defaults, and the key is
- * drawn once in a process. */
-void scram_verifier_fake(struct text user, const struct scram_verifier *model, struct scram_verifier *out);
+/* A key for the salts below, from a secret of any length. */
+void scram_salts_key(struct text secret, uint8_t out[SCRAM_KEY]);
+/* A verifier for a user that does not exist: same work, same answers, never matches. Its salt is a hash of the name
+ * under the key, so that it does not change between tries, nor between processes with that key. Its cost and its salt's
+ * length are the model's, or PostgreSQL's defaults (NULL); who makes his verifiers anew with others of these
+ * gets other salts, and so do those who do not exist. */
+void scram_verifier_fake(struct text user, const uint8_t salts_key[SCRAM_KEY], const struct scram_verifier *model,
+                         struct scram_verifier *out);
 /* The text form; out holds at least 256 bytes. */
 void scram_verifier_text(const struct scram_verifier *v, char *out, size_t size);
 

@@ -24,12 +24,13 @@ struct generation {
 };
 
 /* Reads keys, users, credentials and certificates of a configuration that parsed. NULL when
- * there was any fault; all of them are collected. Takes its own reference of conf. */
-struct generation *generation_load(const struct conf *conf, struct conf_faults *faults);
+ * there was any fault; all of them are collected. Takes its own reference of conf. `present`: what is in force,
+ * or NULL. */
+struct generation *generation_load(const struct conf *conf, const struct generation *present, struct conf_faults *faults);
 /* Reads the file and all that it names, and holds it against this machine: what a start, --check and
  * a reload do alike. NULL when there was any fault; all are collected, and so is advice, which the
  * generation keeps too. */
-struct generation *generation_read(const char *path, struct conf_faults *faults);
+struct generation *generation_read(const char *path, const struct generation *present, struct conf_faults *faults);
 /* Logs what is unwise about it. */
 void generation_log_advice(const struct generation *g);
 static inline struct generation *generation_ref(struct generation *g)

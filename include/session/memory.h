@@ -2,12 +2,14 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Counted are, for each session: input that waits, its statements (the unnamed one and those whose end is not
- * answered yet included), its variables; for each stream, what its peer does not read (io/stream); and for each
- * pool, the texts of the statements on its connections (pg/prepared). The first few kilobytes of each are free and
+ * answered yet included), its variables; for each stream, what its peer does not read (io/stream); for each
+ * pool, the texts of the statements on its connections (pg/prepared); and each era of a role's settings
+ * (upstream/defaults), which any session may be the last to hold. The first few kilobytes of each are free and
  * the rest counts in steps, so that ordinary requests touch no shared counter.
  *
  * Over the limit, output makes its maker wait: nothing more is read for it than STREAM_FLOOR. A message that has
- * to be looked at whole is refused in step (53200). Variables keep their server connection.
+ * to be looked at whole is refused in step (53200). Variables keep their server connection. Of an era
+ * only its digest is kept then: who has logged in under it keeps nothing of it.
  *
  * Not counted, since what there can be of it is fixed:
  *   each client     its struct, TLS (about 50 kB), the login's buffers (about 150 kB, for login_timeout),

@@ -17,11 +17,15 @@
 struct era {
     uint32_t refs;
     uint64_t digest;      /* of the catalog's rows */
-    struct varset *named; /* what the rows name, as a connection has it */
+    struct varset *named; /* what the rows name, as a connection has it; NULL: no room to keep it */
     struct varset *all;   /* all that a user may set, as a connection has it */
     struct buf parameters; /* ParameterStatus messages of its first connection */
     bool defers;          /* see backend.defers */
+    struct budget *budget; /* pays for more than ERA_FREE of it: sessions that nobody uses keep an era each, if need be */
+    size_t charged;
 };
+
+enum { ERA_FREE = 32 * 1024 }; /* all that PostgreSQL has takes half of that */
 
 struct era *era_ref(struct era *e);
 void era_drop(struct era **e);

@@ -14,12 +14,14 @@
 #include "base/mem.h"
 #include "base/words.h"
 
-enum { USERS_FILE_MAX = 16 << 20, VERIFIER_MAX = 512, ROLES_MAX = IDENTITY_ROLES * NAME_BYTES };
+enum { SALT_KEY_MIN = 32, SALT_KEY_MAX = 4096, USERS_FILE_MAX = 16 << 20, VERIFIER_MAX = 512, ROLES_MAX = IDENTITY_ROLES * NAME_BYTES };
 
 struct users {
     struct snapshot snapshot; /* first */
     struct map by_name;
     const struct user *first; /* of the file; NULL: nobody is in it */
+    uint8_t salts_key[SCRAM_KEY]; /* of those who are not there */
+    bool is_drawn;                /* at random, for want of anything to derive it from */
 };
 
 /* The line that is being read. */
@@ -208,6 +210,7 @@ static void destroy(struct snapshot *snapshot)
     for (size_t i = 0; (u = map_each(&all->by_name, &i));)
         user_free(u);
     map_free(&all->by_name);
+    mem_wipe(all->salts_key, sizeof(all->salts_key));
     mem_free(all);
 }
 
@@ -228,7 +231,40 @@ static void read_file(struct users *into, const struct conf *conf, struct conf_f
     buf_wipe(&content);
 }
 
-struct users *users_load(const struct conf *conf, struct conf_faults *faults)
+static void read_salt_key(struct users *into, const struct conf *conf, struct conf_faults *faults)
+{
+    const char *path = conf->postern.salt_key_file;
+    struct buf content;
+    char why[FILE_WHY];
+    if (!file_read(path, SALT_KEY_MAX, true, &content, why))
+        conf_fault(faults, conf, &conf->postern.at, "salt_key_file", "%s %s", path, why);
+    else if (buf_size(&content) < SALT_KEY_MIN)
+        conf_fault(faults, conf, &conf->postern.at, "salt_key_file", "%s has %zu bytes; allowed: %d to %d, at random", path,
+                   buf_size(&content), SALT_KEY_MIN, SALT_KEY_MAX);
+    else
+        scram_salts_key(buf_text(&content), into->salts_key);
+    buf_wipe(&content);
+}
+
+/* Real salts stay when a reload changes the file, so those that are made up must: or two looks, before and behind
+ * it, tell the ones from the others. */
+static void set_salts_key(struct users *into, const struct users *present, const struct conf *conf, struct conf_faults *faults)
+{
+    if (conf->postern.salt_key_file[0]) {
+        read_salt_key(into, conf, faults);
+    } else if (present && (!present->is_drawn || !into->first)) {
+        memcpy(into->salts_key, present->salts_key, sizeof(into->salts_key));
+        into->is_drawn = present->is_drawn;
+    } else if (into->first) {
+        const uint8_t *key = into->first->verifier.server_key;
+        scram_salts_key((struct text){(const char *)key, SCRAM_KEY}, into->salts_key);
+    } else {
+        random_bytes(into->salts_key, sizeof(into->salts_key));
+        into->is_drawn = true; /* nobody is real yet: another key would tell nothing */
+    }
+}
+
+struct users *users_load(const struct conf *conf, const struct users *present, struct conf_faults *faults)
 {
     struct users *all = NEW(struct users);
     const struct conf_list *admins = &conf->postern.admin_users;
@@ -236,6 +272,7 @@ struct users *users_load(const struct conf *conf, struct conf_faults *faults)
     snapshot_init(&all->snapshot, destroy);
     if (conf->postern.users_file[0])
         read_file(all, conf, faults);
+    set_salts_key(all, present, conf, faults);
     /* A misspelt administrator would lock the operator out without a word. */
     for (size_t i = 0; i < admins->count && faults->count == before; i++)
         if (!users_find(all, text_of(admins->item[i])))
@@ -267,5 +304,5 @@ const struct user *users_find(const struct users *u, struct text name)
 
 void users_fake(const struct users *u, struct text name, struct scram_verifier *out)
 {
-    scram_verifier_fake(name, u->first ? &u->first->verifier : NULL, out);
+    scram_verifier_fake(name, u->salts_key, u->first ? &u->first->verifier : NULL, out);
 }

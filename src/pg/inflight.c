@@ -48,10 +48,25 @@ static bool is_unsure(const struct owed *o)
 
 static bool has_sync(const struct inflight *q)
 {
-    for (uint32_t i = 0; i < q->count; i++)
-        if (at(q, i)->kind == OWED_SYNC)
-            return true;
-    return false;
+    return q->syncs > 0;
+}
+
+/* An entry has come or goes. Much is asked for with each message: nothing may walk the queue for it. */
+static void tally(struct inflight *q, const struct owed *o, int by)
+{
+    if (o->kind == OWED_SYNC)
+        q->syncs += (uint32_t)by;
+    else if (o->kind == OWED_QUERY || o->kind == OWED_FUNCTION)
+        q->ends += (uint32_t)by;
+    if (is_unsure(o))
+        q->unsure += (uint32_t)by;
+}
+
+static void set_unsure(struct inflight *q, struct owed *o, bool unsure)
+{
+    tally(q, o, -1);
+    o->flags = unsure ? o->flags | OWED_UNSURE : o->flags & ~(uint32_t)OWED_UNSURE;
+    tally(q, o, 1);
 }
 
 /* Where the Syncs begin that a COPY IN that has failed may have swallowed, should there be any. */
@@ -87,6 +102,7 @@ bool inflight_push(struct inflight *q, enum owed_kind kind, unsigned flags, void
         q->copy_in_sync = q->copy_in_sync || has_sync(q);
     q->copy_data = false;
     *at(q, q->count) = (struct owed){.kind = (uint8_t)kind, .flags = flags, .what = what, .was = was};
+    tally(q, at(q, q->count), 1);
     q->count++;
     if (kind == OWED_SYNC)
         q->batch_closed = q->batch_closed || q->batch_open;
@@ -113,25 +129,53 @@ void inflight_was_read(struct inflight *q, unsigned flags)
         o->flags = (o->flags & ~(uint32_t)OWED_UNREAD) | flags;
 }
 
+/* The first n have left the queue. */
+static void advance(struct inflight *q, uint32_t n)
+{
+    q->head = n ? (q->head + n) & (q->cap - 1) : q->head;
+    q->count -= n;
+    q->passed = q->passed > n ? q->passed - n : 0;
+    if (q->count == 0)
+        q->copy_in_sync = q->asked = false;
+}
+
 static void pop(struct inflight *q, enum owed_outcome outcome, inflight_settled *settled, void *arg)
 {
     struct owed o = *at(q, 0);
-    q->head = (q->head + 1) & (q->cap - 1);
-    q->count--;
-    if (q->count == 0)
-        q->copy_in_sync = q->asked = false;
+    tally(q, &o, -1);
+    advance(q, 1);
     if (settled)
         settled(arg, &o, outcome);
 }
 
-/* The one at i, which need not be the head. */
-static void take_out(struct inflight *q, uint32_t i, enum owed_outcome outcome, inflight_settled *settled, void *arg)
+/* The one behind the head. */
+static void take_second(struct inflight *q, enum owed_outcome outcome, inflight_settled *settled, void *arg)
 {
-    struct owed o = *at(q, i);
-    for (; i > 0; i--)
-        *at(q, i) = *at(q, i - 1);
+    struct owed o = *at(q, 1);
+    *at(q, 1) = *at(q, 0);
     *at(q, 0) = o;
     pop(q, outcome, settled, arg);
+}
+
+/* All of a kind (OWED_SYNC or OWED_COPY_END) between the head and end, in their order. */
+static void take_between(struct inflight *q, enum owed_kind kind, uint32_t end, enum owed_outcome outcome,
+                         inflight_settled *settled, void *arg)
+{
+    for (uint32_t i = 1; i < end; i++) {
+        struct owed o = *at(q, i);
+        if (o.kind != kind)
+            continue;
+        tally(q, &o, -1);
+        if (settled)
+            settled(arg, &o, outcome);
+    }
+    uint32_t to = end;
+    for (uint32_t i = end; i-- > 0;)
+        if (i == 0 || at(q, i)->kind != kind)
+            *at(q, --to) = *at(q, i);
+    uint32_t passed = q->passed;
+    advance(q, to);
+    q->passed = passed; /* none of those was taken out */
 }
 
 /* Ends of copies that are over answer nothing. */
@@ -156,9 +200,13 @@ void inflight_answered(struct inflight *q, inflight_settled *settled, void *arg)
     drop_copy_ends(q, settled, arg);
 }
 
-static uint32_t copy_end_at(const struct inflight *q)
+/* Of a Query with many COPY INs each asks: what was walked over once is not walked over again. */
+static uint32_t copy_end_at(struct inflight *q)
 {
-    uint32_t i = 1;
+    uint32_t i = q->passed + 1;
+    while (i < q->count && at(q, i)->kind != OWED_COPY_END && at(q, i)->kind != OWED_SYNC)
+        i++;
+    q->passed = i - 1;
     while (i < q->count && at(q, i)->kind != OWED_COPY_END)
         i++;
     return i;
@@ -179,16 +227,9 @@ static void end_copy(struct inflight *q)
 static void swallow_syncs(struct inflight *q, inflight_settled *settled, void *arg)
 {
     uint32_t end = copy_end_at(q);
-    bool any = false;
-    for (uint32_t i = 1; i < end;) {
-        if (at(q, i)->kind != OWED_SYNC) {
-            i++;
-            continue;
-        }
-        take_out(q, i, OWED_SKIPPED, settled, arg);
-        any = true;
-        end--;
-    }
+    bool any = q->passed + 1 < end; /* that one is a Sync */
+    if (any)
+        take_between(q, OWED_SYNC, end, OWED_SKIPPED, settled, arg);
     /* The one that counts is still to come. */
     q->batch_open = q->batch_open || (any && q->batch_closed && !has_sync(q));
 }
@@ -199,7 +240,7 @@ static void finish_copy_in(struct inflight *q, inflight_settled *settled, void *
     if (copy_end_at(q) < q->count)
         swallow_syncs(q, settled, arg);
     if (at(q, 0)->kind == OWED_QUERY && q->count > 1 && at(q, 1)->kind == OWED_COPY_END)
-        take_out(q, 1, OWED_DONE, settled, arg);
+        take_second(q, OWED_DONE, settled, arg);
 }
 
 /* The COPY IN of the command at the head has failed, somewhere in its input. A Sync behind its end is
@@ -208,20 +249,19 @@ static void doubt_syncs(struct inflight *q, inflight_settled *settled, void *arg
 {
     bool sure = false;
     uint32_t i = 1;
-    while (i < q->count) {
+    for (; i < q->count; i++) {
         struct owed *o = at(q, i);
-        if (o->kind == OWED_COPY_END && i > 1) {
-            take_out(q, i, OWED_SKIPPED, settled, arg);
+        if (o->kind == OWED_COPY_END && i > 1)
             sure = true;
-            continue;
-        }
-        if (o->kind != OWED_SYNC)
+        else if (o->kind != OWED_SYNC)
             break;
-        o->flags |= sure ? 0 : OWED_UNSURE;
-        i++;
+        else if (!sure)
+            set_unsure(q, o, true);
     }
-    if (!sure && i > 1 && i < q->count && at(q, i)->kind != OWED_COPY_END && !(at(q, i)->flags & OWED_BEHIND_DATA))
-        at(q, i - 1)->flags &= ~(uint32_t)OWED_UNSURE;
+    if (sure)
+        take_between(q, OWED_COPY_END, i, OWED_SKIPPED, settled, arg);
+    else if (i > 1 && i < q->count && !(at(q, i)->flags & OWED_BEHIND_DATA))
+        set_unsure(q, at(q, i - 1), false);
 }
 
 bool inflight_choked(struct inflight *q, inflight_settled *settled, void *arg)
@@ -234,19 +274,16 @@ bool inflight_choked(struct inflight *q, inflight_settled *settled, void *arg)
     if (at(q, i)->flags & OWED_HIDDEN)
         return false;
     for (; i > 1; i--)
-        take_out(q, 1, OWED_SKIPPED, settled, arg);
+        take_second(q, OWED_SKIPPED, settled, arg);
     end_copy(q);
     if (at(q, 0)->kind == OWED_QUERY) /* nothing behind it is skipped */
-        take_out(q, 1, OWED_SKIPPED, settled, arg);
+        take_second(q, OWED_SKIPPED, settled, arg);
     return true;
 }
 
 static uint32_t count_unsure(const struct inflight *q)
 {
-    uint32_t n = 0;
-    while (n < q->count && is_unsure(at(q, n)))
-        n++;
-    return n;
+    return q->count && is_unsure(at(q, 0)) ? q->unsure : 0; /* they stand together */
 }
 
 /* What is behind an error is undone from its end: each request finds what it had found. */
@@ -257,13 +294,11 @@ static void skip_to_sync(struct inflight *q, enum owed_outcome first, inflight_s
         n++;
     for (uint32_t i = n; i-- > 0;) {
         struct owed o = *at(q, i);
+        tally(q, &o, -1);
         if (settled)
             settled(arg, &o, i ? OWED_SKIPPED : first);
     }
-    q->head = n ? (q->head + n) & (q->cap - 1) : q->head;
-    q->count -= n;
-    if (q->count == 0)
-        q->copy_in_sync = q->asked = false;
+    advance(q, n);
 }
 
 static enum reply_verdict on_error(struct inflight *q, inflight_settled *settled, void *arg)
@@ -294,14 +329,8 @@ bool inflight_is_skipped(const struct inflight *q)
 
 bool inflight_has_end(const struct inflight *q)
 {
-    if (inflight_is_skipped(q)) /* a Query behind the error is never answered by itself */
-        return false;
-    for (uint32_t i = 0; i < q->count; i++) {
-        const struct owed *o = at(q, i);
-        if ((o->kind == OWED_SYNC && !is_unsure(o)) || o->kind == OWED_QUERY || o->kind == OWED_FUNCTION)
-            return true;
-    }
-    return false;
+    /* A Query behind the error is never answered by itself. */
+    return !inflight_is_skipped(q) && (q->syncs > q->unsure || q->ends);
 }
 
 bool inflight_may_commit(const struct inflight *q)
@@ -395,7 +424,10 @@ static enum reply_verdict ready_in_doubt(struct inflight *q, uint32_t unsure, in
     const struct owed *next = q->count > unsure ? at(q, unsure) : NULL;
     if (next && next->kind == OWED_SYNC) {
         enum reply_verdict verdict = next->flags & OWED_HIDDEN ? REPLY_HIDE : REPLY_PASS;
-        take_out(q, unsure, OWED_DONE, settled, arg);
+        struct owed o = *next;
+        *at(q, unsure) = *at(q, 0); /* those in doubt are all alike: a Sync is nothing but a Sync */
+        *at(q, 0) = o;
+        pop(q, OWED_DONE, settled, arg);
         q->skipping = false;
         return verdict;
     }

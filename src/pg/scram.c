@@ -12,7 +12,6 @@
 #include "pg/scram.h"
 
 #include <limits.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -231,26 +230,23 @@ bool scram_verifier_make(struct text password, const uint8_t *salt, size_t salt_
     return true;
 }
 
-static uint8_t fake_key[SCRAM_KEY];
-static pthread_once_t fake_once = PTHREAD_ONCE_INIT;
-
-static void fake_seed(void)
+void scram_salts_key(struct text secret, uint8_t out[SCRAM_KEY])
 {
-    random_bytes(fake_key, sizeof(fake_key));
+    const struct text what = TEXT("salts of nobody");
+    CHECK(HMAC(EVP_sha256(), secret.at, (int)secret.len, (const uint8_t *)what.at, what.len, out, NULL));
 }
 
-void scram_verifier_fake(struct text user, const struct scram_verifier *model, struct scram_verifier *out)
+void scram_verifier_fake(struct text user, const uint8_t salts_key[SCRAM_KEY], const struct scram_verifier *model,
+                         struct scram_verifier *out)
 {
     uint8_t key[SCRAM_KEY], hash[SCRAM_KEY];
     *out = (struct scram_verifier){.iterations = FAKE_ITERATIONS, .salt_len = FAKE_SALT};
     if (model) {
         out->iterations = model->iterations;
         out->salt_len = model->salt_len;
-        hmac(model->server_key, TEXT("salts of nobody"), key);
-    } else {
-        pthread_once(&fake_once, fake_seed);
-        memcpy(key, fake_key, sizeof(key));
     }
+    const uint64_t kind[] = {out->iterations, out->salt_len};
+    hmac(salts_key, (struct text){(const char *)kind, sizeof(kind)}, key);
     hmac(key, (struct text){user.len ? user.at : "", user.len}, hash);
     for (size_t done = 0; done < out->salt_len; done += SCRAM_KEY) {
         memcpy(out->salt + done, hash, out->salt_len - done < SCRAM_KEY ? out->salt_len - done : SCRAM_KEY);

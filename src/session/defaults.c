@@ -4,6 +4,7 @@
 #include "session/defaults.h"
 
 #include "base/log.h"
+#include "session/memory.h"
 #include "session/relay.h"
 #include "session/variables.h"
 
@@ -11,6 +12,7 @@ enum { DIFFERENCES_MAX = 128 };
 
 void defaults_login(struct session *s)
 {
+    memory_join(s); /* the pool's tenant pays for eras */
     s->told_era = era_ref(s->pool->era);
     pool_check(s->pool, &s->check);
 }
@@ -44,11 +46,18 @@ static bool add_missing(struct session *s, struct varset **set, const struct var
 static bool change_era(struct session *s, struct era *to)
 {
     struct var difference[DIFFERENCES_MAX];
-    size_t n = era_difference(s->era, to, difference, COUNT_OF(difference));
+    size_t n = era_difference(s->era, to, difference, COUNT_OF(difference)), size = 0;
+    for (size_t i = 0; i < n; i++)
+        size += difference[i].name.len + difference[i].value.len + 2;
+    if (!memory_charge(s, 0, 2 * size)) {
+        memory_count_refusal(s);
+        return false;
+    }
     if (!add_missing(s, &s->startup_vars, difference, n) || !add_missing(s, &s->vars, difference, n))
         return false;
     era_drop(&s->era);
     s->era = era_ref(to);
+    memory_settle(s);
     return true;
 }
 
@@ -84,7 +93,7 @@ static void log_too_many(struct session *s)
 {
     char tag[40];
     session_tag(s, tag, sizeof(tag));
-    log_warning(tag, "it has too many variables to keep the settings of its role, which were changed");
+    log_warning(tag, "it has too many variables, or no memory, to keep the settings of its role, which were changed");
 }
 
 bool defaults_suit(struct session *s)

@@ -69,14 +69,14 @@ static struct tls_context *load_tls(const struct conf *conf, const struct conf_l
     return faults->count == before ? load_pairs(conf, l, 0, l->tls_cert.count, true, faults) : NULL;
 }
 
-struct generation *generation_load(const struct conf *conf, struct conf_faults *faults)
+struct generation *generation_load(const struct conf *conf, const struct generation *present, struct conf_faults *faults)
 {
     unsigned before = faults->count;
     struct generation *g = NEW(struct generation);
     snapshot_init(&g->snapshot, destroy);
     g->conf = conf_ref(conf);
     g->keys = keyring_load(conf, faults);
-    g->users = users_load(conf, faults);
+    g->users = users_load(conf, present ? present->users : NULL, faults);
     g->access = access_load(conf, faults);
     g->redis = redis_access_load(conf, faults);
     g->tls = mem_new(conf->listener_count + 1, sizeof(*g->tls));
@@ -88,13 +88,13 @@ struct generation *generation_load(const struct conf *conf, struct conf_faults *
     return NULL;
 }
 
-struct generation *generation_read(const char *path, struct conf_faults *faults)
+struct generation *generation_read(const char *path, const struct generation *present, struct conf_faults *faults)
 {
     struct conf *conf = conf_load(path, faults);
     struct generation *g = NULL;
     if (conf) {
         /* Also after faults: files that are named are looked at in the same go. */
-        g = generation_load(conf, faults);
+        g = generation_load(conf, present, faults);
         machine_check(conf, faults);
         if (conf->issuer_count == 0 && conf->postern.users_file[0] == '\0')
             conf_fault(faults, conf, &conf->postern.at, "users_file",

@@ -318,7 +318,7 @@ static bool answer_owed(struct session *s, const struct wire_fault *f)
             continue; /* our own: nobody waits for its answer, and what the client waits for is behind it */
         if (i + 1 == q->count && half_opens(s))
             a.in_block = true;
-        a.commits = !a.skipping && batch_commits(q, i);
+        a.commits = !a.skipping && o->kind != OWED_COPY_END && batch_commits(q, i);
         answer_one(s, &a, o, i == 0 && q->query_failed);
     }
     if (q->batch_open && !a.skipping) {

@@ -20,6 +20,8 @@ bool memory_charge(struct session *s, size_t more_input, size_t more)
     if (input < s->input.held.cap)
         input = s->input.held.cap; /* buffers double */
     size_t variables = s->vars ? s->vars->len : 0;
+    if (s->startup_vars && s->startup_vars != s->vars) /* settings that its role had among them */
+        variables += s->startup_vars->len;
     size_t wanted = in_steps(input) + in_steps(s->names.held + variables + more);
     if (wanted > s->charged && !budget_take(meter_memory(s->meter), wanted - s->charged))
         return false;
@@ -60,11 +62,9 @@ void memory_join(struct session *s)
     struct budget *memory = meter_memory(s->meter);
     if (!s->client.memory && s->client.phase != STREAM_CLOSED)
         stream_charge_to(&s->client, memory);
-    if (!s->backend)
-        return;
-    if (!s->backend->stream.memory && s->backend->stream.phase != STREAM_CLOSED)
+    if (s->backend && !s->backend->stream.memory && s->backend->stream.phase != STREAM_CLOSED)
         stream_charge_to(&s->backend->stream, memory);
-    if (!s->pool->kept.budget)
+    if (s->pool && !s->pool->kept.budget)
         kept_charge_to(&s->pool->kept, memory);
 }
 

@@ -41,7 +41,34 @@ void era_drop(struct era **at)
     varset_drop(&e->named);
     varset_drop(&e->all);
     buf_free(&e->parameters);
+    if (e->charged)
+        budget_give(e->budget, e->charged);
+    if (e->budget)
+        budget_release(&e->budget);
     mem_free(e);
+}
+
+/* The pool's tenant pays. False: it has no room for that. */
+static bool era_charge(struct era *e, struct budget *budget)
+{
+    size_t size = (e->named ? e->named->len : 0) + (e->all ? e->all->len : 0) + e->parameters.len;
+    if (!budget || size <= ERA_FREE)
+        return true;
+    if (!budget_take(budget, size - ERA_FREE))
+        return false;
+    budget_hold(budget);
+    e->budget = budget;
+    e->charged = size - ERA_FREE;
+    return true;
+}
+
+/* That it is another one is known then, but not what it was. */
+static void era_lighten(struct era *e)
+{
+    varset_drop(&e->named);
+    varset_drop(&e->all);
+    if (e->parameters.len > ERA_FREE)
+        buf_free(&e->parameters);
 }
 
 static bool is_custom(struct text name)
@@ -54,6 +81,8 @@ size_t era_difference(const struct era *was, const struct era *is, struct var *o
     struct text now, before;
     struct var v;
     size_t n = 0;
+    if (!was->named)
+        return 0;
     for (size_t pos = 0; n < max && varset_each(was->named, &pos, &v);)
         /* What only a superuser may set cannot be given back, and is as it is for new sessions. */
         if ((is_custom(v.name) || varset_get(was->all, v.name, &now)) &&
@@ -198,6 +227,11 @@ static void on_values(void *arg, struct backend *b, const struct server_error *e
     /* Another connection may have been faster. */
     struct era *known = b->pool->era && b->pool->era->digest == e->digest ? b->pool->era : NULL;
     if (!lost) {
+        if (!known && !era_charge(e, b->pool->kept.budget)) {
+            static const struct server_error full = {.sqlstate = "53200", .message = "they find no room in the tenant's memory"};
+            log_unknown(b, &full);
+            era_lighten(e);
+        }
         b->era = era_ref(known ? known : e);
         if (!known)
             pool_enters(b->pool, b->era);

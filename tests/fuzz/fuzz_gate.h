@@ -46,7 +46,7 @@ static void gate_load(const char *before, const char *cluster, const char *after
                             "[tenant acme]\ndatabases = *\nroles = rw\ndatabase_role = ${role}\n%s",
                             before, credentials, cluster, after);
     struct conf *conf = conf_load_text("fuzz.ini", text_of(text), &faults);
-    generation = faults.count ? NULL : generation_load(conf, &faults);
+    generation = faults.count ? NULL : generation_load(conf, NULL, &faults);
     if (!generation)
         fprintf(stderr, TEXT_FMT "\n", TEXT_ARG(buf_text(&faults.text)));
     CHECK(generation);

@@ -318,6 +318,93 @@ static void test_size(void)
     ok(inflight_is_quiet(&q), "and nothing is owed");
 }
 
+/* ---- what is counted ---- */
+
+static uint64_t seed;
+
+static unsigned dice(unsigned sides)
+{
+    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+    return (unsigned)(seed >> 33) % sides;
+}
+
+static bool is_end(const struct owed *o)
+{
+    return (o->kind == OWED_SYNC && !(o->flags & OWED_UNSURE)) || o->kind == OWED_QUERY || o->kind == OWED_FUNCTION;
+}
+
+/* What is kept beside the queue is what a walk over it would find: NULL, or what is not. */
+static const char *miscounted(const struct inflight *q)
+{
+    uint32_t syncs = 0, ends = 0, unsure = 0, rows = 0;
+    bool was = false;
+    for (uint32_t i = 0; i < q->count; i++) {
+        const struct owed *o = &q->ring[(q->head + i) & (q->cap - 1)];
+        bool is = o->flags & OWED_UNSURE;
+        syncs += o->kind == OWED_SYNC;
+        ends += is_end(o);
+        unsure += is;
+        rows += is && !was;
+        was = is;
+        if (i > 0 && i <= q->passed && (o->kind == OWED_SYNC || o->kind == OWED_COPY_END))
+            return "an end of a COPY, or a Sync, was passed over";
+    }
+    if (syncs != q->syncs || unsure != q->unsure || ends != q->ends + syncs - unsure)
+        return "the counts are not the queue's";
+    if (rows > 1)
+        return "those in doubt stand in two places";
+    if (inflight_is_skipped(q) != (q->skipping && !syncs) || inflight_has_end(q) != (ends && !inflight_is_skipped(q)))
+        return "what is told of the queue is not so";
+    return q->passed < q->count || q->passed == 0 ? NULL : "more was passed over than there is";
+}
+
+static void push_or_answer(struct inflight *q, enum reply_verdict *verdict)
+{
+    static const char types[] = "12tnTDCIsVGHWdcEEZZZZ3CG1";
+    enum inflight_question question;
+    unsigned what = dice(24);
+    if (what < 9) {
+        CHECK(inflight_push(q, (enum owed_kind)what, dice(8) ? 0 : OWED_HIDDEN, NULL, NULL));
+    } else if (what < 12) {
+        CHECK(inflight_push(q, dice(2) ? OWED_SYNC : OWED_COPY_END, 0, NULL, NULL));
+    } else if (what == 12) {
+        inflight_copy_data(q);
+    } else if (what == 13 && inflight_doubt(q) == INFLIGHT_ASK) {
+        CHECK(inflight_ask(q, &question));
+    } else if (what == 14 && q->copy_in && dice(3) == 0) {
+        *verdict = inflight_choked(q, NULL, NULL) ? REPLY_PASS : REPLY_BAD;
+    } else if (what == 15 && dice(4) == 0) {
+        (void)inflight_settle_copy(q, NULL, NULL);
+    } else {
+        char type = types[dice(sizeof(types) - 1)];
+        *verdict = inflight_reply(q, type, type == 'Z' ? "ITE"[dice(3)] : 0, NULL, NULL);
+    }
+}
+
+/* Whatever is sent and answered, up to what no server would say. */
+static void test_counts(void)
+{
+    enum { HISTORIES = 60000, STEPS_MAX = 80 };
+    const char *wrong = NULL;
+    unsigned long steps = 0;
+    uint64_t n = 0;
+    for (; n < HISTORIES && !wrong; n++) {
+        struct inflight q;
+        enum reply_verdict verdict = REPLY_PASS;
+        inflight_init(&q);
+        seed = n;
+        for (unsigned i = 0; i < STEPS_MAX && !wrong && verdict < REPLY_UNSOLICITED; i++, steps++) {
+            struct inflight before = q; /* an answer that nobody owes, and that changed nothing: try another one */
+            push_or_answer(&q, &verdict);
+            if (verdict == REPLY_BAD && memcmp(&before, &q, sizeof(q)) == 0)
+                verdict = REPLY_PASS;
+            wrong = miscounted(&q);
+        }
+        inflight_free(&q, NULL, NULL);
+    }
+    ok(!wrong, "history %llu of %lu steps in all: %s", (unsigned long long)n, steps, wrong ? wrong : "counted as walked over");
+}
+
 /* ---- at random, against a small server ---- */
 
 enum { STEPS = 60, REPLIES = 1024, COPY_DATA = OWED_COPY_END + 1 /* is not pushed */ };
@@ -349,14 +436,7 @@ static struct episode {
     const char *wrong;
 } *ep;
 
-static uint64_t seed;
 static unsigned closed;
-
-static unsigned dice(unsigned sides)
-{
-    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-    return (unsigned)(seed >> 33) % sides;
-}
 
 static void say(char type, const struct request *about)
 {
@@ -669,6 +749,8 @@ static bool run_episode(uint64_t number)
         else if (step >= STEPS && is_at_rest())
             break;
         answer_local();
+        if (!ep->wrong)
+            ep->wrong = miscounted(&ep->q);
         bool at_rest = is_at_rest() && !ep->batch && !ep->ignoring && ep->copying < 0;
         if (!ep->wrong && inflight_is_quiet(&ep->q) && !at_rest && ep->read == ep->sent_count &&
             ep->delivered == ep->reply_count)
@@ -706,6 +788,7 @@ int main(void)
     test_copy_lost();
     test_copy_choked();
     test_size();
+    test_counts();
     test_model();
     return tap_done();
 }

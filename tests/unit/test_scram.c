@@ -172,21 +172,27 @@ static void test_round_trips(void)
 static void test_fake(void)
 {
     struct scram_verifier a, b, other;
-    scram_verifier_fake(TEXT("nobody"), NULL, &a);
-    scram_verifier_fake(TEXT("nobody"), NULL, &b);
-    scram_verifier_fake(TEXT("nobody2"), NULL, &other);
+    uint8_t key[SCRAM_KEY], next[SCRAM_KEY];
+    scram_salts_key(TEXT("a secret of some length"), key);
+    scram_salts_key(TEXT("a secret of some lengths"), next);
+    scram_verifier_fake(TEXT("nobody"), key, NULL, &a);
+    scram_verifier_fake(TEXT("nobody"), key, NULL, &b);
+    scram_verifier_fake(TEXT("nobody2"), key, NULL, &other);
     ok(a.salt_len == 16 && a.iterations == 4096, "a fake looks like a fresh verifier");
     ok(memcmp(a.salt, b.salt, 16) == 0, "its salt stays");
     ok(memcmp(a.salt, other.salt, 16) != 0, "and is the user's own");
     ok(memcmp(a.stored_key, b.stored_key, SCRAM_KEY) != 0, "its key is nobody's");
-    struct scram_verifier model = {.iterations = 15000, .salt_len = SCRAM_SALT_MAX, .server_key = "k"}, next = model;
-    next.server_key[0] = 'l';
-    scram_verifier_fake(TEXT("nobody"), &model, &a);
-    scram_verifier_fake(TEXT("nobody"), &model, &b);
-    scram_verifier_fake(TEXT("nobody"), &next, &other);
+    struct scram_verifier model = {.iterations = 15000, .salt_len = SCRAM_SALT_MAX}, dearer = model;
+    dearer.iterations++;
+    scram_verifier_fake(TEXT("nobody"), key, &model, &a);
+    memset(model.server_key, 'k', SCRAM_KEY);
+    scram_verifier_fake(TEXT("nobody"), key, &model, &b);
+    scram_verifier_fake(TEXT("nobody"), next, &model, &other);
     ok(a.iterations == 15000 && a.salt_len == SCRAM_SALT_MAX, "a model's cost and length of salt");
-    ok(memcmp(a.salt, b.salt, SCRAM_SALT_MAX) == 0, "its salt stays");
-    ok(memcmp(a.salt, other.salt, 16) != 0 && memcmp(a.salt + 32, other.salt + 32, 16) != 0, "and is the model's own");
+    ok(memcmp(a.salt, b.salt, SCRAM_SALT_MAX) == 0, "its salt stays, whoever is the model");
+    ok(memcmp(a.salt, other.salt, 16) != 0 && memcmp(a.salt + 32, other.salt + 32, 16) != 0, "and is the key's own");
+    scram_verifier_fake(TEXT("nobody"), key, &dearer, &other);
+    ok(memcmp(a.salt, other.salt, 16) != 0, "who is made anew with another cost has another salt");
     ok(memcmp(a.salt, a.salt + 32, 16) != 0, "no part of it comes twice");
 }
 

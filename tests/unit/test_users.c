@@ -15,6 +15,9 @@ static char path[] = "/tmp/postern-test-XXXXXX";
 static char verifier[256];
 static struct conf_faults faults;
 
+static const struct users *present; /* what is in force */
+static const char *salt_key = "";   /* the file's path */
+
 static struct users *load(const char *lines, const char *admins)
 {
     FILE *f = fopen(path, "w");
@@ -22,13 +25,13 @@ static struct users *load(const char *lines, const char *admins)
         fputs(lines, f);
         fclose(f);
     }
-    char *text = mem_format("[postern]\nusers_file = %s\nadmin_users = %s\n[listener main]\n"
+    char *text = mem_format("[postern]\nusers_file = %s\nadmin_users = %s\nsalt_key_file = %s\n[listener main]\n"
                             "tls = off\nscram_users = batch, pla*, a\n[issuer one]\nissuer = i\naudience = a\njwks_file = k\n[cluster one]\nhosts = a\n[database *]\ncluster = one\n"
                             "[tenant acme]\n[plan gold]\n",
-                            lines ? path : "", admins);
+                            lines ? path : "", admins, salt_key);
     conf_faults_free(&faults);
     struct conf *conf = conf_load_text("x.ini", text_of(text), &faults);
-    struct users *u = faults.count ? NULL : users_load(conf, &faults);
+    struct users *u = faults.count ? NULL : users_load(conf, present, &faults);
     conf_unref(conf);
     mem_free(text);
     return u;
@@ -151,6 +154,103 @@ static void test_refused(void)
     rmdir(path);
 }
 
+/* ---- salts of those who are not there ---- */
+
+enum { SALT = 16 };
+
+static char *line_of(const char *name, char password)
+{
+    struct scram_verifier v;
+    char out[256];
+    CHECK(scram_verifier_make((struct text){&password, 1}, (const uint8_t *)"0123456789abcdef", SALT, 4096, &v));
+    scram_verifier_text(&v, out, sizeof(out));
+    return mem_format("\"%s\" \"%s\" acme rw\n", name, out);
+}
+
+/* Loads what follows on *now, which it replaces, and gives the salt of somebody who is in neither. */
+static void follow(struct users **now, const char *lines, uint8_t salt[SALT])
+{
+    struct scram_verifier v;
+    present = *now;
+    struct users *next = load(lines, "");
+    present = NULL;
+    CHECK(next);
+    users_unref(*now);
+    *now = next;
+    users_fake(next, TEXT("nobody"), &v);
+    CHECK(v.salt_len == SALT && v.iterations == 4096);
+    memcpy(salt, v.salt, SALT);
+}
+
+static void write_key(const char *at, const char *key)
+{
+    FILE *f = fopen(at, "w");
+    CHECK(f && fputs(key, f) >= 0 && fclose(f) == 0 && chmod(at, 0600) == 0);
+}
+
+static void test_salts(void)
+{
+    char *a = line_of("a", '1'), *other = line_of("a", '2');
+    struct users *one = NULL, *two = NULL;
+    uint8_t first[SALT], salt[SALT], drawn[SALT];
+    follow(&one, a, first);
+    follow(&two, a, salt);
+    ok(memcmp(first, salt, SALT) == 0, "two that start with the same first user");
+    follow(&one, other, salt);
+    ok(memcmp(first, salt, SALT) == 0, "a reload with another first user changes nothing");
+    follow(&one, "", salt);
+    ok(memcmp(first, salt, SALT) == 0, "nor does one with none");
+    follow(&one, other, salt);
+    ok(memcmp(first, salt, SALT) == 0, "nor the next");
+    users_unref(two);
+    two = NULL;
+    follow(&two, other, salt);
+    ok(memcmp(first, salt, SALT) != 0, "a start does: see salt_key_file");
+    users_unref(two);
+    two = NULL;
+    follow(&two, "", drawn);
+    follow(&two, "", salt);
+    ok(memcmp(drawn, salt, SALT) == 0, "without any user it stays too");
+    follow(&two, a, salt);
+    ok(memcmp(first, salt, SALT) == 0, "until there is one");
+    users_unref(one);
+    users_unref(two);
+    mem_free(a);
+    mem_free(other);
+}
+
+static void test_salt_key_file(void)
+{
+    char *a = line_of("a", '1'), *other = line_of("a", '2'), *key = mem_format("%s.key", path);
+    struct users *one = NULL, *two = NULL;
+    uint8_t first[SALT], salt[SALT];
+    salt_key = key;
+    write_key(key, "0123456789abcdef0123456789abcdef");
+    follow(&one, a, first);
+    follow(&two, other, salt);
+    ok(memcmp(first, salt, SALT) == 0, "one file: the same at every gate, whoever is the first user");
+    salt_key = "";
+    follow(&two, a, salt);
+    ok(memcmp(first, salt, SALT) == 0, "a reload without the file keeps it");
+    salt_key = key;
+    write_key(key, "0123456789abcdef0123456789abcdeF");
+    follow(&two, a, salt);
+    ok(memcmp(first, salt, SALT) != 0, "another file, other salts");
+    write_key(key, "0123456789abcdef0123456789abcde");
+    ok(!load(a, "") && told("[postern] salt_key_file: ") && told(".key has 31 bytes; allowed: 32 to 4096, at random"), "too short");
+    write_key(key, "0123456789abcdef0123456789abcdef");
+    chmod(key, 0644);
+    ok(!load(a, "") && told("[postern] salt_key_file: ") && told("may be read or written by others"), "others may read it");
+    unlink(key);
+    ok(!load(a, "") && told("cannot be read"), "it is not there");
+    salt_key = "";
+    users_unref(one);
+    users_unref(two);
+    mem_free(a);
+    mem_free(other);
+    mem_free(key);
+}
+
 int main(void)
 {
     struct scram_verifier v;
@@ -162,6 +262,8 @@ int main(void)
     close(fd);
     scram_verifier_text(&v, verifier, sizeof(verifier));
     test_good();
+    test_salts();
+    test_salt_key_file();
     test_refused();
     conf_faults_free(&faults);
     return tap_done();

@@ -5,7 +5,7 @@ before or after, serves either."""
 import pytest
 
 import fake
-from stand import wire
+from stand import proc, wire
 
 # A setting, three values of it as SHOW has them.
 SETTINGS = {"search_path": ("pg_catalog", "public, pg_catalog", "information_schema"), "statement_timeout": ("71s", "72s", "73s"),
@@ -172,3 +172,32 @@ def test_steady_state_asks_nothing(two, login, stand):
     name = next(n for n in after if "variable_replays" in n)
     assert after[name] == queries[name]
     assert count() >= 0
+
+
+def test_settings_that_silent_sessions_had_are_paid_for(make_gate, login, alter):
+    """Each session stays with what was in force at its login: with large settings, changed for each, that is much for a
+    client that does nothing. The tenant pays, and beyond that it does not keep them."""
+    kb = 1 << 10
+    gate = make_gate({"postern": {"workers": 1, "tenant_memory_limit": "1MB"}, "database acme": {"pool_size": 2, "shards": 1}})
+
+    def used():
+        return int(float(gate.metrics().get('postern_tenant_memory_bytes{tenant="acme"}', 0)))
+
+    crowd, steps = [login(gate)], []
+    for n in range(12):
+        alter("ROLE acme_rw", "app.x", f"{n} " + "x" * 120 * kb)
+        crowd.append(login(gate))
+        assert crowd[-1].query("SELECT 1") == [["1"]]
+        steps.append(used())
+    assert steps[3] > 3 * 80 * kb
+    assert max(steps) <= 1024 * kb
+    gate.await_log("they find no room in the tenant's memory")
+    for c in crowd:
+        assert c.query("SELECT length(current_setting('app.x', true)) > -1")
+        assert used() <= 1024 * kb, "as variables of its own"
+    for c in crowd:
+        c.close()
+    alter("ROLE acme_rw", "app.x")
+    with login(gate) as c:
+        assert c.query("SELECT coalesce(current_setting('app.x', true), '')") == [[""]]
+    proc.wait_for("the memory to be given back", 20, lambda: used() == 0)

@@ -100,6 +100,47 @@ def test_salts_of_nobody_stay_at_every_gate_and_start(make_gate, stand, users):
     assert [salt(one, u, stand) for u in names] == before, "one user more"
 
 
+def write_secret(stand, name, content):
+    path = stand.path("gates", f"{name}-{os.urandom(4).hex()}")
+    with open(path, "wb", opener=lambda p, f: os.open(p, f, 0o600)) as f:
+        f.write(content)
+    return path
+
+
+def rows(stand, *users):
+    return "".join(f'"{u}" "{verifier}" acme rw\n' for u, verifier in users).encode() + \
+        f'"{stand.admin_user}" "{stand.scram(stand.admin_password)}" - -\n'.encode()
+
+
+def test_first_user_who_is_replaced_gives_nobody_away(make_gate, stand):
+    """Two looks, before and behind a reload: the salt of who is not there stays, as that of a user does whose line stays."""
+    kept = ("late_batch", stand.scram("pw"))
+    path = write_secret(stand, "users", rows(stand, ("acme_batch", stand.scram("pw")), kept))
+    gate = make_gate({"postern": {"users_file": path}})
+    names = ("late_batch", *FAKE)
+    before = [salt(gate, u, stand) for u in names]
+    for users in ([("acme_batch", stand.scram("pw")), kept], [kept], [("new_batch", stand.scram("pw")), kept]):
+        with open(path, "wb") as f:
+            f.write(rows(stand, *users))
+        since = len(gate.log())
+        gate.reload()
+        gate.await_log("is in force", since=since)
+        assert [salt(gate, u, stand) for u in names] == before
+
+
+def test_gates_with_one_key_agree_whatever_their_users(make_gate, stand):
+    key = write_secret(stand, "salts", os.urandom(32))
+    files = [write_secret(stand, "users", rows(stand, (u, stand.scram("pw")))) for u in REAL]
+    one, two = (make_gate({"postern": {"users_file": f, "salt_key_file": key}}) for f in files)
+    before = [salt(one, u, stand) for u in FAKE]
+    assert [salt(two, u, stand) for u in FAKE] == before
+    one.stop()
+    with open(files[0], "wb") as f:
+        f.write(rows(stand, ("new_batch", stand.scram("pw"))))
+    one.start()
+    assert [salt(one, u, stand) for u in FAKE] == before, "a start with other users"
+
+
 def test_names_are_asked_for_a_token_or_for_scram_by_the_listener(make_gate, stand, login, token, users):
     gate = make_gate({"postern": {"users_file": users}, "listener main": {"scram_users": "late*"},
                       "listener oauth": {"scram_users": "*", "auth": "password"}})
