@@ -118,11 +118,11 @@ static void log_failed(struct session *s, enum reason why, const char *detail)
         return;
     session_tag(s, tag, sizeof(tag));
     if (g->is_tried)
-        log_line(level, tag, "login %s: user \"%s\" database \"%s\" from %s: %s%s%s",
-                 why == REASON_CLIENT_GONE ? "given up" : "refused", g->user, g->database, s->peer, row->name,
+        log_line(level, tag, "login %s: user \"%s\" database \"%s\" from %s at listener %s: %s%s%s",
+                 why == REASON_CLIENT_GONE ? "given up" : "refused", g->user, g->database, s->peer, g->listener->at.name, row->name,
                  detail ? ": " : "", detail ? detail : "");
     else
-        log_line(level, tag, "connection from %s failed: %s: %s", s->peer, row->name, detail ? detail : row->text);
+        log_line(level, tag, "connection from %s at listener %s failed: %s: %s", s->peer, g->listener->at.name, row->name, detail ? detail : row->text);
 }
 
 static void count_failed(struct session *s, enum reason why)
