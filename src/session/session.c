@@ -272,7 +272,7 @@ static void end_session(struct session *s, enum reason why, struct leftover left
         return;
     bool was_in = !s->greeting && (s->pool || s->state == SESSION_CONSOLE);
     if (was_in)
-        session_audit(s, AUDIT_LOGOUT, reason_row(why)->name, NULL);
+        session_audit(s, AUDIT_LOGOUT, reason_row(why)->name, why == REASON_REVOKED ? standing_lack(s) : NULL);
     else
         greet_failed(s, why, NULL);
     if (log_is_on(LOG_DEBUG) || (was_in && why != REASON_CLIENT_GONE && why != REASON_OK)) {
