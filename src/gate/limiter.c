@@ -514,6 +514,11 @@ void limiter_each(const struct limiter *l, void (*visit)(void *, const struct me
     }
 }
 
+size_t limiter_memory_of_each(const struct limiter *l)
+{
+    return limiter_shared_memory_of_each(l->shared);
+}
+
 void limiter_each_memory(const struct limiter *l, void (*visit)(void *, const struct memory_view *), void *arg)
 {
     limiter_shared_each_memory(l->shared, visit, arg);

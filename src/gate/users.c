@@ -69,7 +69,7 @@ static bool set_verifier(const struct source *s, struct text *line, struct user 
     bool ok = (kind == WORD_QUOTED || kind == WORD_BARE) &&
               scram_verifier_parse(text_of(word), &u->verifier);
     if (!ok)
-        complain(s, "user %s: the second word is no SCRAM-SHA-256 verifier", u->name);
+        complain(s, "user %s: the second word is no SCRAM-SHA-256 verifier; allowed: what `postern scram` makes of a password", u->name);
     mem_wipe(word, sizeof(word));
     return ok;
 }

@@ -46,10 +46,11 @@ static const struct {
     {"kill '12AF' ;", COMMAND_KILL, "12AF"},
     {"KILL", COMMAND_SYNTAX, ""},
     {"KILL ;", COMMAND_SYNTAX, ""},
-    {"KILL zebra", COMMAND_SYNTAX, ""},
-    {"KILL ''", COMMAND_SYNTAX, ""},
+    {"KILL zebra", COMMAND_NO_ID, "zebra"},
+    {"KILL ''", COMMAND_NO_ID, ""},
     {"KILL 1 2", COMMAND_SYNTAX, ""},
-    {"KILL 11112222333344445", COMMAND_SYNTAX, ""},
+    {"KILL zebra 1", COMMAND_SYNTAX, ""},
+    {"KILL 11112222333344445", COMMAND_NO_ID, "11112222333344445"},
     {"SET client_encoding = 'UTF8'", COMMAND_NOOP, "SET"},
     {"set extra_float_digits to 3;", COMMAND_NOOP, "SET"},
     {"SET x = 'a;b''c'", COMMAND_NOOP, "SET"},
@@ -482,6 +483,7 @@ static struct metrics_input *sample(void)
     CELLS(limits, "acme", "silver", "4", "10", "5", "100", "7", "50", "2", "0", "share", "1", "0", "1", "0", "2", "0", "0", "0");
     CELLS(limits, "acme", "", "0", "0", "0", "0", "0", "0", "0", "0", "", "0", "0", "0", "0", "0", "5000000", "7", "8000000");
     CELLS(limits, "gone", "", "0", "0", "0", "0", "0", "9", "0", "0", "", "0", "0", "0", "0", "0", "0", "0", "0");
+    CELLS(limits, "left", "", "0", "0", "0", "0", "0", "9", "0", "0", "", "0", "0", "0", "0", "0", "0", "0", "8000000");
     CELLS(nodes, "main", "a:5433", "up", "6", "0", "aws", "eu", "eu-1", "primary", "1", "yes", "0");
     CELLS(nodes, "main", "b:5433", "down", "0", "3", "", "", "", "", "1", "no", "");
     in = (struct metrics_input){.counters = both, .workers = 2, .pools = pools, .limits = limits,
@@ -517,7 +519,7 @@ static void check_metrics(const char *text)
     has(text, "\npostern_tenant_memory_bytes{tenant=\"acme\"} 5000000\n");
     has(text, "\npostern_tenant_memory_kept_bytes{tenant=\"acme\"} 7\n");
     has(text, "\npostern_tenant_memory_limit_bytes{tenant=\"acme\"} 8000000\n");
-    ok(!strstr(text, "memory_limit_bytes{tenant=\"gone\"}"), "of tenants that hold nothing there is nothing");
+    ok(!strstr(text, "memory_limit_bytes{tenant=\"gone\"}") && !strstr(text, "memory_limit_bytes{tenant=\"left\"}"), "of tenants that hold nothing there is nothing");
     has(text, "\npostern_limit_refused_total{tenant=\"acme\",reason=\"memory\"} 0\n");
     has(text, "\npostern_tenant_queries_total{tenant=\"acme\"} 1\n");
     has(text, "\npostern_limit_refused_total{tenant=\"acme\",reason=\"tenant_connections\"} 0\n");

@@ -84,7 +84,7 @@ static const struct {
     const char *line, *fault;
 } refused[] = {
     {"\"a\" \"%s\" acme rw\n\"a\" \"%s\" acme rw\n", ":2: user a was given before"},
-    {"\"a\" \"sesame\" acme rw\n", ":1: user a: the second word is no SCRAM-SHA-256 verifier"},
+    {"\"a\" \"sesame\" acme rw\n", ":1: user a: the second word is no SCRAM-SHA-256 verifier; allowed: what `postern scram` makes of a password"},
     {"\"a\"\n", ":1: user a: the second word is no SCRAM-SHA-256 verifier"},
     {"\"a\" \"%s\"\n", ":1: user a: the tenant is missing; - is for administrators"},
     {"\"a\" \"%s\" globex rw\n",
