@@ -9,6 +9,7 @@
 #include "admin/metrics.h"
 #include "base/mem.h"
 #include "conf/inside.h"
+#include "gate/limiter_shared.h"
 #include "pg/wire.h"
 #include "tap.h"
 
@@ -405,6 +406,18 @@ static void test_reports(void)
     for (size_t i = 0; i < table_rows(t); i++)
         if (strcmp(table_named(t, i, "name"), "queries_total") == 0)
             is_text(table_named(t, i, "value"), "42", "summed over the workers");
+    table_free(t);
+    struct tallies *tallies = limiter_shared_tallies(shared);
+    struct tally *left = tally_take(tallies, TEXT("left"), 0); /* as its meter has gone */
+    tally_add(left, TALLY_QUERIES);
+    tally_drop(tallies, &left);
+    limiter_shared_set_memory(shared, 4000, 1000);
+    t = report(COMMAND_LIMITS);
+    for (size_t i = 0; i < table_rows(t); i++)
+        if (strcmp(table_named(t, i, "tenant"), "left") == 0) {
+            is_text(table_named(t, i, "memory"), "0", "who has no session holds nothing");
+            is_text(table_named(t, i, "memory_limit"), "1000", "and may hold as much as others");
+        }
     table_free(t);
     t = report(COMMAND_VERSION);
     is_int(table_rows(t), 1, "one version");
