@@ -255,6 +255,8 @@ static void answer_at_once(struct session *s, enum command c, struct text tag)
 {
     if (c == COMMAND_SYNTAX)
         console_answer_error(s, REASON_SYNTAX, NULL);
+    else if (c == COMMAND_NO_ID)
+        console_answer_no_id(s, tag);
     else if (c == COMMAND_NONE)
         session_put(s, "I\0\0\0\4", 5);
     else
@@ -267,7 +269,7 @@ static void home_command(struct home *home, struct session *s, struct text sql)
     struct worker *w = CONTAINER_OF(home, struct worker, home);
     struct text argument;
     enum command c = console_parse(sql, &argument);
-    if (c == COMMAND_SYNTAX || c == COMMAND_NONE || c == COMMAND_NOOP) {
+    if (c == COMMAND_SYNTAX || c == COMMAND_NO_ID || c == COMMAND_NONE || c == COMMAND_NOOP) {
         answer_at_once(s, c, argument);
         return;
     }

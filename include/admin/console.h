@@ -14,6 +14,7 @@
 enum command {
     COMMAND_NONE, /* empty query */
     COMMAND_SYNTAX,
+    COMMAND_NO_ID, /* KILL with something else */
     COMMAND_HELP,
     COMMAND_VERSION,
     COMMAND_POOLS,
@@ -30,7 +31,7 @@ enum command {
 };
 
 /* Any case, one optional semicolon, comments and white space around. argument: what follows
- * the command (KILL's id), the tag of a NOOP (a literal), or empty. */
+ * the command (KILL's id, or what stands in its place), the tag of a NOOP (a literal), or empty. */
 enum command console_parse(struct text sql, struct text *argument);
 /* The id that KILL names, in hexadecimal as SHOW CLIENTS shows it; false when it is none. */
 bool console_id(struct text argument, uint64_t *id);
@@ -52,5 +53,6 @@ void console_answer_done(struct session *s, const char *tag);
 /* NoticeResponses before the answer: one for each line. */
 void console_answer_warnings(struct session *s, const char *lines);
 void console_answer_error(struct session *s, enum reason why, const char *message);
+void console_answer_no_id(struct session *s, struct text found);
 
 #endif

@@ -56,7 +56,8 @@ const struct conf_setting *conf_setting_at(size_t i);
 const struct conf_setting *conf_setting_find(enum conf_kind kind, struct text key);
 
 /* Sets the field in a section from text. `dir` is what relative paths start from (NULL: they
- * stay as they are). False, the field unchanged and *bad the part that is wrong. */
+ * stay as they are). False: *bad is the part that is wrong, and the field unchanged, but that a list
+ * has what could be read of it. */
 bool conf_value_set(const struct conf_setting *row, struct conf_section *at, struct text value,
                     const char *dir, struct text *bad) MUST_USE;
 /* An empty value, for a REQUIRED setting that the file forgot: no text is ever NULL. */
@@ -69,6 +70,8 @@ void conf_value_text(const struct conf_setting *row, const struct conf_section *
                      struct buf *out);
 /* "a whole number, 0..256": for faults and for the manual. */
 void conf_value_allowed(const struct conf_setting *row, struct buf *out);
+/* A part of a list that stands in quotes, which would be part of the name. */
+bool conf_value_is_quoted(struct text item);
 /* Continuation lines of this setting join with a comma (lists) or a space. */
 bool conf_value_is_list(const struct conf_setting *row);
 

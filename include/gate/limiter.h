@@ -103,6 +103,8 @@ struct memory_view {
     const char *tenant;
     size_t used, kept, limit;
 };
+/* What any tenant may hold, those without a session too. */
+size_t limiter_memory_of_each(const struct limiter *l);
 void limiter_each_memory(const struct limiter *l, void (*visit)(void *, const struct memory_view *), void *arg);
 
 #endif

@@ -36,6 +36,7 @@ struct budget *limiter_shared_memory_of_all(struct limiter_shared *s);
 /* As limiter_each_memory(). */
 void limiter_shared_each_memory(struct limiter_shared *s, void (*visit)(void *, const struct memory_view *), void *arg);
 /* New limits in bytes, for the process and for each tenant. */
+size_t limiter_shared_memory_of_each(struct limiter_shared *s);
 void limiter_shared_set_memory(struct limiter_shared *s, size_t of_all, size_t of_each);
 /* Counts connections that something else admitted, and gives connections back. */
 void limiter_shared_count(struct limiter_shared *s, struct shared_tenant *t, int64_t change);

@@ -50,6 +50,8 @@ struct meter {
 
     uint32_t held; /* connections */
     bool stale;    /* Redis has another count of them */
+    bool is_denied, is_denial_told; /* Redis is there, and does not allow this tenant's keys */
+    uint64_t denied_at;
     struct redis_call query_call, connect_call;
     uint32_t query_asked, connect_asked, held_told;
 };
@@ -75,6 +77,18 @@ struct limiter {
 static inline bool meter_counts_connections(const struct meter *m)
 {
     return m->limits.max_connections || m->limits.connections_per_second;
+}
+
+static inline enum source limiter_source_away(const struct limiter *l)
+{
+    return l->away == CONF_AWAY_OPEN     ? SOURCE_OPEN
+           : l->away == CONF_AWAY_CLOSED ? SOURCE_CLOSED
+                                         : SOURCE_SHARE;
+}
+
+static inline enum source meter_source(const struct meter *m)
+{
+    return m->is_denied ? limiter_source_away(m->limiter) : m->limiter->source;
 }
 
 /* Has something to say to Redis at the end of this turn. */

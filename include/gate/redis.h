@@ -4,7 +4,8 @@
  *
  * It resolves, connects, logs in and tries a write before it counts as ready; anything that
  * goes wrong (refused, timed out, an error as the answer) makes it away, fails every call in
- * flight, and it tries again by itself, from 100 ms up to every 5 s.
+ * flight, and it tries again by itself, from 100 ms up to every 5 s. A key that its user may not
+ * touch is that key's affair alone.
  * Thread: worker.  Owner: the limiter.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef POSTERN_GATE_REDIS_H
@@ -42,11 +43,13 @@ void redis_script_init(struct redis_script *s, const char *text);
 
 /* Embedded in who calls; zeroed before first use. answered() is called exactly once per call,
  * never inside redis_call(): with `expect` numbers, none negative, or with NULL when Redis
- * went away (whether the script ran is then not known). */
+ * went away (whether the script ran is then not known), or, with `denied` a sentence that lives as
+ * long as the call to answered(), when its user may not touch this key. */
 enum { REDIS_VALUES_MAX = 8, REDIS_ARGS_MAX = 8 };
 struct redis_call {
     uint64_t id; /* 0: not in flight */
     size_t expect;
+    const char *denied;
     void (*answered)(struct redis_call *call, const int64_t *values);
 };
 /* Runs the script with one key and up to REDIS_ARGS_MAX arguments. False (and no answer will

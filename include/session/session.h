@@ -209,6 +209,7 @@ struct session {
     bool failed;              /* an error went by in the present transaction */
     uint16_t bound;           /* what the portals bound last do to their transaction (enum owed flags) */
     uint8_t refusal;          /* enum reason: what a request that is made to fail (OWED_REFUSED) is told */
+    uint8_t refusals_logged[(REASON_COUNT + 7) / 8]; /* by enum reason */
     uint8_t tunings;          /* connections lost, one after another, before anything of the client's went out */
 };
 
@@ -267,6 +268,9 @@ void session_close(struct session *s, enum reason why) COLD;
 enum reason session_expiry(const struct session *s);
 /* Ends it when something has been written that the client must still get, whatever it is sending. */
 void session_close_told(struct session *s, enum reason why) COLD;
+/* One of its requests is refused, and it goes on: a line in the log, at the reason's level, for the first of a
+ * session and reason. */
+void session_log_refusal(struct session *s, enum reason why) COLD;
 /* reason: a name of base/reasons.def, or NULL; detail: what is kept from the client, or NULL. */
 void session_audit(struct session *s, enum audit_kind event, const char *reason, const char *detail);
 bool session_flush_held(struct session *s);

@@ -13,6 +13,8 @@ void standing_keep(struct session *s);
 void standing_free(struct session *s);
 /* The home's configuration is another than the one it was last looked at by. */
 void standing_look(struct session *s);
+/* What it lacks, once it has been taken away; NULL before. */
+const char *standing_lack(const struct session *s);
 /* All of a home's. */
 void standings_look(struct home *home);
 

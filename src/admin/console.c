@@ -3,6 +3,7 @@
 #include "config.h"
 #include "admin/console.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -147,6 +148,7 @@ static const struct {
 } commands[] = {
     [COMMAND_NONE] = {"", "empty"},
     [COMMAND_SYNTAX] = {"", "unknown"},
+    [COMMAND_NO_ID] = {"", "unknown"},
     [COMMAND_HELP] = {"HELP", "SHOW HELP"},
     [COMMAND_VERSION] = {"VERSION", "SHOW VERSION"},
     [COMMAND_POOLS] = {"POOLS", "SHOW POOLS"},
@@ -184,10 +186,10 @@ static enum command parse_kill(struct text sql, struct text *argument)
     struct text word;
     uint64_t id;
     enum token kind = take(&sql, &word);
-    if ((kind != TOKEN_WORD && kind != TOKEN_STRING) || !console_id(word, &id) || !ends(sql))
+    if ((kind != TOKEN_WORD && kind != TOKEN_STRING) || !ends(sql))
         return COMMAND_SYNTAX;
     *argument = word;
-    return COMMAND_KILL;
+    return console_id(word, &id) ? COMMAND_KILL : COMMAND_NO_ID;
 }
 
 enum command console_parse(struct text sql, struct text *argument)
@@ -300,4 +302,12 @@ void console_answer_error(struct session *s, enum reason why, const char *messag
     if (!wire_error(&m, &f))
         CHECK(wire_error(&m, &brief));
     answer(s, &m);
+}
+
+void console_answer_no_id(struct session *s, struct text found)
+{
+    char message[192];
+    snprintf(message, sizeof(message), "\"%.*s%s\" is not the id of a client: that is up to 16 hexadecimal digits, such as 12af",
+             (int)(found.len < 40 ? found.len : 40), found.at, found.len > 40 ? "..." : "");
+    console_answer_error(s, REASON_NO_CLIENT, message);
 }

@@ -179,7 +179,7 @@ static void put_memory(struct sheet *m, const char *name, const char *help, cons
     static const char *const labels[] = {"tenant", NULL};
     put_head(m, name, "gauge", help);
     for (size_t row = 0; row < table_rows(t); row++) {
-        if (number(t, row, "memory_limit") == 0)
+        if (number(t, row, "memory_limit") == 0 || (number(t, row, "memory") == 0 && !table_named(t, row, "source")[0]))
             continue;
         put_labels(m, name, t, row, labels);
         put(m, "}");

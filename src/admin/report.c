@@ -243,14 +243,15 @@ static void add_limit_memory(void *arg, const struct memory_view *v)
 struct limit_tallies {
     struct table *table;
     const struct conf *conf;
+    size_t memory; /* that each may hold */
 };
 
 /* Also a tenant without a session has a plan: the one that its last session had, with what it says now. */
 static void add_limit_tally(void *arg, const struct tally_view *v)
 {
-    struct table *t = ((struct limit_tallies *)arg)->table;
-    const struct conf *conf = ((struct limit_tallies *)arg)->conf;
-    const struct conf_plan *plan = v->plan[0] ? conf_plan_named(conf, text_of(v->plan)) : NULL;
+    const struct limit_tallies *of = arg;
+    struct table *t = of->table;
+    const struct conf_plan *plan = v->plan[0] ? conf_plan_named(of->conf, text_of(v->plan)) : NULL;
     table_row(t);
     table_text(t, v->tenant);
     table_text(t, plan ? plan->at.name : NULL);
@@ -265,6 +266,11 @@ static void add_limit_tally(void *arg, const struct tally_view *v)
     table_text(t, NULL);
     for (enum tally_count i = TALLY_REFUSED; i < TALLY_COUNT; i++)
         table_number(t, v->totals[i]);
+    if (strcmp(v->tenant, "*") == 0)
+        return; /* many */
+    table_number(t, 0);
+    table_number(t, 0);
+    table_number(t, of->memory);
 }
 
 static void add_stat(struct table *t, const char *name, uint64_t value, const char *help,
@@ -412,7 +418,7 @@ void report_add(enum command c, struct home *home, struct table *t)
         limiter_each(home->limiter, add_limit, t);
         if (home->worker == 0)
             limiter_each_memory(home->limiter, add_limit_memory, t);
-        each_tally(home, &(struct limit_tallies){t, home->generation->conf}, add_limit_tally);
+        each_tally(home, &(struct limit_tallies){t, home->generation->conf, limiter_memory_of_each(home->limiter)}, add_limit_tally);
         break;
     case COMMAND_STATS:
         add_stats(home, t);

@@ -203,6 +203,64 @@ static void check_http(struct conf *c, struct conf_faults *f)
                    "found \"%.80s\"; allowed: address:port or [IPv6]:port", listen);
 }
 
+/* ---- who is asked for what ---- */
+
+static bool list_has(const struct conf_list *l, const char *word)
+{
+    for (size_t i = 0; i < l->count; i++)
+        if (strcmp(l->item[i], word) == 0)
+            return true;
+    return false;
+}
+
+static bool comes_by_token(const struct conf *c, const struct conf_tenant *t)
+{
+    for (size_t i = 0; i < c->issuer_count; i++) {
+        const struct conf_list *l = &c->issuers[i]->tenants;
+        if (l->count == 0 || strcmp(t->at.name, "*") == 0 || list_has(l, "*") || list_has(l, t->at.name))
+            return true;
+    }
+    return false;
+}
+
+/* The pattern for all is for a listener of its own, and says nothing of one tenant. */
+static const char *pattern_that_takes(const struct conf_listener *l, const char *role)
+{
+    for (size_t i = 0; i < l->scram_users.count; i++)
+        if (strcmp(l->scram_users.item[i], "*") != 0 && text_matches(text_of(role), l->scram_users.item[i]))
+            return l->scram_users.item[i];
+    return NULL;
+}
+
+static void check_role_of_token(struct conf *c, const struct conf_tenant *t, const char *role, struct conf_faults *f)
+{
+    for (size_t i = 0; i < c->listener_count && strcmp(role, "*") != 0; i++) {
+        const struct conf_listener *l = c->listeners[i];
+        const char *pattern = pattern_that_takes(l, role);
+        if (pattern)
+            conf_advise(f, c, &l->at, "scram_users",
+                        "found \"%.80s\", which takes %.80s too, a role of [tenant %.80s]: who comes as it with a "
+                        "token is asked for SCRAM-SHA-256 here; take a pattern that no role fits",
+                        pattern, role, t->at.name);
+    }
+}
+
+/* Who has a token is asked for it by the name in his DSN, which is that of a role. */
+static void check_askers(struct conf *c, struct conf_faults *f)
+{
+    size_t askers = 0;
+    for (size_t i = 0; i < c->listener_count; i++)
+        askers += list_has(&c->listeners[i]->scram_users, "*");
+    if (c->issuer_count && askers && askers == c->listener_count)
+        conf_advise(f, c, &c->listeners[0]->at, "scram_users",
+                    "found \"*\"; every listener asks every name for SCRAM-SHA-256, and nobody could come with a token of "
+                    "[issuer %.80s]; take a pattern (svc_*), or a listener of its own",
+                    c->issuers[0]->at.name);
+    for (size_t i = 0; i < c->tenant_count; i++)
+        for (size_t k = 0; k < c->tenants[i]->roles.count && comes_by_token(c, c->tenants[i]); k++)
+            check_role_of_token(c, c->tenants[i], c->tenants[i]->roles.item[k], f);
+}
+
 void conf_check(struct conf *c, struct conf_faults *f)
 {
     const char *file = c->postern.at.file;
@@ -234,6 +292,7 @@ void conf_check(struct conf *c, struct conf_faults *f)
         check_cluster(c, c->clusters[i], f);
     for (size_t i = 0; i < c->database_count; i++)
         check_database(c, c->databases[i], f);
+    check_askers(c, f);
     if (f->count == before)
         conf_check_meetings(c, f);
 }

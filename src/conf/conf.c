@@ -137,6 +137,21 @@ static void section_release(struct conf_section *at, enum conf_kind kind)
     mem_free(at->name);
 }
 
+/* What is wrong with a list but its parts. */
+static const char *list_note(const struct conf_setting *row, struct text bad)
+{
+    bool after_comma = true, empty = false;
+    if (!conf_value_is_list(row) || bad.len == 0)
+        return "";
+    for (size_t i = 0; i < bad.len; i++) {
+        empty = empty || (bad.at[i] == ',' && after_comma);
+        after_comma = bad.at[i] == ',' || (after_comma && (bad.at[i] == ' ' || bad.at[i] == '\t'));
+    }
+    if (empty || after_comma)
+        return after_comma ? ": nothing stands behind the last comma" : ": nothing stands between two commas";
+    return conf_value_is_quoted(bad) ? ": the quotes would be part of the name" : "";
+}
+
 static void bad_value(struct conf_faults *faults, const struct conf_written *w,
                       const struct conf_entry *e, struct text bad)
 {
@@ -144,9 +159,10 @@ static void bad_value(struct conf_faults *faults, const struct conf_written *w,
     buf_init(&allowed, 1024);
     conf_value_allowed(e->row, &allowed);
     conf_fault_at(faults, e->file->name, e->line, w->label, e->row->key,
-                  "found \"%.*s%s\"; allowed: " TEXT_FMT,
+                  "found \"%.*s%s\"%s; allowed: " TEXT_FMT "%s",
                   (int)(bad.len < FOUND_MAX ? bad.len : FOUND_MAX), bad.at,
-                  bad.len > FOUND_MAX ? "..." : "", TEXT_ARG(buf_text(&allowed)));
+                  bad.len > FOUND_MAX ? "..." : "", list_note(e->row, bad), TEXT_ARG(buf_text(&allowed)),
+                  conf_value_is_list(e->row) && conf_value_is_quoted(bad) ? ", without quotes" : "");
     buf_free(&allowed);
 }
 

@@ -1,6 +1,7 @@
 /* Values of the configuration: the table of settings, and text to field and back.
  *
- * A value that does not parse leaves its field as it was, and says which part of it is wrong.
+ * A value that does not parse leaves its field as it was (of a list what parses is taken), and says
+ * which part of it is wrong.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "conf/values.h"
@@ -191,10 +192,31 @@ static size_t count_items(struct text t)
     return n;
 }
 
+static bool is_quote(char c)
+{
+    return c == '"' || c == '\'';
+}
+
+bool conf_value_is_quoted(struct text item)
+{
+    return item.len > 0 && (item.at[0] == '"' || item.at[item.len - 1] == '"' ||
+                            (item.len > 1 && item.at[0] == '\'' && item.at[item.len - 1] == '\''));
+}
+
+static struct text without_quotes(struct text item)
+{
+    while (item.len && is_quote(item.at[0]))
+        item.at++, item.len--;
+    while (item.len && is_quote(item.at[item.len - 1]))
+        item.len--;
+    return text_trim(item);
+}
+
+/* What can be read is set also where something else is wrong: a fault has no others in its wake. */
 static bool list_parse(const struct conf_setting *row, struct text t, const char *dir,
                        struct conf_list *out, struct text *bad)
 {
-    bool only_words = strchr(row->limits, '|') != NULL;
+    bool only_words = strchr(row->limits, '|') != NULL, good = true;
     struct text rest = t, item;
     size_t count = count_items(t);
     *out = (struct conf_list){0};
@@ -204,17 +226,18 @@ static bool list_parse(const struct conf_setting *row, struct text t, const char
         return false;
     out->item = mem_new(count, sizeof(*out->item));
     while (text_split(&rest, ',', &item)) {
-        item = text_trim(item);
-        if (item.len == 0 || (only_words && word_index(row->limits, item) < 0)) {
-            if (item.len > 0)
-                *bad = item;
-            list_free(out);
-            return false;
-        }
-        out->item[out->count++] =
-            row->type == CONF_TYPE_PATHS ? resolve(item, dir) : mem_dup_n(item.at, item.len);
+        struct text word = text_trim(item), name = without_quotes(word);
+        bool quoted = conf_value_is_quoted(word), known = !only_words || word_index(row->limits, name) >= 0;
+        if (good && word.len > 0 && (quoted || !known))
+            *bad = word;
+        good = good && word.len > 0 && !quoted && known;
+        if (!quoted)
+            name = word;
+        if (name.len > 0 && known)
+            out->item[out->count++] =
+                row->type == CONF_TYPE_PATHS ? resolve(name, dir) : mem_dup_n(name.at, name.len);
     }
-    return true;
+    return good;
 }
 
 static bool is_host_name(struct text t)
@@ -267,6 +290,7 @@ static bool hosts_parse(const struct conf_setting *row, struct text t, struct co
 {
     struct text rest = t, item;
     size_t count = count_items(t);
+    bool good = true;
     *out = (struct conf_hosts){0};
     if (count == 0)
         return strcmp(row->limits, "nonempty") != 0;
@@ -275,15 +299,15 @@ static bool hosts_parse(const struct conf_setting *row, struct text t, struct co
     out->item = mem_new(count, sizeof(*out->item));
     while (text_split(&rest, ',', &item)) {
         item = text_trim(item);
-        if (!conf_host_parse(item, 1, YSQL_PORT, &out->item[out->count])) {
-            if (item.len > 0)
-                *bad = item;
-            hosts_free(out);
-            return false;
+        if (conf_host_parse(item, 1, YSQL_PORT, &out->item[out->count])) {
+            out->count++;
+            continue;
         }
-        out->count++;
+        if (good && item.len > 0)
+            *bad = item;
+        good = false;
     }
-    return true;
+    return good;
 }
 
 /* ---- one field ---- */
@@ -325,6 +349,7 @@ bool conf_value_set(const struct conf_setting *row, struct conf_section *at, str
     struct text t = text_trim(value);
     struct conf_list list;
     struct conf_hosts hosts;
+    bool good;
     *bad = t;
     switch (row->type) {
     case CONF_TYPE_TEXT:
@@ -336,17 +361,23 @@ bool conf_value_set(const struct conf_setting *row, struct conf_section *at, str
         return true;
     case CONF_TYPE_LIST:
     case CONF_TYPE_PATHS:
-        if (!list_parse(row, t, dir, &list, bad))
+        good = list_parse(row, t, dir, &list, bad);
+        if (!good && list.count == 0) {
+            list_free(&list);
             return false;
+        }
         conf_value_free(row, at);
         *(struct conf_list *)to = list;
-        return true;
+        return good;
     case CONF_TYPE_HOSTS:
-        if (!hosts_parse(row, t, &hosts, bad))
+        good = hosts_parse(row, t, &hosts, bad);
+        if (!good && hosts.count == 0) {
+            hosts_free(&hosts);
             return false;
+        }
         conf_value_free(row, at);
         *(struct conf_hosts *)to = hosts;
-        return true;
+        return good;
     default:
         return set_scalar(row, to, t);
     }

@@ -21,6 +21,7 @@ enum {
     BEAT_S = 10,        /* heartbeat of connection counts, and housekeeping */
     MEMBER_LIFE_S = 30, /* what a dead instance held is free again after that */
     CONNECTS_AT_ONCE = 1000,
+    DENIED_S = 30,      /* rights do not come by themselves */
     IN_FLIGHT_MAX = 256 /* more would wait behind each other past the timeout */
 };
 
@@ -46,13 +47,59 @@ static void line_moved(struct limiter *l)
         loop_at_turn_end(l->loop, &l->turn_end);
 }
 
+/* What another source has granted is worth nothing. */
+static void ask_anew(struct meter *m)
+{
+    timer_stop(&m->retry);
+    meter_drop_lease(m);
+    meter_pump_queries(m);
+    meter_pump_connects(m);
+}
+
+/* This tenant goes on as if Redis were away; for all others it is there. */
+static void deny(struct meter *m, const char *why)
+{
+    struct limiter *l = m->limiter;
+    m->denied_at = loop_now(l->loop);
+    line_moved(l);
+    if (m->is_denied)
+        return;
+    m->is_denied = true;
+    if (!m->is_denial_told)
+        log_warning(l->tag, "limits of tenant " TEXT_FMT " are \"%s\": %s", TEXT_ARG(m->tenant),
+                    source_names[meter_source(m)], why);
+    m->is_denial_told = true;
+    ask_anew(m);
+}
+
+static void end_denial(struct meter *m)
+{
+    if (!m->is_denied)
+        return;
+    m->is_denied = false;
+    ask_anew(m);
+    if (m->limits.max_connections && (m->held || m->stale))
+        meter_mark_stale(m);
+}
+
+static void tell_allowed(struct meter *m)
+{
+    if (m->is_denial_told)
+        log_info(m->limiter->tag, "Redis answers for tenant " TEXT_FMT, TEXT_ARG(m->tenant));
+    m->is_denial_told = false;
+}
+
 static void on_query_answer(struct redis_call *call, const int64_t *values)
 {
     struct meter *m = CONTAINER_OF(call, struct meter, query_call);
     uint32_t asked = m->query_asked;
     m->query_asked = 0;
-    if (!values)
-        return; /* the change to "away" follows, and moves everybody */
+    if (!values) {
+        if (call->denied)
+            deny(m, call->denied);
+        return; /* otherwise the change to "away" follows, and moves everybody */
+    }
+    tell_allowed(m);
     /* An answer to a question of the time before a reload gives nothing. */
     if (asked) {
         uint64_t granted = (uint64_t)values[LEASE_QUERY_GRANTED];
@@ -102,8 +149,11 @@ static void on_connect_answer(struct redis_call *call, const int64_t *values)
     struct limit_ask *ask;
     if (!values) {
         m->stale = true;
+        if (call->denied)
+            deny(m, call->denied);
         return;
     }
+    tell_allowed(m);
     uint64_t granted = (uint64_t)values[LEASE_CONNECT_GRANTED];
     for (; granted > 0 && left > 0; granted--, left--) {
         ask = LIST_FIRST(&m->connect_waiting, struct limit_ask, node);
@@ -168,7 +218,7 @@ static void on_turn_end(struct turn_end *t)
            (l->source != SOURCE_REDIS || redis_in_flight(l->redis) < IN_FLIGHT_MAX)) {
         struct meter *m = LIST_FIRST(&l->due, struct meter, due_node);
         list_remove(&l->due, &m->due_node);
-        if (l->source != SOURCE_REDIS)
+        if (meter_source(m) != SOURCE_REDIS)
             continue;
         ask_for_lease(m, loop_now(l->loop));
         ask_for_connections(m);
@@ -183,9 +233,7 @@ static enum source source_now(const struct limiter *l)
         return SOURCE_MEMORY;
     if (redis_state_of(l->redis) != REDIS_AWAY)
         return SOURCE_REDIS;
-    return l->away == CONF_AWAY_OPEN     ? SOURCE_OPEN
-           : l->away == CONF_AWAY_CLOSED ? SOURCE_CLOSED
-                                         : SOURCE_SHARE;
+    return limiter_source_away(l);
 }
 
 /* Everybody asks anew, and nobody keeps what another source has granted. */
@@ -193,10 +241,8 @@ static void begin_anew(struct limiter *l)
 {
     l->source = source_now(l);
     LIST_EACH(&l->meters, struct meter, node, m) {
-        timer_stop(&m->retry);
-        meter_drop_lease(m);
-        meter_pump_queries(m);
-        meter_pump_connects(m);
+        m->is_denied = false;
+        ask_anew(m);
     }
     if (l->source == SOURCE_REDIS)
         mark_all_stale(l);
@@ -266,8 +312,8 @@ struct meter *meter_take(struct limiter *l, struct text tenant, const struct con
         list_init(&m->query_waiting);
         list_init(&m->connect_waiting);
         timer_init(&m->retry, l->loop, meter_retry);
-        m->query_call = (struct redis_call){0, LEASE_QUERY_VALUES, on_query_answer};
-        m->connect_call = (struct redis_call){0, LEASE_CONNECT_VALUES, on_connect_answer};
+        m->query_call = (struct redis_call){.expect = LEASE_QUERY_VALUES, .answered = on_query_answer};
+        m->connect_call = (struct redis_call){.expect = LEASE_CONNECT_VALUES, .answered = on_connect_answer};
         name_keys(m);
         map_put(&l->by_tenant, m->tenant, m);
         list_push_back(&l->meters, &m->node);
@@ -335,6 +381,8 @@ static void on_beat(struct timer *t)
     struct limiter *l = CONTAINER_OF(t, struct limiter, beat);
     uint64_t now = loop_now(l->loop);
     LIST_EACH(&l->meters, struct meter, node, m) {
+        if (now - m->denied_at >= DENIED_S * US_PER_S)
+            end_denial(m);
         if (m->held && m->limits.max_connections && l->redis)
             meter_mark_stale(m);
         bool busy = m->refs || m->pending || m->held || m->query_call.id || m->connect_call.id ||
@@ -406,6 +454,7 @@ void limiter_configure(struct limiter *l, const struct conf *conf, struct redis_
         const struct conf_plan *plan = m->plan[0] ? conf_plan_named(conf, text_of(m->plan)) : NULL;
         if (plan)
             set_plan(m, plan);
+        end_denial(m); /* who has given the right reloads */
     }
     if (new_store || source_now(l) != before || (resized && before == SOURCE_SHARE))
         begin_anew(l);
@@ -459,10 +508,15 @@ void limiter_each(const struct limiter *l, void (*visit)(void *, const struct me
             .queries = atomic_load(&m->tally->value[TALLY_QUERIES]),
             .refused = refused_of(m),
             .waiting = (uint32_t)(m->query_waiting.count + m->connect_waiting.count),
-            .source = limited ? source_names[l->source] : "none",
+            .source = limited ? source_names[meter_source(m)] : "none",
         };
         visit(arg, &v);
     }
+}
+
+size_t limiter_memory_of_each(const struct limiter *l)
+{
+    return limiter_shared_memory_of_each(l->shared);
 }
 
 void limiter_each_memory(const struct limiter *l, void (*visit)(void *, const struct memory_view *), void *arg)

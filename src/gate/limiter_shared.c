@@ -178,6 +178,14 @@ void limiter_shared_each_memory(struct limiter_shared *s, void (*visit)(void *, 
     pthread_mutex_unlock(&s->lock);
 }
 
+size_t limiter_shared_memory_of_each(struct limiter_shared *s)
+{
+    pthread_mutex_lock(&s->lock);
+    size_t most = s->memory_of_each;
+    pthread_mutex_unlock(&s->lock);
+    return most;
+}
+
 void limiter_shared_set_memory(struct limiter_shared *s, size_t of_all, size_t of_each)
 {
     size_t i = 0;

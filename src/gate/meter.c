@@ -18,19 +18,19 @@ enum { WANT_QUERY = 1, WANT_CONNECT = 2, WANT_DECIDED = 4, WANT_VERDICT_SHIFT = 
 
 /* ---- small questions ---- */
 
-static bool is_local(const struct limiter *l)
+static bool is_local(const struct meter *m)
 {
-    return l->source == SOURCE_MEMORY || l->source == SOURCE_SHARE;
+    return meter_source(m) == SOURCE_MEMORY || meter_source(m) == SOURCE_SHARE;
 }
 
-static uint32_t parts_of(const struct limiter *l)
+static uint32_t parts_of(const struct meter *m)
 {
-    return l->source == SOURCE_SHARE ? l->fleet_size : 1;
+    return meter_source(m) == SOURCE_SHARE ? m->limiter->fleet_size : 1;
 }
 
 static struct lease_rate query_rate(const struct meter *m)
 {
-    return lease_rate(m->limits.queries_per_second, m->limits.queries_burst, parts_of(m->limiter));
+    return lease_rate(m->limits.queries_per_second, m->limits.queries_burst, parts_of(m));
 }
 
 void meter_count_refusal(struct meter *m, bool of_connection, enum limit_verdict verdict)
@@ -51,7 +51,7 @@ void meter_mark_due(struct meter *m)
 void meter_mark_stale(struct meter *m)
 {
     m->stale = true;
-    if (m->limiter->source == SOURCE_REDIS)
+    if (meter_source(m) == SOURCE_REDIS)
         meter_mark_due(m);
 }
 
@@ -140,7 +140,7 @@ void meter_lease_granted(struct meter *m, uint32_t granted, uint32_t wanted, uin
     m->tokens += granted;
     m->leased = m->tokens;
     m->granted_at = now;
-    m->low_water = l->source == SOURCE_REDIS ? lease_low_water(m->leased) : 0;
+    m->low_water = meter_source(m) == SOURCE_REDIS ? lease_low_water(m->leased) : 0;
     m->next_at = 0;
     if (granted < wanted) {
         /* Asking for each token as it is earned would be a storm; with a small burst, waiting
@@ -212,9 +212,9 @@ void meter_pump_queries(struct meter *m)
     uint64_t now = loop_now(l->loop);
     struct limit_ask *ask;
     while ((ask = LIST_FIRST(&m->query_waiting, struct limit_ask, node)) != NULL) {
-        if (m->limits.queries_per_second == 0 || l->source == SOURCE_OPEN) {
+        if (m->limits.queries_per_second == 0 || meter_source(m) == SOURCE_OPEN) {
             meter_decide(m, ask, LIMIT_PASS, 0);
-        } else if (l->source == SOURCE_CLOSED) {
+        } else if (meter_source(m) == SOURCE_CLOSED) {
             meter_decide(m, ask, LIMIT_AWAY, 0);
         } else if (m->tokens > 0) {
             m->tokens--;
@@ -222,7 +222,7 @@ void meter_pump_queries(struct meter *m)
         } else if (now < m->next_at) {
             refuse_hopeless(m, now);
             return;
-        } else if (is_local(l)) {
+        } else if (is_local(m)) {
             lease_from_memory(m, now);
         } else {
             meter_mark_due(m);
@@ -240,14 +240,14 @@ static enum limit_verdict query_slowly(struct meter *m, struct limit_ask *ask,
                                        uint64_t *retry_after)
 {
     struct limiter *l = m->limiter;
-    if (m->limits.queries_per_second == 0 || l->source == SOURCE_OPEN)
+    if (m->limits.queries_per_second == 0 || meter_source(m) == SOURCE_OPEN)
         return LIMIT_PASS;
-    if (l->source == SOURCE_CLOSED) {
+    if (meter_source(m) == SOURCE_CLOSED) {
         meter_count_refusal(m, false, LIMIT_AWAY);
         return LIMIT_AWAY;
     }
     uint64_t now = loop_now(l->loop);
-    if (is_local(l) && list_is_empty(&m->query_waiting) && now >= m->next_at) {
+    if (is_local(m) && list_is_empty(&m->query_waiting) && now >= m->next_at) {
         lease_from_memory(m, now);
         if (m->tokens > 0) {
             m->tokens--;
@@ -263,7 +263,7 @@ static enum limit_verdict query_slowly(struct meter *m, struct limit_ask *ask,
         }
         if (!timer_is_running(&m->retry))
             timer_start(&m->retry, m->next_at - now);
-    } else if (!is_local(l)) {
+    } else if (!is_local(m)) {
         meter_mark_due(m);
     }
     return wait_for(m, ask, WANT_QUERY);
@@ -292,15 +292,15 @@ void meter_admit(struct meter *m)
 static enum limit_verdict connect_locally(struct meter *m, uint64_t *retry_after)
 {
     struct limiter *l = m->limiter;
-    if (!meter_counts_connections(m) || l->source == SOURCE_OPEN) {
+    if (!meter_counts_connections(m) || meter_source(m) == SOURCE_OPEN) {
         meter_admit(m);
         return LIMIT_PASS;
     }
-    if (l->source == SOURCE_CLOSED)
+    if (meter_source(m) == SOURCE_CLOSED)
         return LIMIT_AWAY;
-    if (l->source == SOURCE_REDIS)
+    if (meter_source(m) == SOURCE_REDIS)
         return LIMIT_WAIT;
-    uint32_t parts = parts_of(l), max = m->limits.max_connections;
+    uint32_t parts = parts_of(m), max = m->limits.max_connections;
     struct lease_rate rate =
         lease_rate(m->limits.connections_per_second, m->limits.connections_burst, parts);
     enum limit_verdict verdict =

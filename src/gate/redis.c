@@ -37,7 +37,7 @@ enum {
     DENIED_MS = 30000, /* rights do not come by themselves */
     NEXT_ADDRESS_MS = 1,
     REPLY_MAX = 64 * 1024, /* far more than any answer; hiredis itself would gather 512 MB */
-    WHY_MAX = 400
+    WHY_MAX = 640
 };
 
 enum redis_step { STEP_PAUSED, STEP_RESOLVING, STEP_DIALING, STEP_GREETING, STEP_READY };
@@ -287,23 +287,77 @@ static bool is_denial(struct text said)
            says(said, TEXT("ACL failure in script"));
 }
 
+/* Of its key, not of its command: Redis 6, then 7. */
+static bool is_denial_of_key(struct text said)
+{
+    return is_denial(said) && (says(said, TEXT("the keys")) || says(said, TEXT("access a key")) || says(said, TEXT("' key")));
+}
+
+/* What is denied, and the cure. */
+static void tell_denial(const struct redis *r, const struct slot *s, struct text said, char out[WHY_MAX])
+{
+    static const char *const names[] = {"AUTH", "SELECT", "the probe (SET)", "EVALSHA"};
+    const char *user = r->access->url.user[0] ? r->access->url.user : "default", *name = s->whole ? "EVAL" : names[s->kind];
+    struct text shown = {said.at, said.len < 120 ? said.len : 120};
+    if (s->whole && says(said, TEXT("'eval'")))
+        snprintf(out, WHY_MAX,
+                 "Redis has not got the gateways' scripts, and its user %.60s may not bring them: a gateway whose user has "
+                 "EVAL brings them with the first login and query of a tenant with limits, after each start of Redis and each "
+                 "new version; let one do so, or give this user +eval (docs/security.md): EVAL was answered with " TEXT_FMT,
+                 user, TEXT_ARG(shown));
+    else
+        snprintf(out, WHY_MAX,
+                 "Redis does not allow its user %.60s what a gateway does there%s; give it the rights of "
+                 "deploy/redis/users.conf: %s was answered with " TEXT_FMT,
+                 user, is_denial_of_key(said) ? " with the keys of this tenant" : "", name, TEXT_ARG(shown));
+}
+
 /* Only the code of an answer to AUTH is shown: a server that does not know the command may
  * quote it back, password and all. */
 static void lose_to_error(struct redis *r, const struct slot *s, const redisReply *reply)
 {
     static const char *const names[] = {"AUTH", "SELECT", "the probe (SET)", "a script"};
     struct text said = {reply->str, reply->len}, shown = {reply->str, reply->len < 120 ? reply->len : 120};
-    const char *user = r->access->url.user[0] ? r->access->url.user : "default";
-    if (s->kind == SLOT_AUTH)
+    char why[WHY_MAX];
+    if (s->kind == SLOT_AUTH) {
         text_split(&(struct text){reply->str, shown.len}, ' ', &shown);
-    else if (is_denial(said)) {
-        r->denied = true;
-        lose(r, "Redis does not allow its user %.60s what a gateway does there; give it the rights of "
-                "deploy/redis/users.conf: %s was answered with " TEXT_FMT,
-             user, s->kind == SLOT_SCRIPT ? s->whole ? "EVAL" : "EVALSHA" : names[s->kind], TEXT_ARG(shown));
+        lose(r, "Redis does not let in its user %.60s with the password of password_file; compare both with Redis's own "
+                "users (the url names the user: redis://USER@...; ACL LIST), and reload: AUTH was answered with " TEXT_FMT,
+             r->access->url.user[0] ? r->access->url.user : "default", TEXT_ARG(shown));
         return;
     }
-    lose(r, "%s was answered with " TEXT_FMT, names[s->kind], TEXT_ARG(shown));
+    if (is_denial(said)) {
+        r->denied = true;
+        tell_denial(r, s, said, why);
+        lose(r, "%s", why);
+        return;
+    }
+    lose(r, "%s was answered with " TEXT_FMT "%s", names[s->kind], TEXT_ARG(shown),
+         text_starts(said, "NOAUTH") ? " (there is no password_file, or it is another Redis)" : "");
+}
+
+/* The slot's call is over. */
+static struct redis_call *slot_over(struct redis *r, struct slot *s)
+{
+    struct redis_call *call = s->call;
+    list_remove(&r->slots, &s->node);
+    mem_free(s);
+    r->failures = 0;
+    if (list_is_empty(&r->slots))
+        timer_stop(&r->deadline);
+    call->id = 0;
+    return call;
+}
+
+/* Redis is there, for others. */
+static void key_denied(struct redis *r, struct slot *s, struct text said)
+{
+    char why[WHY_MAX];
+    tell_denial(r, s, said, why);
+    struct redis_call *call = slot_over(r, s);
+    call->denied = why;
+    call->answered(call, NULL);
+    call->denied = NULL;
 }
 
 static void script_answered(struct redis *r, struct slot *s, const redisReply *reply)
@@ -320,12 +374,7 @@ static void script_answered(struct redis *r, struct slot *s, const redisReply *r
         lose(r, "a script was answered with something else than its numbers");
         return;
     }
-    list_remove(&r->slots, &s->node);
-    mem_free(s);
-    r->failures = 0;
-    if (list_is_empty(&r->slots))
-        timer_stop(&r->deadline);
-    call->id = 0;
+    slot_over(r, s);
     call->answered(call, values);
 }
 
@@ -374,6 +423,9 @@ static void on_reply(redisAsyncContext *context, void *reply_or_null, void *id)
     else if (reply->type == REDIS_REPLY_ERROR && s->kind == SLOT_SCRIPT && !s->whole &&
              text_starts((struct text){reply->str, reply->len}, "NOSCRIPT"))
         send_whole(r, s);
+    else if (reply->type == REDIS_REPLY_ERROR && s->kind == SLOT_SCRIPT &&
+             is_denial_of_key((struct text){reply->str, reply->len}))
+        key_denied(r, s, (struct text){reply->str, reply->len});
     else if (reply->type == REDIS_REPLY_ERROR)
         lose_to_error(r, s, reply);
     else if (s->kind == SLOT_SCRIPT)

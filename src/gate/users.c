@@ -71,7 +71,7 @@ static bool set_verifier(const struct source *s, struct text *line, struct user 
     bool ok = (kind == WORD_QUOTED || kind == WORD_BARE) &&
               scram_verifier_parse(text_of(word), &u->verifier);
     if (!ok)
-        complain(s, "user %s: the second word is no SCRAM-SHA-256 verifier", u->name);
+        complain(s, "user %s: the second word is no SCRAM-SHA-256 verifier; allowed: what `postern scram` makes of a password", u->name);
     mem_wipe(word, sizeof(word));
     return ok;
 }
@@ -164,6 +164,18 @@ static void check_listeners(const struct source *s, const struct user *u)
                     "[listener NAME], or a pattern that takes it (svc_*)", u->name);
 }
 
+/* His name is the DSN's user, so he gets the first role that his tenant may use; one without has none to get. */
+static void check_roles(const struct source *s, const struct user *u)
+{
+    const struct conf_tenant *t = u->identity.tenant[0] ? conf_tenant_for(s->conf, text_of(u->identity.tenant)) : NULL;
+    for (unsigned i = 0; t && i < u->identity.role_count; i++)
+        if (list_has(&t->roles, "*") || list_has(&t->roles, u->identity.role[i]))
+            return;
+    if (t)
+        complain(s, "user %s: found role %s%s; [tenant %s] does not allow it, and this user could never log in; allowed: a role of its roles",
+                 u->name, u->identity.role[0], u->identity.role_count > 1 ? " and others" : "", t->at.name);
+}
+
 /* Who is asked sees both numbers; those of who is not there are the first user's. */
 static void compare_verifiers(const struct source *s, const struct user *first, const struct user *u)
 {
@@ -193,6 +205,7 @@ static void read_line(struct users *into, const struct source *s, struct text li
             u->identity.proof = text_hash(u->verifier.stored_key, sizeof(u->verifier.stored_key)) | 1;
             u->is_admin = list_has(&s->conf->postern.admin_users, u->name);
             check_listeners(s, u);
+            check_roles(s, u);
             compare_verifiers(s, into->first, u);
             into->first = into->first ? into->first : u;
             map_put(&into->by_name, text_of(u->name), u);

@@ -69,7 +69,7 @@ static void open_console(struct session *s)
 {
     struct greeting *g = s->greeting;
     if (!g->account || !g->account->is_admin) {
-        greet_deny(s, REASON_ADMIN_ONLY, "only users listed in admin_users may use the console");
+        greet_deny(s, REASON_ADMIN_ONLY, "This user is not in admin_users.");
         return;
     }
     if (!session_proven(s, true))

@@ -118,11 +118,11 @@ static void log_failed(struct session *s, enum reason why, const char *detail)
         return;
     session_tag(s, tag, sizeof(tag));
     if (g->is_tried)
-        log_line(level, tag, "login %s: user \"%s\" database \"%s\" from %s: %s%s%s",
-                 why == REASON_CLIENT_GONE ? "given up" : "refused", g->user, g->database, s->peer, row->name,
+        log_line(level, tag, "login %s: user \"%s\" database \"%s\" from %s at listener %s: %s%s%s",
+                 why == REASON_CLIENT_GONE ? "given up" : "refused", g->user, g->database, s->peer, g->listener->at.name, row->name,
                  detail ? ": " : "", detail ? detail : "");
     else
-        log_line(level, tag, "connection from %s failed: %s: %s", s->peer, row->name, detail ? detail : row->text);
+        log_line(level, tag, "connection from %s at listener %s failed: %s: %s", s->peer, g->listener->at.name, row->name, detail ? detail : row->text);
 }
 
 static void count_failed(struct session *s, enum reason why)
@@ -147,13 +147,21 @@ void greet_failed(struct session *s, enum reason why, const char *detail)
         session_audit(s, AUDIT_LOGIN_REFUSED, reason_row(why)->name, detail);
 }
 
+/* Who has no token cannot go by what it carries. */
+static const char *hint_of(const struct session *s, enum reason why)
+{
+    return why == REASON_ROLE_DENIED && s->greeting->account
+               ? "A user of the users file has the roles that stand there: ask the administrator."
+               : NULL;
+}
+
 void greet_deny(struct session *s, enum reason why, const char *kept)
 {
     greet_failed(s, why, kept);
     if (why == REASON_AUTH_FAILED)
         answer_denied(s);
     else
-        session_fail_detail(s, why, kept);
+        session_fail_fault(s, &(struct wire_fault){.severity = "FATAL", .why = why, .detail = kept, .hint = hint_of(s, why)});
 }
 
 void greet_later(struct session *s, uint64_t wait, void (*then)(struct session *))

@@ -28,12 +28,16 @@ static void put_auth(struct session *s, uint32_t code, const void *at, size_t le
     buf_wipe(&m);
 }
 
+static bool is_console(const struct greeting *g)
+{
+    return strcmp(g->database, "postern") == 0;
+}
+
 void prove_start(struct session *s)
 {
     struct greeting *g = s->greeting;
-    bool is_console = strcmp(g->database, "postern") == 0;
     session_become(s, SESSION_PROVING);
-    if (is_console || conf_asks_scram(g->generation->conf, g->listener, text_of(g->user))) {
+    if (is_console(g) || conf_asks_scram(g->generation->conf, g->listener, text_of(g->user))) {
         g->method = "scram";
         g->step = PROVE_SCRAM_FIRST;
         g->account = users_find(g->generation->users, text_of(g->user));
@@ -58,6 +62,23 @@ void prove_start(struct session *s)
 
 /* ---- tokens ---- */
 
+/* A header is an object in base64url. */
+static bool looks_like_token(struct text token)
+{
+    size_t dots = 0;
+    for (size_t i = 0; i < token.len; i++)
+        dots += token.at[i] == '.';
+    return dots == 2 && text_starts(token, "ey");
+}
+
+/* For the log alone: the client may not learn which users there are. */
+static void tell_wanted_token(const struct greeting *g, char *out, size_t size)
+{
+    const char *user = users_find(g->generation->users, text_of(g->user)) ? "; users_file has this user, but the" : "; the";
+    snprintf(out, size, "%s%s listener's scram_users do not take this name, so it is asked for a token and not for a password",
+             g->refusal, user);
+}
+
 static bool check_token(struct session *s, struct text token)
 {
     struct greeting *g = s->greeting;
@@ -77,10 +98,13 @@ static void deny_token(struct session *s)
 }
 
 /* It is counted and told now, whether or not the client stays for the answer. */
-static void token_failed(struct session *s, void (*answer)(struct session *))
+static void token_failed(struct session *s, struct text token, void (*answer)(struct session *))
 {
     struct greeting *g = s->greeting;
-    greet_failed(s, REASON_AUTH_FAILED, g->refusal);
+    char detail[256];
+    if (!looks_like_token(token))
+        tell_wanted_token(g, detail, sizeof(detail));
+    greet_failed(s, REASON_AUTH_FAILED, looks_like_token(token) ? g->refusal : detail);
     greet_later(s, throttle_token_failed(s->home->throttle, text_of(s->peer), text_of(g->user), loop_now(s->home->loop)), answer);
 }
 
@@ -91,10 +115,11 @@ static void on_password(struct session *s, struct text body)
         session_fail(s, REASON_PROTOCOL, "invalid password packet size", NULL);
         return;
     }
-    if (check_token(s, (struct text){body.at, body.len - 1}))
+    struct text token = {body.at, body.len - 1};
+    if (check_token(s, token))
         admit_start(s);
     else
-        token_failed(s, deny_token);
+        token_failed(s, token, deny_token);
 }
 
 /* ---- OAUTHBEARER (RFC 7628, as PostgreSQL 18 speaks it) ---- */
@@ -133,7 +158,7 @@ static void on_bearer(struct session *s, struct text data)
             admit_start(s);
             return;
         }
-        token_failed(s, send_discovery);
+        token_failed(s, token, send_discovery);
         return;
     case OAUTH_DISCOVERY: /* no failure: the client asks where tokens come from */
         g->refusal = NULL;
@@ -189,7 +214,11 @@ static void judge_scram(struct session *s)
     if (r == SCRAM_MALFORMED) {
         session_fail(s, REASON_PROTOCOL, "malformed SCRAM message", NULL);
     } else if (r == SCRAM_DENIED) {
-        greet_deny(s, REASON_AUTH_FAILED, g->account ? "wrong password" : "no such user in users_file");
+        bool by_name = g->generation->conf->issuer_count && !is_console(g);
+        greet_deny(s, REASON_AUTH_FAILED,
+                   g->account ? "wrong password"
+                   : by_name  ? "no such user in users_file; the listener's scram_users take this name, so it is not asked for a token"
+                              : "no such user in users_file");
     } else {
         throttle_proved(s->home->throttle, text_of(s->peer), text_of(g->user), loop_now(s->home->loop));
         put_auth(s, AUTH_SASL_FINAL, out, strlen(out));

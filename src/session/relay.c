@@ -84,6 +84,7 @@ static bool end_beginning(struct session *s, char type, struct text body, const 
  * been to begin a block. */
 static void refuse_for_now(struct session *s, char type, const struct wire_fault *fault)
 {
+    session_log_refusal(s, fault->why);
     relay_refuse(s, type, fault);
     /* Who cancels knows what he does, and the server lets the rest run as well. */
     bool ours = fault->why != REASON_CANCELED && s->input.skipping && s->loss.block == LOST_NO_BLOCK;

@@ -268,6 +268,7 @@ static bool tell_refused(struct walk *w)
     struct buf m;
     buf_init(&m, 4096);
     struct wire_fault fault = {.severity = "ERROR", .why = (enum reason)w->s->refusal};
+    session_log_refusal(w->s, fault.why);
     if (fault.why == REASON_IDENTITY_LOST && w->s->lack)
         fault = replay_fault(w->s->lack);
     bool ok = wire_error(&m, &fault);

@@ -195,6 +195,23 @@ void session_audit(struct session *s, enum audit_kind event, const char *reason,
     audit_write(s->home->audit, &e);
 }
 
+/* What the server answers in the same way is no refusal of ours; who it cannot be is told where it is found. */
+static bool is_logged_elsewhere(enum reason why)
+{
+    return why == REASON_CANCELED || why == REASON_TRANSACTION_ABORTED || why == REASON_IDENTITY_LOST;
+}
+
+void session_log_refusal(struct session *s, enum reason why)
+{
+    uint8_t *logged = &s->refusals_logged[why / 8], bit = (uint8_t)(1u << why % 8);
+    char tag[40];
+    if ((*logged & bit) || is_logged_elsewhere(why))
+        return;
+    *logged |= bit;
+    session_tag(s, tag, sizeof(tag));
+    log_line(reason_row(why)->level, tag, "request refused: %s: %s", reason_row(why)->name, reason_row(why)->text);
+}
+
 static void release(struct funeral *f)
 {
     struct session *s = CONTAINER_OF(f, struct session, funeral);
@@ -255,7 +272,7 @@ static void end_session(struct session *s, enum reason why, struct leftover left
         return;
     bool was_in = !s->greeting && (s->pool || s->state == SESSION_CONSOLE);
     if (was_in)
-        session_audit(s, AUDIT_LOGOUT, reason_row(why)->name, NULL);
+        session_audit(s, AUDIT_LOGOUT, reason_row(why)->name, why == REASON_REVOKED ? standing_lack(s) : NULL);
     else
         greet_failed(s, why, NULL);
     if (log_is_on(LOG_DEBUG) || (was_in && why != REASON_CLIENT_GONE && why != REASON_OK)) {

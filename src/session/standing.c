@@ -3,6 +3,7 @@
 #include "config.h"
 #include "session/standing.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -12,6 +13,8 @@
 
 /* For what has no issuer, and so no expiry_grace. */
 enum { GRACE = 60 };
+
+enum { LACK = 640 }; /* a sentence */
 
 enum { ISSUER, TENANT, ROLE, PLAN, USER, DATABASE, NAMES };
 
@@ -23,6 +26,7 @@ struct standing {
     char *claims;     /* of its token; NULL: none, or too long to be kept */
     uint64_t expires; /* exp of the token; 0: it is of the users file */
     uint64_t grace;   /* seconds, as its issuer's section said last */
+    char *lack;       /* what it lacks since it was revoked, or NULL */
     char *name[NAMES];
     char text[];
 };
@@ -68,8 +72,10 @@ void standing_keep(struct session *s)
 
 void standing_free(struct session *s)
 {
-    if (s->standing)
+    if (s->standing) {
         mem_free_secret(s->standing->claims);
+        mem_free(s->standing->lack);
+    }
     mem_free(s->standing);
     s->standing = NULL;
 }
@@ -105,8 +111,16 @@ static const char *read_again(const struct standing *st, const struct issuer *is
     return token_read_again(issuer, st->claims, clock_wall_s(), who, &why) ? NULL : why;
 }
 
+static void tell_ungranted(const struct standing *st, enum reason why, const char *detail, char out[LACK])
+{
+    const char *what = why == REASON_ROLE_DENIED ? "its role " : why == REASON_DATABASE_DENIED ? "its database " : "";
+    const char *name = why == REASON_ROLE_DENIED ? st->name[ROLE] : why == REASON_DATABASE_DENIED ? st->name[DATABASE] : "";
+    snprintf(out, LACK, "what it was granted is not granted any more: %s%s%s%s", what, name, what[0] && detail[0] ? ": " : "", detail);
+}
+
 /* The same for what it was granted; its limits are brought to what they are now. */
-static const char *ungranted(struct session *s, const struct generation *g, const struct issuer *issuer, const struct user *user)
+static const char *ungranted(struct session *s, const struct generation *g, const struct issuer *issuer, const struct user *user,
+                             char lack[LACK])
 {
     const struct standing *st = s->standing;
     struct identity who;
@@ -127,8 +141,10 @@ static const char *ungranted(struct session *s, const struct generation *g, cons
                                    detail, sizeof(detail));
     if (now == REASON_DATABASE_UNKNOWN || !s->pool->row)
         return NULL; /* its pool is closed: that is why it ends */
-    if (now != REASON_OK)
-        return "what it was granted is not granted any more";
+    if (now != REASON_OK) {
+        tell_ungranted(st, now, detail, lack);
+        return lack;
+    }
     if (strcmp(grant.role, s->pool->role) != 0)
         return "its role leads to another of the database now";
     struct meter *same = meter_take(s->home->limiter, text_of(grant.tenant), grant.plan);
@@ -142,6 +158,7 @@ static void revoke(struct session *s, const char *why, uint64_t grace)
     session_tag(s, tag, sizeof(tag));
     log_info(tag, "%s ends: %s", s->who, why);
     s->is_revoked = true;
+    s->standing->lack = mem_dup(why);
     s->expires = clock_wall_s();
     s->ends = s->expires + grace;
 }
@@ -157,9 +174,10 @@ void standing_look(struct session *s)
     const struct conf_issuer *row = row_of(g, st->name[ISSUER]);
     if (row)
         st->grace = row->expiry_grace / US_PER_S;
+    char lack[LACK];
     const char *why = unproven(st, g, issuer, user);
     if (!why && s->pool)
-        why = ungranted(s, g, issuer, user);
+        why = ungranted(s, g, issuer, user, lack);
     else if (!why && !user->is_admin)
         why = "the user is no administrator any more";
     if (why) {
@@ -169,6 +187,11 @@ void standing_look(struct session *s)
         s->expires = ignores ? 0 : st->expires + row->leeway / US_PER_S;
         s->ends = ignores ? 0 : s->expires + row->expiry_grace / US_PER_S;
     }
+}
+
+const char *standing_lack(const struct session *s)
+{
+    return s->standing ? s->standing->lack : NULL;
 }
 
 void standings_look(struct home *home)

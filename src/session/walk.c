@@ -157,8 +157,10 @@ enum step walk_refuse(struct request_walk *w, char type, enum reason why)
     if (!relay_is_under_way(s)) {
         if (single)
             walk_drop(w);
-        if (!relay_tell_lost(s, type))
+        if (!relay_tell_lost(s, type)) {
+            session_log_refusal(s, why);
             relay_refuse(s, type, &(struct wire_fault){.severity = "ERROR", .why = why});
+        }
         return STEP_ON; /* a batch is skipped with its Sync */
     }
     walk_put_run(w);

@@ -119,6 +119,7 @@ def up(args):
 def down(args):
     forced = stands.end(args.dir)
     print(f"== The stand in {args.dir} has ended")
+    print(f"   Its files are still there, keys and passwords among them. Remove them:  rm -rf {shlex.quote(os.path.abspath(args.dir))}")
     if forced:
         print("   these had to be killed: " + ", ".join(forced), file=sys.stderr)
         return 1

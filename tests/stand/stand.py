@@ -106,7 +106,7 @@ class Stand:
         self.users_file = self.path("gate", "users.txt")
         _write(self.users_file, f"""\
 # user          verifier (postern scram makes it)   tenant  roles  [plan]
-"{self.scram_user}"  "{self.scram(self.scram_password)}"  acme  rw  standard
+"{self.scram_user}"  "{self.scram(self.scram_password)}"  acme  rw,ro  standard
 "{self.admin_user}"  "{self.scram(self.admin_password)}"  -  -
 """, 0o600)
         self.credentials = self.path("gate", "credentials.txt")

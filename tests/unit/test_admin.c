@@ -9,6 +9,7 @@
 #include "admin/metrics.h"
 #include "base/mem.h"
 #include "conf/inside.h"
+#include "gate/limiter_shared.h"
 #include "pg/wire.h"
 #include "tap.h"
 
@@ -46,10 +47,11 @@ static const struct {
     {"kill '12AF' ;", COMMAND_KILL, "12AF"},
     {"KILL", COMMAND_SYNTAX, ""},
     {"KILL ;", COMMAND_SYNTAX, ""},
-    {"KILL zebra", COMMAND_SYNTAX, ""},
-    {"KILL ''", COMMAND_SYNTAX, ""},
+    {"KILL zebra", COMMAND_NO_ID, "zebra"},
+    {"KILL ''", COMMAND_NO_ID, ""},
     {"KILL 1 2", COMMAND_SYNTAX, ""},
-    {"KILL 11112222333344445", COMMAND_SYNTAX, ""},
+    {"KILL zebra 1", COMMAND_SYNTAX, ""},
+    {"KILL 11112222333344445", COMMAND_NO_ID, "11112222333344445"},
     {"SET client_encoding = 'UTF8'", COMMAND_NOOP, "SET"},
     {"set extra_float_digits to 3;", COMMAND_NOOP, "SET"},
     {"SET x = 'a;b''c'", COMMAND_NOOP, "SET"},
@@ -405,6 +407,18 @@ static void test_reports(void)
         if (strcmp(table_named(t, i, "name"), "queries_total") == 0)
             is_text(table_named(t, i, "value"), "42", "summed over the workers");
     table_free(t);
+    struct tallies *tallies = limiter_shared_tallies(shared);
+    struct tally *left = tally_take(tallies, TEXT("left"), 0); /* as its meter has gone */
+    tally_add(left, TALLY_QUERIES);
+    tally_drop(tallies, &left);
+    limiter_shared_set_memory(shared, 4000, 1000);
+    t = report(COMMAND_LIMITS);
+    for (size_t i = 0; i < table_rows(t); i++)
+        if (strcmp(table_named(t, i, "tenant"), "left") == 0) {
+            is_text(table_named(t, i, "memory"), "0", "who has no session holds nothing");
+            is_text(table_named(t, i, "memory_limit"), "1000", "and may hold as much as others");
+        }
+    table_free(t);
     t = report(COMMAND_VERSION);
     is_int(table_rows(t), 1, "one version");
     is_text(table_named(t, 0, "version"), "Postern " PACKAGE_VERSION, "ours");
@@ -482,6 +496,7 @@ static struct metrics_input *sample(void)
     CELLS(limits, "acme", "silver", "4", "10", "5", "100", "7", "50", "2", "0", "share", "1", "0", "1", "0", "2", "0", "0", "0");
     CELLS(limits, "acme", "", "0", "0", "0", "0", "0", "0", "0", "0", "", "0", "0", "0", "0", "0", "5000000", "7", "8000000");
     CELLS(limits, "gone", "", "0", "0", "0", "0", "0", "9", "0", "0", "", "0", "0", "0", "0", "0", "0", "0", "0");
+    CELLS(limits, "left", "", "0", "0", "0", "0", "0", "9", "0", "0", "", "0", "0", "0", "0", "0", "0", "0", "8000000");
     CELLS(nodes, "main", "a:5433", "up", "6", "0", "aws", "eu", "eu-1", "primary", "1", "yes", "0");
     CELLS(nodes, "main", "b:5433", "down", "0", "3", "", "", "", "", "1", "no", "");
     in = (struct metrics_input){.counters = both, .workers = 2, .pools = pools, .limits = limits,
@@ -517,7 +532,7 @@ static void check_metrics(const char *text)
     has(text, "\npostern_tenant_memory_bytes{tenant=\"acme\"} 5000000\n");
     has(text, "\npostern_tenant_memory_kept_bytes{tenant=\"acme\"} 7\n");
     has(text, "\npostern_tenant_memory_limit_bytes{tenant=\"acme\"} 8000000\n");
-    ok(!strstr(text, "memory_limit_bytes{tenant=\"gone\"}"), "of tenants that hold nothing there is nothing");
+    ok(!strstr(text, "memory_limit_bytes{tenant=\"gone\"}") && !strstr(text, "memory_limit_bytes{tenant=\"left\"}"), "of tenants that hold nothing there is nothing");
     has(text, "\npostern_limit_refused_total{tenant=\"acme\",reason=\"memory\"} 0\n");
     has(text, "\npostern_tenant_queries_total{tenant=\"acme\"} 1\n");
     has(text, "\npostern_limit_refused_total{tenant=\"acme\",reason=\"tenant_connections\"} 0\n");

@@ -19,6 +19,8 @@
     "[cluster main]\nhosts = a\n"  \
     "[database *]\ncluster = main\n"
 
+#define ISSUER(more) "[issuer i]\nissuer = i\njwks_file = j\naudience = a\n" more
+
 static struct conf_faults faults;
 
 /* The faults, as text; the conf in *out, or released when out is NULL. */
@@ -88,7 +90,17 @@ static const struct {
     {GOOD "[listener b]\naddress = /run/x, ::1\ntls = off\nport = 1\n", "x.ini:8: [listener b] address: found \"/run/x\" among others; allowed: addresses, or one directory alone\n"},
     {GOOD "[issuer i]\nissuer = i\njwks_file = j\n", "x.ini:7: [issuer i] audience: missing: this section needs it\n"},
     {GOOD "[issuer i]\nissuer = i\njwks_file = j\naudience = a\nalgorithms = RS256, none\n", "x.ini:11: [issuer i] algorithms: found \"none\"; allowed: a list with commas between of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA\n"},
-    {GOOD "[issuer i]\nissuer = i\njwks_file = j\naudience = a,,b\n", "x.ini:10: [issuer i] audience: found \"a,,b\"; allowed: a list with commas between, not empty\n"},
+    {GOOD "[issuer i]\nissuer = i\njwks_file = j\naudience = a,,b\n", "x.ini:10: [issuer i] audience: found \"a,,b\": nothing stands between two commas; allowed: a list with commas between, not empty\n"},
+    {GOOD "[listener b]\nport = 1\ntls_cert = a,\ntls_key = k\n", "x.ini:9: [listener b] tls_cert: found \"a,\": nothing stands behind the last comma; allowed: paths with commas between\n"},
+    {GOOD "[issuer i]\nissuer = i\njwks_file = j\naudience = a\ntenants = t, \n[issuer k]\nissuer = k\njwks_file = j\naudience = a\ntenants = *\n",
+     "x.ini:11: [issuer i] tenants: found \"t,\": nothing stands behind the last comma; allowed: a list with commas between\n"},
+    {GOOD "[tenant *]\ndatabases = shared\ndatabase_role = ${tenant}_${role}\nroles = rw, ro,\n",
+     "x.ini:10: [tenant *] roles: found \"rw, ro,\": nothing stands behind the last comma; allowed: a list with commas between\n"},
+    {GOOD "[cluster d]\nhosts = a, b,\n", "x.ini:8: [cluster d] hosts: found \"a, b,\": nothing stands behind the last comma; allowed: host, host:port or [IPv6]:port with commas between, not empty\n"},
+    {GOOD "[listener b]\ntls = off\nport = 1\naddress = ,\n", "x.ini:10: [listener b] address: found \",\": nothing stands behind the last comma; allowed: a list with commas between\n"},
+    {GOOD "[tenant t]\nroles = \"rw\", \"ro\"\n", "x.ini:8: [tenant t] roles: found \"\"rw\"\": the quotes would be part of the name; allowed: a list with commas between, without quotes\n"},
+    {GOOD "[listener b]\nport = 1\ntls = off\nscram_users = svc, 'a*'\n", "x.ini:10: [listener b] scram_users: found \"'a*'\": the quotes would be part of the name; allowed: a list with commas between, without quotes\n"},
+    {GOOD "[postern]\nadmin_users = \"a, b\"\n", "x.ini:8: [postern] admin_users: found \"\"a\": the quotes would be part of the name; allowed: a list with commas between, without quotes\n"},
     {GOOD "[tenant t]\nplan = gold\n", "x.ini:8: [tenant t] plan: found \"gold\"; there is no section [plan gold]\n"},
     {GOOD "[tenant t]\nroles = a b\n", "x.ini:8: [tenant t] roles: found \"a b\"; allowed: * or names of up to 63 letters, digits, dots, dashes and underscores\n"},
     {GOOD "[tenant t]\ndatabase_role = ${user}\n", "x.ini:8: [tenant t] database_role: found \"${user}\"; allowed: plain text and ${tenant} and ${role}\n"},
@@ -127,6 +139,35 @@ static void test_refused(void)
                  NULL),
             "x.ini:8: [tenant t] databases: found \"nope\"; there is no section [database nope]\n",
             "a tenant's database that is nobody's");
+}
+
+/* Who comes with a token is asked for it: what a listener's section says, issuer and tenants behind it. */
+static void test_asked(void)
+{
+    static const struct {
+        const char *main, *rest, *advice;
+    } rows[] = {
+        {"scram_users = *", ISSUER(), "every listener asks every name for SCRAM-SHA-256, and nobody could come with a token of [issuer i]"},
+        {"scram_users = *", "", ""},
+        {"scram_users = *", ISSUER() "[listener b]\nport = 1\ntls = off\n", ""},
+        {"scram_users = svc_*", ISSUER(), ""},
+        {"scram_users = svc_*", ISSUER() "[tenant t]\nroles = rw, svc_rw\n", "svc_*\", which takes svc_rw too, a role of [tenant t]"},
+        {"scram_users = svc_*", ISSUER() "[tenant t]\nroles = rw, *\n", ""},
+        {"scram_users = svc_*", "[tenant t]\nroles = rw, svc_rw\n", ""},
+        {"scram_users = svc_*", ISSUER("tenants = u\n") "[tenant t]\nroles = svc_rw\n", ""},
+        {"scram_users = svc_*", ISSUER("tenants = u, t\n") "[tenant t]\nroles = svc_rw\n", "a role of [tenant t]"},
+        {"scram_users = svc_*", ISSUER("tenants = u\n") "[tenant *]\nroles = svc_rw\n", "a role of [tenant *]"},
+        {"scram_users = *", ISSUER() "[tenant t]\nroles = rw\n[listener b]\nport = 1\ntls = off\n", ""},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        char text[1024], said[1024];
+        snprintf(text, sizeof(text), "[listener main]\ntls = off\n%s\n[cluster main]\nhosts = a\n[database *]\ncluster = main\n%s",
+                 rows[i].main, rows[i].rest);
+        is_text(load(text, NULL), "", "asked %zu: no fault", i);
+        snprintf(said, sizeof(said), TEXT_FMT, TEXT_ARG(buf_text(&faults.advice)));
+        ok(faults.advice_count == (rows[i].advice[0] != '\0') && strstr(said, rows[i].advice), "asked %zu: %s", i, said);
+        ok(!said[0] || text_starts(text_of(said), "x.ini:3: [listener main] scram_users: found \""), "with its place");
+    }
 }
 
 /* Two tenants that could be the same role in the same database: sections of tenants behind GOOD. */
@@ -520,6 +561,7 @@ int main(void)
     if (!mkdtemp(dir))
         return 99;
     test_refused();
+    test_asked();
     test_meetings();
     test_lines();
     test_values();

@@ -192,6 +192,17 @@ static void test_urls(void)
         {"redis://user@h", true},
         {"redis://[::1]:6379/0", true},
         {"unix:///run/redis.sock", true},
+        {"unix://gateway@/run/redis.sock", true},
+        {"unix://gateway@/run/redis.sock?db=3", true},
+        {"unix:///run/a@b.sock", true},
+        {"unix://gateway:secret@/run/redis.sock", false},
+        {"unix://:secret@/run/redis.sock", false},
+        {"unix://@/run/redis.sock", false},
+        {"unix://gateway@run/redis.sock", false},
+        {"unix:///run/redis.sock?db=", false},
+        {"unix:///run/redis.sock?db=x", false},
+        {"unix:///run/redis.sock?user=gateway", false},
+        {"unix:///run/redis.sock?", false},
         {"redis://user:secret@h", false},
         {"redis://", false},
         {"redis://h:0", false},
@@ -211,6 +222,10 @@ static void test_urls(void)
         const char *why = redis_url_parse(rows[i].url, &u);
         ok((why == NULL) == rows[i].good, "url \"%s\"%s%s", rows[i].url, why ? ": " : "", why ? why : "");
     }
+    struct redis_url of;
+    ok(!redis_url_parse("unix://gateway@/run/redis.sock?db=3", &of) && strcmp(of.user, "gateway") == 0 &&
+           strcmp(of.host, "/run/redis.sock") == 0 && of.db == 3 && of.kind == REDIS_URL_UNIX,
+       "a socket's user, path and database");
 #ifdef HAVE_HIREDIS_SSL
     struct redis_url u;
     ok(!redis_url_parse("rediss://h", &u), "rediss:// with TLS in hiredis");

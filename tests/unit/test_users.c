@@ -27,7 +27,7 @@ static struct users *load(const char *lines, const char *admins)
     }
     char *text = mem_format("[postern]\nusers_file = %s\nadmin_users = %s\nsalt_key_file = %s\n[listener main]\n"
                             "tls = off\nscram_users = batch, pla*, a\n[issuer one]\nissuer = i\naudience = a\njwks_file = k\n[cluster one]\nhosts = a\n[database *]\ncluster = one\n"
-                            "[tenant acme]\n[plan gold]\n",
+                            "[tenant acme]\nroles = rw, ro\n[plan gold]\n",
                             lines ? path : "", admins, salt_key);
     conf_faults_free(&faults);
     struct conf *conf = conf_load_text("x.ini", text_of(text), &faults);
@@ -50,7 +50,7 @@ static void test_good(void)
 {
     struct scram_verifier expected;
     char *lines = mem_format("# users\n\"batch\" \"%s\" acme rw,ro gold\n"
-                             "plain\t%s \"acme\" ro # no plan\r\n\n\"admin\" \"%s\" - -\n",
+                             "plain\t%s \"acme\" owner,ro # no plan\r\n\n\"admin\" \"%s\" - -\n",
                              verifier, verifier, verifier);
     struct users *all = load(lines, "admin");
     ok(all != NULL && faults.count == 0, "a good file");
@@ -66,7 +66,7 @@ static void test_good(void)
            memcmp(&expected, &u->verifier, sizeof(expected)) == 0,
        "its verifier");
     u = users_find(all, TEXT("plain"));
-    ok(u && u->identity.plan[0] == '\0' && u->identity.role_count == 1, "without quotes and plan");
+    ok(u && u->identity.plan[0] == '\0' && u->identity.role_count == 2, "without quotes and plan");
     u = users_find(all, TEXT("admin"));
     ok(u && u->is_admin && u->identity.tenant[0] == '\0' && u->identity.role_count == 0,
        "an administrator");
@@ -87,7 +87,7 @@ static const struct {
     const char *line, *fault;
 } refused[] = {
     {"\"a\" \"%s\" acme rw\n\"a\" \"%s\" acme rw\n", ":2: user a was given before"},
-    {"\"a\" \"sesame\" acme rw\n", ":1: user a: the second word is no SCRAM-SHA-256 verifier"},
+    {"\"a\" \"sesame\" acme rw\n", ":1: user a: the second word is no SCRAM-SHA-256 verifier; allowed: what `postern scram` makes of a password"},
     {"\"a\"\n", ":1: user a: the second word is no SCRAM-SHA-256 verifier"},
     {"\"a\" \"%s\"\n", ":1: user a: the tenant is missing; - is for administrators"},
     {"\"a\" \"%s\" globex rw\n",
@@ -100,6 +100,8 @@ static const struct {
     {"\"a\" \"%s\" - rw\n", ":1: user a: without a tenant the roles must be -"},
     {"\"a\" \"%s\" acme rw lead\n", ":1: user a: there is no section [plan lead]"},
     {"\"b\" \"%s\" acme rw\n", ":1: user b: no listener asks that name for SCRAM-SHA-256; allowed: a name in scram_users of"},
+    {"\"a\" \"%s\" acme owner\n", ":1: user a: found role owner; [tenant acme] does not allow it"},
+    {"\"a\" \"%s\" acme owner,admin\n", ":1: user a: found role owner and others; [tenant acme] does not allow it"},
     {"\"a\" \"%s\" acme rw gold x\n", ":1: user a: text behind the plan"},
     {"\"\" \"%s\" acme rw\n", ":1: the user's name is empty or holds a control character"},
     {"\"a \"%s\" acme rw\n", ":1: allowed: \"user\" \"SCRAM-SHA-256$...\" tenant roles [plan]"},

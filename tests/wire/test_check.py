@@ -67,6 +67,14 @@ def certificate(stand, name, starts, ends):
     return {"listener main": {"tls_cert": crt, "tls_key": key}}
 
 
+def user_of(stand, role):
+    """A users file with one program, of that role of acme."""
+    path = stand.path("gates", f"users-{os.urandom(4).hex()}.txt")
+    with open(path, "w", encoding="ascii", opener=lambda p, f: os.open(p, f, 0o600)) as f:
+        f.write(f'"one_batch" "{stand.scram("pw")}" acme {role}\n')
+    return {"postern": {"users_file": path, "admin_users": None}}
+
+
 # name: (overrides of the configuration, section, key, what the fault says)
 FAULTS = {
     "certificate-expired": (lambda s: certificate(s, "old", -10, -1),
@@ -124,6 +132,8 @@ FAULTS = {
     "redis-authorities-for-nothing": (lambda s: {"redis": {"url": None, "password_file": None,
                                                            "ca_file": s.authority.crt}},
                                       "redis", "ca_file", "found without a url"),
+    "user-of-no-allowed-role": (lambda s: user_of(s, "owner"), "postern", "users_file",
+                                r"user one_batch: found role owner; \[tenant acme\] does not allow it"),
     "user-unknown": (lambda s: {"postern": {"user": "no-such-user"}},
                      "postern", "user", "found \"no-such-user\"; allowed: a user of this system"),
 }
@@ -325,7 +335,11 @@ def as_root(stand):
     return {"postern": {"user": None}}, "postern", "user", "the process stays root"
 
 
-@pytest.mark.parametrize("advice", [soon, as_root])
+def role_of_a_token(stand):
+    return {"listener main": {"scram_users": "*_batch, r*"}}, "listener main", "scram_users", "which takes rw too"
+
+
+@pytest.mark.parametrize("advice", [soon, as_root, role_of_a_token])
 def test_advice_is_given_by_check_start_and_reload(make_gate, stand, console, advice):
     if advice is as_root and os.geteuid() != 0:
         pytest.skip("only as root")

@@ -115,6 +115,13 @@ def test_transactions_are_answered_as_done(gate, console):
         assert [body for kind, body in messages if kind == "C"] == [tag] and c.status == "I"
 
 
+def test_who_is_no_administrator_is_told_once(gate, stand, connect):
+    with pytest.raises(wire.ServerError) as caught:
+        connect(gate).login(stand.scram_user, "postern", stand.scram_password)
+    assert (caught.value.code, caught.value.message) == ("42501", "only administrators may use the console")
+    assert caught.value.fields["D"] == "This user is not in admin_users."
+
+
 def test_unknown_commands_are_syntax_errors(gate, console):
     c = console(gate)
     for sql in ("SELECT 1", "SHOW NOTHING", "DROP TABLE x", "SHOW", "RELOAD NOW OR NEVER"):
@@ -130,6 +137,9 @@ def test_errors_of_commands_that_were_understood(make_gate, console):
     c = console(gate)
     told = wire.errors(c.ask(wire.query("KILL 99999")))[0]
     assert (told["C"], told["M"], told["H"]) == ("42704", "no client has that id", "SHOW CLIENTS lists them.")
+    told = wire.errors(c.ask(wire.query("KILL zzz")))[0]
+    assert (told["C"], told["H"]) == ("42704", "SHOW CLIENTS lists them.")
+    assert told["M"] == '"zzz" is not the id of a client: that is up to 16 hexadecimal digits, such as 12af'
     gate.write({"plan metered": {"queries_per_second": "many"}})
     told = wire.errors(c.ask(wire.query("RELOAD")))[0]
     assert told["C"] == "F0000" and "H" not in told and "queries_per_second" in told["M"]

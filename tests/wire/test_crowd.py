@@ -76,7 +76,7 @@ def test_who_is_pushed_out_is_told_and_logged(make_gate):
         with crowd(gate, 2 * PENDING):
             told = early[0].recv(4096)
     assert b"C53300" in told and b"too many connections are logging in" in told
-    gate.await_log(r"connection from 127\.0\.0\.1:\d+ failed: crowded: too many connections are logging in")
+    gate.await_log(r"connection from 127\.0\.0\.1:\d+ at listener main failed: crowded: too many connections are logging in")
 
 
 def test_places_are_given_back_however_a_login_ends(gate, login, connect):

@@ -227,3 +227,11 @@ def test_file_descriptors_do_not_leak(make_gate, login, connect):
         c = connect(gate)
         c.close()
     proc.wait_for("descriptors to be given back", 15, lambda: count() <= before + 5)
+
+
+def test_a_stand_that_is_ended_says_what_it_leaves(tmp_path, capsys):
+    import argparse
+    from stand.__main__ import down
+    (tmp_path / "stand.json").write_text('{"processes": [], "elsewhere": null}', encoding="ascii")
+    assert down(argparse.Namespace(dir=str(tmp_path))) == 0
+    assert f"keys and passwords among them. Remove them:  rm -rf {tmp_path}\n" in capsys.readouterr().out

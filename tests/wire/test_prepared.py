@@ -1,6 +1,8 @@
 """Prepared statements: in transaction mode a program must not notice that its server
 connection changes."""
 # SPDX-License-Identifier: Apache-2.0
+import re
+
 import pytest
 
 from stand import proc, wire
@@ -414,6 +416,8 @@ def test_a_client_that_never_closes_is_told_so(make_gate, login):
     refused = next(n for n in range(1000) if wire.errors(c.ask(wire.parse(f"SELECT {n}", f"s{n}"), wire.sync())))
     assert refused > 50
     assert fails(c, wire.parse("SELECT 1", "more"), wire.bind("more"), wire.sync()) == "54000"
+    gate.await_log(r"info    client \S+: request refused: statements_too_many: too many prepared statements")
+    assert len(re.findall("request refused", gate.log())) == 1, "one line for a session and reason"
     assert run(c, "s1") == [["1"]]
     c.query("DEALLOCATE ALL")
     prepare(c, "SELECT 1", "more")

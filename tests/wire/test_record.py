@@ -106,6 +106,7 @@ def test_counters_of_a_tenant_stay_when_its_last_session_goes(make_gate, login, 
     assert int(row["refused"]) == int(row["rate_limited"]) == refused
     assert (row["plan"], row["queries_per_second"], row["connections"]) == ("metered", "20", "0"), \
         "its plan, which 0 would deny"
+    assert int(row["memory_limit"]) > 0 and row["memory"] == "0", "nor has it no limit of memory"
     assert int(row["queries"]) == 60
     rows = table(admin, "SHOW STATS")
     assert stat(rows, "tenant_queries", "metered") == 60

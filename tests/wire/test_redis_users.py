@@ -13,6 +13,7 @@ import pytest
 from stand import proc, wire
 from stand.proc import Process, StandError
 from stand.redis import Redis
+from wire.test_console import table
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 USERS = os.path.join(TOP, "deploy", "redis", "users.conf")
@@ -26,6 +27,7 @@ class RedisWithUsers(Redis):
     def __init__(self, folder, log):
         super().__init__(folder, log)
         self.passwords = {name: os.urandom(12).hex() for name in (*TEST_USERS, "admin")}
+        self.socket = None
 
     def start(self):
         with open(USERS, encoding="ascii") as f:
@@ -45,7 +47,7 @@ class RedisWithUsers(Redis):
             f.write(lines)
         with open(conf, "w", encoding="ascii") as f:
             f.write(f'bind 127.0.0.1\nport {self.port}\nsave ""\nappendonly no\ndir "{self.folder}"\n'
-                    f'include {self.folder}/users.conf\n')
+                    f'include {self.folder}/users.conf\n' + (f"unixsocket {self.socket}\n" if self.socket else ""))
         self.process = Process("Redis", [proc.need("redis-server", "redis-server"), conf], self.log)
         self.process.ready(20, self._answers)
 
@@ -185,10 +187,47 @@ def test_missing_right_is_told_plainly(redis, make_gate, login, stand):
     gate = make_gate(redis.section("sidecar-acme", stand.folder, away="share"))
     c = login(gate, "metered")
     burst(c, 5)
-    line = gate.await_log(r"Redis is away.*does not allow its user sidecar-acme .*deploy/redis/users\.conf.*NOPERM").group(0)
+    line = gate.await_log(r'limits of tenant metered are "share".*does not allow its user sidecar-acme .*with the keys of this '
+                          r"tenant.*deploy/redis/users\.conf.*EVALSHA was answered with NOPERM").group(0)
     assert redis.passwords["sidecar-acme"] not in line
     proc.wait_for("queries by the share", 15, lambda: burst(c, 1)[0] == 1)
-    proc.wait_for("health to tell of it", 15, lambda: "redis: away" in gate.http("/health/ready")[1])
+
+
+@pytest.fixture
+def limits_of(console):
+    """{tenant: {column: value}} of SHOW LIMITS."""
+    def get(gate):
+        return {row["tenant"]: row for row in table(console(gate), "SHOW LIMITS")}
+    return get
+
+
+@pytest.mark.parametrize("away", ["share", "open", "closed"])
+def test_right_to_one_tenants_keys_is_missing(redis, make_gate, login, stand, limits_of, away):
+    """That tenant's limits are away, and nobody else's; they come back with the right, at a reload."""
+    redis.told("admin", "ACL", "SETUSER", "gateway", "resetkeys", "~{postern:acme}*", "~{postern:}*")
+    gate = make_gate({**redis.section("gateway", stand.folder, away=away), "postern": {"workers": 1}})
+    a = login(gate, "acme")
+    if away == "closed":
+        with pytest.raises(wire.ServerError) as caught:
+            login(gate, "metered")
+        assert caught.value.code == "53400"
+    else:
+        m = login(gate, "metered")
+        burst(m, 5)
+        assert limits_of(gate)["metered"]["source"] == away
+        if away == "open":
+            assert burst(m, 3 * QPS) == (3 * QPS, 0)
+    assert burst(a, 5) == (5, 0) and limits_of(gate)["acme"]["source"] == "redis"
+    assert "Redis is away" not in gate.log() and gate.http("/health/ready") == (200, "ready\n")
+    assert len(re.findall("limits of tenant metered are", gate.log())) == 1
+    redis.told("admin", "ACL", "SETUSER", "gateway", "~{postern:*")
+    before = len(gate.log())
+    gate.reload()
+    gate.await_log("is in force", before)
+    m = login(gate, "metered")
+    burst(m, 5)
+    gate.await_log("Redis answers for tenant metered", before)
+    assert limits_of(gate)["metered"]["source"] == "redis"
 
 
 def test_right_within_a_script_is_missing(redis, make_gate, login, stand):
@@ -210,14 +249,28 @@ def test_scripts_that_nobody_has_brought(redis, make_gate, login, stand):
     gate = make_gate(redis.section("sidecar-metered", stand.folder, away="share"))
     c = login(gate, "metered")
     burst(c, 3)
-    gate.await_log(r"does not allow its user sidecar-metered .*EVAL was answered with NOPERM")
+    gate.await_log(r"Redis is away.*has not got the gateways' scripts, and its user sidecar-metered may not bring them: a gateway "
+                   r"whose user has EVAL brings them .*EVAL was answered with NOPERM")
 
 
 def test_password_of_another_user(redis, make_gate, stand):
     wrong = "not-the-password"
     gate = make_gate(redis.section("gateway", stand.folder, password=wrong), want_ready=False)
-    gate.await_log("Redis is away.*AUTH was answered with WRONGPASS")
+    gate.await_log("Redis is away.*does not let in its user gateway with the password of password_file; compare both.*"
+                   "AUTH was answered with WRONGPASS")
     assert wrong not in gate.log()
+
+
+def test_user_at_a_unix_socket(redis, make_gate, login, stand):
+    """Named before the path, as the clients of Redis write it."""
+    redis.stop()
+    redis.socket = f"{redis.folder}/s"
+    redis.start()
+    section = redis.section("gateway", stand.folder, away="closed")
+    section["redis"]["url"] = f"unix://gateway@{redis.socket}"
+    gate = make_gate(section)
+    answered, refused = burst(login(gate, "metered"))
+    assert answered and refused and "Redis is away" not in gate.log()
 
 
 # ---- a password on the network ----

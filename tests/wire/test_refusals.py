@@ -271,7 +271,7 @@ def test_login_that_fails_is_in_the_log_and_in_the_audit_trail(kit, stand, make_
         assert line["user"] and line["database"]
     assert len(events(kit.gate, "login_refused", session=line["session"])) == 1, "once"
     assert words.strip(".") in line.get("detail", "")
-    said = kit.gate.await_log(rf"{line['session']}: login refused: user .*: {reason}")
+    said = kit.gate.await_log(rf"{line['session']}: login refused: user .* at listener (main|oauth|local): {reason}")
     assert len(re.findall(f"{line['session']}: login refused", kit.gate.log())) == 1, said
     if kit.gate.process and reason not in ("shutdown", "too_many_clients"):
         assert metric(kit.gate, "postern_logins_failed_total") > failed
@@ -346,7 +346,7 @@ def test_connection_that_fails_before_a_login_is_in_the_log(quick_gate, kit, nam
     before, tried = len(quick_gate.log()), len(events(quick_gate, "login_refused"))
     with contextlib.suppress(wire.Closed, ConnectionError):
         way(kit)
-    quick_gate.await_log(rf"connection from 127\.0\.0\.1:\d+ failed: {reason}: ", before)
+    quick_gate.await_log(rf"connection from 127\.0\.0\.1:\d+ at listener main failed: {reason}: ", before)
     assert len(re.findall(" failed: ", quick_gate.log()[before:])) == 1
     assert len(events(quick_gate, "login_refused")) == tried, "nobody tried to log in"
 
@@ -360,6 +360,25 @@ def test_client_that_leaves_in_its_login_is_in_the_log(gate, connect):
     c.close()
     gate.await_log(r'login given up: user "acme_rw" database "acme" from .*: client_gone', before)
     assert metric(gate, "postern_logins_failed_total") == failed
+
+
+def test_password_where_a_token_is_asked_for_is_told_as_that(make_gate, stand, connect, token):
+    """And the other way round; in the log alone: the client reads the same, whoever there is."""
+    gate = make_gate({"listener local": {"address": "127.0.0.1", "port": 0, "scram_users": None}})
+    told = {}
+    for listener, user, secret, words in (
+            ("local", stand.scram_user, stand.scram_password, "; users_file has this user, but the listener's scram_users do not"),
+            ("local", "nobody", "sesame", "not three parts with dots between; the listener's scram_users do not take this name"),
+            ("main", "rw_batch", token(), "no such user in users_file; the listener's scram_users take this name, so it is not"),
+            ("main", stand.scram_user, "wrong", "auth_failed: wrong password$"),
+            ("main", "rw", token()[:-8], "auth_failed: (?!.*scram_users)")):
+        before = len(gate.log())
+        with pytest.raises(wire.ServerError) as caught:
+            connect(gate, "request" if listener == "main" else None, listener).login(user, "acme", secret)
+        told[user, listener] = (caught.value.code, caught.value.message.replace(user, "USER"), caught.value.hint)
+        line = gate.await_log(rf'(?m)login refused: user "{user}" database "acme" from .* at listener {listener}: .*$', before)
+        assert re.search(words, line.group(0)), line.group(0)
+    assert len(set(told.values())) == 1, told
 
 
 def test_oauth_token_that_is_refused_is_told_though_the_client_leaves(make_gate, kit):

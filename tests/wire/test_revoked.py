@@ -7,6 +7,7 @@ import time
 import pytest
 
 from stand import proc, tokens, wire
+from wire.test_record import await_event
 
 TAKEN_AWAY = ("FATAL", "57P01")
 
@@ -68,6 +69,12 @@ CHANGES = {
 }
 
 
+# Where it was the grant: what of it.
+LACKS = {"the tenant": 'not granted any more: There is no tenant "acme" at this gateway.',
+         "its role": "not granted any more: its role rw: These credentials carry no role that their tenant may use.",
+         "its database": "not granted any more: its database acme: The databases of this tenant are: acme_session."}
+
+
 @pytest.mark.parametrize("state", ["idle", "in a transaction"])
 @pytest.mark.parametrize("what", list(CHANGES))
 def test_what_is_taken_away_ends_the_session(gate, login, stand, files, what, state):
@@ -83,6 +90,8 @@ def test_what_is_taken_away_ends_the_session(gate, login, stand, files, what, st
         c.send(wire.query("COMMIT"))
         assert c.receive()[0] == "C"
     ends(c)
+    line = await_event(gate, "logout", reason="revoked")
+    assert f" ends: {line['detail']}\n" in gate.log() and LACKS.get(what, "") in line["detail"]
 
 
 def test_key_that_is_gone(gate, login, stand, files):

@@ -89,6 +89,15 @@ def test_roles_of_the_file_choose_the_database_role(make_gate, stand, login):
     assert c.query("SELECT current_user") == [["globex_rw"]]
 
 
+def test_user_of_the_file_is_told_of_no_token(make_gate, stand, connect, token):
+    gate = make_gate({"tenant acme": {"database_role": "postern_monitor"}})
+    for user, secret, hint in ((stand.scram_user, stand.scram_password, "A user of the users file has the roles"),
+                               ("rw", token(), "Connect as one of the roles that your token carries")):
+        with pytest.raises(wire.ServerError) as caught:
+            connect(gate).login(user, "acme", secret)
+        assert caught.value.code == "28000" and hint in caught.value.hint
+
+
 def test_scram_without_tls_on_the_unix_socket(gate, stand):
     with wire.Client(f"{gate.sockets}/.s.PGSQL.5432", None) as c:
         c.login(stand.scram_user, "acme", stand.scram_password)

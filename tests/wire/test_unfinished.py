@@ -1,6 +1,7 @@
 """Messages that are begun and not finished: they take no server connection from others, they end in
 time, and what they hold in memory is bounded."""
 # SPDX-License-Identifier: Apache-2.0
+import re
 import struct
 
 import pytest
@@ -87,6 +88,8 @@ def test_request_that_finds_no_memory_is_refused_in_step(make_gate, login):
     for _ in range(2):
         assert codes(c.ask(big, wire.bind(), wire.execute(), wire.sync())) == ["53200"]
         assert c.status == "I" and c.query("SELECT 'in step'") == [["in step"]]
+    gate.await_log(r"warning client \S+: request refused: memory: there is no memory left")
+    assert len(re.findall("request refused", gate.log())) == 1
     # What streams through is held by nobody.
     assert wire.rows(c.ask(wire.one("SELECT length($1)", ["x" * 3 * MB]), wire.sync())) == [[str(3 * MB)]]
     assert wire.rows(c.ask(wire.query("SELECT length('" + "x" * 3 * MB + "')"))) == [[str(3 * MB)]]
@@ -98,6 +101,7 @@ def test_request_that_finds_no_memory_fails_its_transaction(make_gate, login):
     c.query("BEGIN")
     assert codes(c.ask(wire.parse("SELECT '" + "x" * 3 * MB + "'"), wire.sync())) == ["53200"]
     assert c.status == "E"
+    gate.await_log("request refused: memory: there is no memory left")
     assert codes(c.ask(wire.query("SELECT 1"))) == ["25P02"]
     c.query("ROLLBACK")
     assert c.query("SELECT 'in step'") == [["in step"]]
