@@ -80,6 +80,7 @@ static void logged_in(struct backend *b, enum reason why, const struct server_er
     }
     ok = ok && buf_put_text(&sql, "]::pg_catalog.int4[])");
     CHECK(ok);
+    b->defers = true; /* what its role is set to is not known: this waits for no snapshot */
     backend_run(b, buf_text(&sql), &ops, t);
     buf_free(&sql);
 }
