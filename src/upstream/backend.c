@@ -216,10 +216,14 @@ struct task {
 
 /* A transaction that is serializable, read only and deferrable waits with its first snapshot for the end of
  * all others, which may be for ever. */
+static bool may_defer(const struct backend *b)
+{
+    return (b->defers || (b->era && b->era->defers)) && b->owed.status == 'I';
+}
+
 static bool may_wait_for_snapshot(const struct backend *b, struct text sql)
 {
-    bool defers = b->defers || (b->era && b->era->defers);
-    return defers && b->owed.status == 'I' && (text_starts(sql, "SELECT ") || text_starts(sql, "RESET "));
+    return may_defer(b) && (text_starts(sql, "SELECT ") || text_starts(sql, "RESET ") || text_starts(sql, "DISCARD SEQUENCES"));
 }
 
 static void put_query(struct backend *b, struct text sql)
@@ -248,6 +252,8 @@ void backend_run(struct backend *b, struct text sql, const struct task_ops *ops,
     statement_drop(&b->unnamed); /* a simple Query ends the unnamed statement */
     for (size_t n; sql.len; sql.at += n, sql.len -= n) {
         n = strnlen(sql.at, sql.len);
+        if (text_starts(sql, "DISCARD ALL") && may_defer(b)) /* takes a snapshot, and is a transaction of its own */
+            put_query(b, TEXT("SET default_transaction_deferrable = off"));
         put_query(b, (struct text){sql.at, n});
         n += n < sql.len;
     }

@@ -195,14 +195,17 @@ def test_role_whose_transactions_are_deferrable(make_gate, login, stand, no_safe
     try:
         gate = make_gate({"postern": {"workers": 1}, "database acme": {"pool_size": 1}})
         a, b = login(gate), login(gate)
+        processes = set()
         for c in (a, b, a, b):
             c.query(f"SET application_name = 'x{id(c)}'")
             assert c.query("SHOW default_transaction_deferrable") == [["on"]]
             c.query("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+            processes.add(c.query("SELECT pg_backend_pid()")[0][0])
             assert c.query("SELECT current_setting('application_name')") == [[f"x{id(c)}"]]
             c.query("CREATE TEMP TABLE IF NOT EXISTS t (i int)")
             c.query("DROP TABLE t")
             c.query("COMMIT")
+        assert len(processes) == 1, "a reset waited, and its connection was closed"
     finally:
         for name in names:
             stand.postgres.sql(f"ALTER ROLE acme_rw RESET {name}")
