@@ -208,6 +208,9 @@ static inline void conf_unref(const struct conf *c)
         snapshot_unref((struct snapshot *)&c->snapshot);
 }
 
+bool conf_list_has(const struct conf_list *l, const char *word);
+/* It has the word or "*". */
+bool conf_list_allows(const struct conf_list *l, const char *word);
 /* Exact name first, then "*"; NULL when there is neither. */
 const struct conf_tenant *conf_tenant_for(const struct conf *c, struct text name);
 /* Whether whoever comes with that name is asked for SCRAM-SHA-256 and not for a token; nothing that is told

@@ -205,19 +205,11 @@ static void check_http(struct conf *c, struct conf_faults *f)
 
 /* ---- who is asked for what ---- */
 
-static bool list_has(const struct conf_list *l, const char *word)
-{
-    for (size_t i = 0; i < l->count; i++)
-        if (strcmp(l->item[i], word) == 0)
-            return true;
-    return false;
-}
-
 static bool comes_by_token(const struct conf *c, const struct conf_tenant *t)
 {
     for (size_t i = 0; i < c->issuer_count; i++) {
         const struct conf_list *l = &c->issuers[i]->tenants;
-        if (l->count == 0 || strcmp(t->at.name, "*") == 0 || list_has(l, "*") || list_has(l, t->at.name))
+        if (l->count == 0 || strcmp(t->at.name, "*") == 0 || conf_list_allows(l, t->at.name))
             return true;
     }
     return false;
@@ -250,7 +242,7 @@ static void check_askers(struct conf *c, struct conf_faults *f)
 {
     size_t askers = 0;
     for (size_t i = 0; i < c->listener_count; i++)
-        askers += list_has(&c->listeners[i]->scram_users, "*");
+        askers += conf_list_has(&c->listeners[i]->scram_users, "*");
     if (c->issuer_count && askers && askers == c->listener_count)
         conf_advise(f, c, &c->listeners[0]->at, "scram_users",
                     "found \"*\"; every listener asks every name for SCRAM-SHA-256, and nobody could come with a token of "

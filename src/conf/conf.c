@@ -312,6 +312,19 @@ const struct conf_tenant *conf_tenant_for(const struct conf *c, struct text name
     return (struct conf_tenant *)(at ? at : named(c, CONF_KIND_tenant, TEXT("*")));
 }
 
+bool conf_list_has(const struct conf_list *l, const char *word)
+{
+    for (size_t i = 0; i < l->count; i++)
+        if (strcmp(l->item[i], word) == 0)
+            return true;
+    return false;
+}
+
+bool conf_list_allows(const struct conf_list *l, const char *word)
+{
+    return conf_list_has(l, word) || conf_list_has(l, "*");
+}
+
 bool conf_asks_scram(const struct conf *c, const struct conf_listener *l, struct text user)
 {
     for (size_t i = 0; i < l->scram_users.count; i++)

@@ -32,14 +32,6 @@ static void __attribute__((format(printf, 2, 3))) note_add(struct note *n, const
     }
 }
 
-static bool list_allows(const struct conf_list *l, const char *name)
-{
-    for (size_t i = 0; i < l->count; i++)
-        if (strcmp(l->item[i], "*") == 0 || strcmp(l->item[i], name) == 0)
-            return true;
-    return false;
-}
-
 static enum reason choose_plan(const struct conf *conf, const struct identity *who,
                                const struct conf_tenant *row, struct grant *out, struct note *note)
 {
@@ -68,10 +60,10 @@ static const char *find_role(const struct conf_tenant *row, const struct identit
 {
     char mapped[NAME_BYTES];
     for (unsigned i = 0; i < who->role_count; i++)
-        if (text_is(user, who->role[i]) && list_allows(&row->roles, who->role[i]))
+        if (text_is(user, who->role[i]) && conf_list_allows(&row->roles, who->role[i]))
             return who->role[i];
     for (unsigned i = 0; i < who->role_count; i++)
-        if (list_allows(&row->roles, who->role[i]) && map_role(row, who, who->role[i], mapped) &&
+        if (conf_list_allows(&row->roles, who->role[i]) && map_role(row, who, who->role[i], mapped) &&
             text_is(user, mapped))
             return who->role[i];
     return NULL;
@@ -80,7 +72,7 @@ static const char *find_role(const struct conf_tenant *row, const struct identit
 static const char *first_role(const struct conf_tenant *row, const struct identity *who)
 {
     for (unsigned i = 0; i < who->role_count; i++)
-        if (list_allows(&row->roles, who->role[i]))
+        if (conf_list_allows(&row->roles, who->role[i]))
             return who->role[i];
     return NULL;
 }
@@ -89,7 +81,7 @@ static void tell_roles(const struct conf_tenant *row, const struct identity *who
 {
     const char *before = "The roles of these credentials are: ";
     for (unsigned i = 0; i < who->role_count; i++)
-        if (list_allows(&row->roles, who->role[i])) {
+        if (conf_list_allows(&row->roles, who->role[i])) {
             note_add(note, "%s%s", before, who->role[i]);
             before = ", ";
         }

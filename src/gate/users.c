@@ -144,14 +144,6 @@ static bool set_plan(const struct source *s, struct text *line, struct user *u)
     return false;
 }
 
-static bool list_has(const struct conf_list *l, const char *name)
-{
-    for (size_t i = 0; i < l->count; i++)
-        if (strcmp(l->item[i], name) == 0)
-            return true;
-    return false;
-}
-
 /* A tenant's user whom no listener asks for his proof could never log in. */
 static void check_listeners(const struct source *s, const struct user *u)
 {
@@ -169,7 +161,7 @@ static void check_roles(const struct source *s, const struct user *u)
 {
     const struct conf_tenant *t = u->identity.tenant[0] ? conf_tenant_for(s->conf, text_of(u->identity.tenant)) : NULL;
     for (unsigned i = 0; t && i < u->identity.role_count; i++)
-        if (list_has(&t->roles, "*") || list_has(&t->roles, u->identity.role[i]))
+        if (conf_list_allows(&t->roles, u->identity.role[i]))
             return;
     if (t)
         complain(s, "user %s: found role %s%s; [tenant %s] does not allow it, and this user could never log in; allowed: a role of its roles",
@@ -203,7 +195,7 @@ static void read_line(struct users *into, const struct source *s, struct text li
             memcpy(u->identity.subject, u->name, sizeof(u->name));
             u->identity.issuer = "";
             u->identity.proof = text_hash(u->verifier.stored_key, sizeof(u->verifier.stored_key)) | 1;
-            u->is_admin = list_has(&s->conf->postern.admin_users, u->name);
+            u->is_admin = conf_list_has(&s->conf->postern.admin_users, u->name);
             check_listeners(s, u);
             check_roles(s, u);
             compare_verifiers(s, into->first, u);

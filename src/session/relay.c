@@ -543,7 +543,7 @@ void relay_keep_input(struct session *s, const char *at, size_t len)
     buf_free(&s->input.held);
     if (len && !buf_put(&s->input.held, at, len))
         session_fail(s, REASON_OUT_OF_MEMORY, NULL, NULL);
-    else if (s->meter && !memory_charge(s, 0, 0))
+    else if (s->meter && !memory_charge(s, 0, 0) && !s->input.left) /* what has begun is not refused any more */
         s->input.is_over = true;
 }
 
