@@ -331,6 +331,7 @@ static void answer_scrape(struct job *j, bool page)
         counters[i] = worker_counters(c->workers.all[i]);
         in.redis_ready = in.redis_ready && worker_limits_ready(c->workers.all[i]);
     }
+    report_finish(COMMAND_POOLS, j->more[0]);
     report_finish(COMMAND_LIMITS, j->more[1]);
     struct buf out;
     buf_init(&out, 64 << 20);

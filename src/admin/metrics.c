@@ -1,7 +1,6 @@
 /* Prometheus text exposition format 0.0.4.
  *
- * All samples of a metric stand together behind its HELP and TYPE, and no sample is there twice;
- * so the rows of several workers are merged first.
+ * All samples of a metric stand together behind its HELP and TYPE, and no sample is there twice.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "admin/metrics.h"
@@ -147,7 +146,7 @@ static void put_pools(struct sheet *m, const struct table *pools)
     static const struct {
         const char *state, *column;
     } states[] = {{"active", "sv_active"}, {"idle", "sv_idle"}, {"login", "sv_login"},
-                  {"cleaning", "sv_cleaning"}};
+                  {"cleaning", "sv_cleaning"}, {"ending", "sv_ending"}};
     const char *name = "postern_pool_connections";
     put_head(m, name, "gauge", "Server connections of the pool by state.");
     for (size_t row = 0; row < table_rows(pools); row++)
@@ -340,16 +339,10 @@ void metrics_write(const struct metrics_input *in, struct buf *out)
     put_counters(&m, in);
     if (in->nodes)
         put_nodes(&m, in->nodes);
-    if (in->pools) {
-        struct table *pools = table_merge(in->pools, "kkkfssssssmsmssj");
-        put_pools(&m, pools);
-        table_free(pools);
-    }
-    if (in->limits) {
-        struct table *limits = table_merge(in->limits, "kjsmmmssssjsssssmmm");
-        put_limits(&m, limits);
-        table_free(limits);
-    }
+    if (in->pools)
+        put_pools(&m, in->pools);
+    if (in->limits)
+        put_limits(&m, in->limits);
     if (in->tallies)
         put_tenants(&m, in->tallies);
     put_process(&m, in);

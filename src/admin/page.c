@@ -241,7 +241,8 @@ static const struct column pool_columns[] = {
     {"Role", "role", CELL_TEXT, NULL},          {"Mode", "mode", CELL_TEXT, NULL},
     {"Sessions", "sessions", CELL_NUMBER, NULL}, {"Active", "sv_active", CELL_LIMIT, "size"},
     {"Idle", "sv_idle", CELL_NUMBER, NULL},     {"Opening", "sv_login", CELL_NUMBER, NULL},
-    {"Cleaning", "sv_cleaning", CELL_NUMBER, NULL}, {"Waiting", "cl_waiting", CELL_NUMBER, NULL},
+    {"Cleaning", "sv_cleaning", CELL_NUMBER, NULL}, {"Ending", "sv_ending", CELL_NUMBER, NULL},
+    {"Waiting", "cl_waiting", CELL_NUMBER, NULL},
     {"Longest wait", "maxwait_us", CELL_WAIT, NULL},
 };
 static const struct column limit_columns[] = {
@@ -351,15 +352,13 @@ static struct table *connected(const struct table *limits)
 void status_page_write(const struct metrics_input *in, struct buf *out)
 {
     struct page p = {.out = out};
-    struct table *pools = in->pools ? table_merge(in->pools, "kkkfssssssssmssf") : NULL;
     struct table *limits = in->limits ? connected(in->limits) : NULL;
     put_header(&p, in);
     put_cards(&p, in);
     put_table(&p, "Nodes", in->nodes, node_columns, COUNT_OF(node_columns));
-    put_table(&p, "Pools", pools, pool_columns, COUNT_OF(pool_columns));
+    put_table(&p, "Pools", in->pools, pool_columns, COUNT_OF(pool_columns));
     put_table(&p, "Limits", limits, limit_columns, COUNT_OF(limit_columns));
     put_counters(&p, in);
     put(&p, "</main></body></html>\n");
-    table_free(pools);
     table_free(limits);
 }

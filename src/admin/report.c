@@ -28,9 +28,9 @@ static const struct {
     [COMMAND_VERSION] = {COLUMNS("version", "protocol", "openssl", "libevent"), NULL,
                          "The version of Postern and of what it is built on."},
     [COMMAND_POOLS] = {COLUMNS("tenant", "database", "role", "mode", "cl_active", "cl_waiting",
-                               "sv_active", "sv_idle", "sv_login", "sv_cleaning", "size", "sessions",
+                               "sv_active", "sv_idle", "sv_login", "sv_cleaning", "sv_ending", "size", "sessions",
                                "maxwait_us", "waited_us", "lent", "worker"),
-                       "kkkfssssssmsmssj",
+                       "kkkfsssssssmsmssj",
                        "Pools: sessions, server connections by state, who waits and how long."},
     [COMMAND_CLIENTS] = {COLUMNS("id", "state", "tenant", "user", "database", "role", "address",
                                  "tls", "connected_s", "idle_s", "queries", "pinned",
@@ -108,6 +108,7 @@ static void add_pool(struct home *home, const struct pool *p, struct table *t)
     table_number(t, p->idle.count);
     table_number(t, p->opening.count);
     table_number(t, p->cleaning.count);
+    table_number(t, p->farewells + p->overdue);
     table_number(t, p->row ? p->row->pool_size : 0);
     table_number(t, p->sessions);
     table_number(t, oldest && now > oldest->asked ? now - oldest->asked : 0);

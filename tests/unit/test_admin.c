@@ -490,13 +490,15 @@ static struct metrics_input *sample(void)
     counter_add(&b, COUNTER_QUERIES, 234);
     struct table *pools = report_new(COMMAND_POOLS), *limits = report_new(COMMAND_LIMITS);
     struct table *nodes = report_new(COMMAND_NODES);
-    CELLS(pools, "<b>\"\\\n", "app", "rw", "transaction", "1", "0", "1", "2", "0", "0", "5", "3", "0", "0", "9", "0");
-    CELLS(pools, "<b>\"\\\n", "app", "rw", "transaction", "1", "4", "1", "2", "0", "0", "5", "3", "1500000", "0", "9", "1");
+    CELLS(pools, "<b>\"\\\n", "app", "rw", "transaction", "1", "0", "1", "2", "0", "0", "1", "5", "3", "0", "0", "9", "0");
+    CELLS(pools, "<b>\"\\\n", "app", "rw", "transaction", "1", "4", "1", "2", "0", "0", "0", "5", "3", "1500000", "0", "9", "1");
+    report_finish(COMMAND_POOLS, pools);
     CELLS(limits, "acme", "gold", "3", "10", "5", "100", "7", "50", "1", "0", "redis", "0", "0", "1", "0", "1", "0", "0", "0");
     CELLS(limits, "acme", "silver", "4", "10", "5", "100", "7", "50", "2", "0", "share", "1", "0", "1", "0", "2", "0", "0", "0");
     CELLS(limits, "acme", "", "0", "0", "0", "0", "0", "0", "0", "0", "", "0", "0", "0", "0", "0", "5000000", "7", "8000000");
     CELLS(limits, "gone", "", "0", "0", "0", "0", "0", "9", "0", "0", "", "0", "0", "0", "0", "0", "0", "0", "0");
     CELLS(limits, "left", "", "0", "0", "0", "0", "0", "9", "0", "0", "", "0", "0", "0", "0", "0", "0", "0", "8000000");
+    report_finish(COMMAND_LIMITS, limits);
     CELLS(nodes, "main", "a:5433", "up", "6", "0", "aws", "eu", "eu-1", "primary", "1", "yes", "0");
     CELLS(nodes, "main", "b:5433", "down", "0", "3", "", "", "", "", "1", "no", "");
     in = (struct metrics_input){.counters = both, .workers = 2, .pools = pools, .limits = limits,
@@ -573,6 +575,7 @@ static void test_metrics(void)
     ok(!strstr(out.at, "<b>\"") && !strstr(out.at, "<script") && !strstr(out.at, "http://"),
        "nothing unescaped, no scripts, nothing from elsewhere");
     has(out.at, "1,234");
+    has(out.at, "</meter> 2 / 5</td>");
     has(out.at, "Redis is away");
     has(out.at, "</html>");
     buf_free(&out);

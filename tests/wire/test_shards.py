@@ -25,7 +25,7 @@ def make(make_gate, workers, size=20, database="acme", postern=None, **more):
                       f"database {database}": {"pool_size": size, "shards": workers, "wait_limit": "20s", **more}})
 
 
-COLUMNS = ("tenant database role mode cl_active cl_waiting sv_active sv_idle sv_login sv_cleaning size sessions "
+COLUMNS = ("tenant database role mode cl_active cl_waiting sv_active sv_idle sv_login sv_cleaning sv_ending size sessions "
            "maxwait_us waited_us lent worker").split()
 
 

@@ -9,6 +9,7 @@ from stand import proc, wire
 # A statement that catches what cancels it, for a minute.
 UNDYING = ("DO $$ DECLARE ends timestamptz := clock_timestamp() + '60 s'; BEGIN /* %s */ LOOP BEGIN PERFORM pg_sleep(60); "
            "EXCEPTION WHEN query_canceled THEN NULL; END; EXIT WHEN clock_timestamp() > ends; END LOOP; END $$")
+ENDING = 'postern_pool_connections{tenant="acme",database="acme",role="acme_rw",state="ending"}'
 
 
 def processes(stand, role="acme_rw"):
@@ -34,9 +35,11 @@ def test_they_hold_their_slot_and_are_terminated(make_gate, login, stand, worker
         proc.wait_for("it to run", 30, lambda n=n: running(stand, f"undying_{n}"))
         most = max(most, processes(stand))
         c.reset()
+        proc.wait_for("its slot to be told", 10, lambda: int(float(gate.metrics()[ENDING])) > 0)
     proc.wait_for("all to end", 30, lambda: not running(stand, "undying_"))
     assert most <= 3, "two, and one that ends them"
     assert login(gate, "acme").query("SELECT 1") == [["1"]]
+    proc.wait_for("all slots to be free", 10, lambda: int(float(gate.metrics()[ENDING])) == 0)
     assert int(float(gate.metrics()["postern_backend_connections_terminated_total"])) >= 6
     assert len(re.findall(r"runs on behind its closed connection: it is terminated", gate.log())) == 6
 
