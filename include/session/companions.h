@@ -23,6 +23,7 @@ struct companions_note {
     bool any; /* some statement resets a variable of the startup packet */
     bool is_local; /* and the last one of those until the end of its transaction only */
     bool names_object; /* one's value names what may have been dropped: setting it again may fail */
+    bool ends_role;    /* it is the role that goes back, which no list of the server's tells */
 };
 void companions_note(void *arg, uint32_t number, struct text statement, const char *behind);
 

@@ -46,6 +46,8 @@ void touched_free(struct touched **t);
 /* The session's, made when there is none. */
 struct touched *touched_of(struct session *s);
 struct touched_name *touched_find(const struct touched *t, struct text name);
+/* A RESET of the role was told to be one: SET role TO DEFAULT, or what resets it with the session's user. */
+void touched_note_role_reset(struct session *s);
 bool touched_was_reset(const struct touched *t, struct text name);
 /* It is empty: perhaps because it was reset, where nobody could see it. */
 bool touched_may_be_reset(const struct touched *t, struct text name);

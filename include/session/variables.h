@@ -24,6 +24,9 @@ void variables_retell(struct session *s);
 /* It cannot be set any more: the session goes on without it, and its client is told the server's default where
  * that is reported. False: there is no memory. */
 bool variables_drop(struct session *s, struct text name);
+/* RESET SESSION AUTHORIZATION ends the role. Gives the server back then that of the startup packet? It does since
+ * November 2024 (17.1, 16.5, 15.9, ...: release notes, CVE-2024-10978), and left none before. */
+bool variables_role_comes_back(const struct session *s);
 /* Does the server have to be asked before the backend goes back? */
 bool variables_must_ask(const struct session *s);
 /* May the transaction have made the next ones deferrable (backend.defers)? */

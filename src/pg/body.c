@@ -134,6 +134,25 @@ static bool is_put_together(const char *name, size_t len)
     return memchr(name, '%', len) || memchr(name, '\'', len);
 }
 
+/* What no list of the server's tells, and has to be found by its name: variables of no module, and who it is. */
+static bool is_unlisted(const char *name, size_t len)
+{
+    struct text t = {name, len};
+    return memchr(name, '.', len) || text_is(t, "role") || text_is(t, "session_authorization");
+}
+
+/* Behind SESSION: AUTHORIZATION, or SESSION AUTHORIZATION. */
+static bool read_authorization(struct body *b, struct text t, uint32_t use)
+{
+    struct text word = take_word(&t);
+    if (text_is_nocase(word, "session"))
+        word = take_word(&t);
+    if (!text_is_nocase(word, "authorization"))
+        return false;
+    b->visit(b->arg, text_is_nocase(take_word(&t), "default") ? SQL_RESETS : use, TEXT("session_authorization"));
+    return true;
+}
+
 /* Behind SET. */
 static void read_set(struct body *b, struct text t)
 {
@@ -145,13 +164,16 @@ static void read_set(struct body *b, struct text t)
     bool is_alone = !after.len || after.at[0] != '.';
     if (is_alone && text_is_nocase(word, "local"))
         return;
-    if (is_alone && text_is_nocase(word, "session"))
+    if (is_alone && text_is_nocase(word, "session")) {
         t = after;
-    bool is_name = take_name(&t, name, &len, &last, &fits), dotted = memchr(name, '.', len);
-    bool sets = is_name && dotted && (take(&t, '=') || text_is_nocase(take_word(&t), "to"));
+        if (read_authorization(b, after, SQL_SETS))
+            return;
+    }
+    bool is_name = take_name(&t, name, &len, &last, &fits), found = is_unlisted(name, len);
+    bool sets = is_name && found && (take(&t, '=') || text_is_nocase(take_word(&t), "to"));
     if (sets && fits && !(b->is_dynamic && is_put_together(name, len)))
         b->visit(b->arg, text_is_nocase(take_word(&t), "default") ? SQL_RESETS : SQL_SETS, (struct text){name, len});
-    else if (sets || !fits || (!is_name && dotted) || (b->is_dynamic && goes_on(t)))
+    else if (sets || !fits || (!is_name && found) || (b->is_dynamic && goes_on(t)))
         b->is_certain = false;
 }
 
@@ -162,9 +184,12 @@ static void read_reset(struct body *b, struct text t)
     size_t len, last;
     struct text after = t;
     bool fits;
-    if (text_is_nocase(take_word(&after), "all"))
+    struct text word = take_word(&after);
+    if (text_is_nocase(word, "all"))
         b->visit(b->arg, SQL_RESETS, TEXT(""));
-    else if (take_name(&t, name, &len, &last, &fits) && fits && memchr(name, '.', len))
+    else if (text_is_nocase(word, "session") && read_authorization(b, after, SQL_RESETS))
+        return;
+    else if (take_name(&t, name, &len, &last, &fits) && fits && is_unlisted(name, len))
         b->visit(b->arg, SQL_RESETS, (struct text){name, len});
 }
 

@@ -72,11 +72,12 @@ static bool is_superusers(struct text name)
     return false;
 }
 
-static bool resets(const struct sql_reset *r, struct text name)
+static bool resets(const struct session *s, const struct sql_reset *r, struct text name)
 {
     if (r->all)
         return !stays_at_reset_all(name) && !is_superusers(name);
-    return text_is(name, r->name) || (text_is(name, "role") && strcmp(r->name, "session_authorization") == 0);
+    return text_is(name, r->name) ||
+           (text_is(name, "role") && strcmp(r->name, "session_authorization") == 0 && variables_role_comes_back(s));
 }
 
 static bool is_ascii(struct text t)
@@ -104,7 +105,7 @@ static bool has_own_encoding(const struct session *s)
 static bool each_own(const struct session *s, const struct sql_reset *r, size_t *pos, struct var *own)
 {
     while (varset_each(s->startup_vars, pos, own))
-        if (resets(r, own->name) && (is_ascii(own->value) || has_own_encoding(s)))
+        if (resets(s, r, own->name) && (is_ascii(own->value) || has_own_encoding(s)))
             return true;
     return false;
 }
@@ -200,6 +201,7 @@ void companions_note(void *arg, uint32_t number, struct text statement, const ch
     note->any = true;
     note->is_local = r.local && !r.null.at;
     note->names_object = note->names_object || names_object(note->session, &r);
+    note->ends_role = !r.local && resets(note->session, &r, TEXT("role"));
 }
 
 struct editing {
@@ -299,6 +301,8 @@ bool companions_put_query(struct request_walk *w, const struct companions_note *
      * session can do without: it is replayed behind it (replay.h). */
     bool lone = scan->statements == 1 && inflight_is_quiet(q) && q->status == 'I' && (note->is_local || note->names_object);
     *sent = false;
+    if (lone && note->ends_role)
+        touched_note_role_reset(s);
     if (!note->any || lone || scan->in_doubt || !is_read_for_sure(note, sql))
         return true;
     struct editing e = {.s = s, .from = sql.at, .end = sql.at + sql.len, .ok = true};

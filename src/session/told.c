@@ -6,6 +6,8 @@
 #include "session/pins.h"
 
 #include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <strings.h>
 
 #include "base/mem.h"
@@ -132,15 +134,32 @@ static bool without(struct session *s, struct varset **set, struct text name)
     return true;
 }
 
+/* Of "15.9 (Debian ...)", "11.2-YB-2024.2.0.0-b0" or "18beta1". */
+static bool server_version(const struct session *s, unsigned *major, unsigned *minor)
+{
+    struct text written, version;
+    char digits[16], *end;
+    if (!reported_default(s, TEXT("server_version"), &written, &version) || version.len == 0)
+        return false;
+    snprintf(digits, sizeof(digits), "%.*s", (int)(version.len < 15 ? version.len : 15), version.at);
+    *major = (unsigned)strtoul(digits, &end, 10);
+    *minor = *end == '.' ? (unsigned)strtoul(end + 1, NULL, 10) : 0;
+    return end > digits;
+}
+
 /* Until 12 the server's DISCARD ALL left no role set, not even that of the startup packet. */
 static void discard_role(struct session *s)
 {
-    struct text written, version, number;
-    uint64_t major;
-    if (!reported_default(s, TEXT("server_version"), &written, &version) || !text_split(&version, '.', &number) ||
-        !text_to_u64(number, 1, UINT16_MAX, &major) || major >= 12)
-        return;
-    (void)without(s, &s->vars, TEXT("role"));
+    unsigned major, minor;
+    if (server_version(s, &major, &minor) && major < 12)
+        (void)without(s, &s->vars, TEXT("role"));
+}
+
+bool variables_role_comes_back(const struct session *s)
+{
+    static const unsigned first_minor[] = {[12] = 21, [13] = 17, [14] = 14, [15] = 9, [16] = 5, [17] = 1};
+    unsigned major, minor;
+    return !server_version(s, &major, &minor) || major >= COUNT_OF(first_minor) || (major >= 12 && minor >= first_minor[major]);
 }
 
 bool variables_drop(struct session *s, struct text name)

@@ -132,6 +132,19 @@ void variables_note_reset(struct session *s)
         s->resets = s->resets_now = true;
 }
 
+/* The role, where the name is that of the session's user: the one goes with the other. */
+static struct touched_name *role_with(const struct session *s, struct text name)
+{
+    return text_is_nocase(name, "session_authorization") ? touched_find(s->touched, TEXT("role")) : NULL;
+}
+
+void touched_note_role_reset(struct session *s)
+{
+    struct touched_name *role = touched_find(s->touched, TEXT("role"));
+    if (role)
+        role->is_reset = s->startup_vars, role->may_be_reset = false;
+}
+
 void variables_touches(void *arg, uint32_t use, struct text name)
 {
     struct session *s = arg;
@@ -140,9 +153,11 @@ void variables_touches(void *arg, uint32_t use, struct text name)
         return;
     }
     variables_touch(s, name);
-    struct touched_name *n = touched_find(s->touched, name);
+    struct touched_name *n = touched_find(s->touched, name), *role = role_with(s, name);
     if (n)
         n->is_reset = use == SQL_RESETS && s->startup_vars, n->may_be_reset = false;
+    if (n && role)
+        role->is_reset = n->is_reset && variables_role_comes_back(s), role->may_be_reset = false;
     if (use == SQL_RESETS)
         variables_note_reset(s);
     if (text_is(name, "seed")) { /* it cannot be read back */
@@ -169,9 +184,11 @@ bool touched_may_be_reset(const struct touched *t, struct text name)
 void variables_touch_value(struct session *s, struct text name, bool is_set)
 {
     variables_touch(s, name);
-    struct touched_name *n = touched_find(s->touched, name);
+    struct touched_name *n = touched_find(s->touched, name), *role = role_with(s, name);
     if (n)
         n->may_be_reset = !is_set && s->startup_vars;
+    if (n && role)
+        role->may_be_reset = n->may_be_reset && variables_role_comes_back(s);
 }
 
 void variables_touches_in_body(void *arg, uint32_t use, struct text name)

@@ -257,7 +257,7 @@ static void on_variable(void *arg, struct backend *b, const struct text *columns
         is_reset = !has_companion(a, columns[0]) && (touched_was_reset(a->touched, columns[0]) || seems_reset(a, columns[0]));
     /* Nor is the role. */
     if ((a->whole || a->with_source) && text_is(columns[0], "role") && columns[1].at && text_is(columns[1], "none"))
-        is_reset = !has_companion(a, columns[0]) && touched_was_reset(a->touched, columns[0]);
+        is_reset = !has_companion(a, columns[0]) && (touched_was_reset(a->touched, columns[0]) || seems_reset(a, columns[0]));
     char kind = !columns[1].at ? ROW_ABSENT : is_reset ? ROW_RESET : ROW_SET;
     put_row(a, kind, columns[0], columns[1].at ? columns[1] : TEXT(""));
 }

@@ -196,6 +196,31 @@ def test_session_authorization_ends_the_role(one, login, team, statement):
         b.query("SELECT 1")
 
 
+@pytest.mark.parametrize("how", ["alone", "in a text", "a pipeline", "unseen", "in a transaction"])
+@pytest.mark.parametrize("statement", ["RESET SESSION AUTHORIZATION", "SET SESSION AUTHORIZATION DEFAULT", "SET SESSION AUTHORIZATION acme_rw",
+                                       "SELECT set_config('session_authorization', NULL, false)", "SET SESSION SESSION AUTHORIZATION DEFAULT",
+                                       "RESET ROLE", "SET role = DEFAULT", "SET SESSION role TO DEFAULT", "SET ROLE NONE",
+                                       "SELECT set_config('role', NULL, false)", "SELECT set_config('role', 'none', false)"])
+def test_session_authorization_and_the_role_of_a_startup_packet(two, login, directly, team, statement, how):
+    """Whether it gives that back, or leaves none, is another with each server's minor version."""
+    a, b, server = login(two, role="acme_team"), login(two), directly(role="acme_team")
+    for c in (a, server):
+        if how == "unseen":
+            c.query("DO $$ BEGIN " + statement.replace("SELECT", "PERFORM") + "; END $$")
+        elif how == "a pipeline":
+            c.extended(statement)
+        elif how == "in a transaction":
+            c.query("BEGIN")
+            c.query(statement)
+            c.query("COMMIT")
+        else:
+            c.query(statement if how == "alone" else "SELECT 1; " + statement + "; SELECT 2")
+    for _ in range(2):
+        assert a.query("SELECT session_user, current_user, current_setting('role')") == \
+            server.query("SELECT session_user, current_user, current_setting('role')")
+        b.query("SELECT 1")
+
+
 def test_temporary_table_stays_and_is_gone_for_the_next(two, login):
     a, b = login(two), login(two)
     a.query("CREATE TEMP TABLE mine (n int)")
