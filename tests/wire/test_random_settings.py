@@ -2,6 +2,7 @@
 each variable has the value that it has on the server itself."""
 # SPDX-License-Identifier: Apache-2.0
 import random
+import re
 
 import pytest
 
@@ -106,6 +107,11 @@ def one_statement(r, open_, unread_too=True):
     return r.choice(["BEGIN", "BEGIN READ ONLY", "BEGIN ISOLATION LEVEL SERIALIZABLE", "START TRANSACTION"])
 
 
+def without_user(stand, sql):
+    """Up to 11 a SET of the session's user that is rolled back leaves another role than there was (CVE-2024-10978)."""
+    return "SELECT 1" if stand.postgres.version <= 11 and re.search("session.authorization", sql, re.I) else sql
+
+
 STARTUP = {"work_mem": "9MB", "search_path": "app1, public", "timezone": "Europe/Lisbon", "datestyle": "SQL, DMY",
            "application_name": "its own", "my.own": "it's \\ one", "options": "-c lock_timeout=1234 -c intervalstyle=sql_standard "
            "-c default_transaction_isolation=repeatable\\ read"}
@@ -155,12 +161,12 @@ def two(module_gate, stand):
 
 
 @pytest.mark.parametrize("seed", range(HISTORIES))
-def test_variables_are_as_on_the_server(two, login, directly, seed):
+def test_variables_are_as_on_the_server(two, login, directly, stand, seed):
     r = random.Random(seed)
     gate, server, other = login(two), directly(), login(two)
     told = []
     for _ in range(LENGTH):
-        sql = one_statement(r, server.status != "I")
+        sql = without_user(stand, one_statement(r, server.status != "I"))
         told.append(sql)
         assert answer(gate, sql) == answer(server, sql), told
         if server.status == "I" and r.random() < 0.7:
@@ -186,7 +192,7 @@ def test_defaults_of_a_startup_packet(one, login, directly, stand, seed, how):
     gate, server, other = login(one, **STARTUP, **more), directly(**STARTUP, **more), login(one)
     told = []
     for _ in range(LENGTH):
-        sql = some_statements(r, server.status != "I", without)
+        sql = [without_user(stand, one) for one in some_statements(r, server.status != "I", without)]
         if how == "texts" or (how == "both" and r.random() < 0.5):
             sql = "; ".join(sql) + r.choice(["", ";", " -- the end"])
         told.append(sql)
