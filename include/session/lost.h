@@ -27,6 +27,7 @@ struct loss {
     struct server_error *untold; /* what the next request must be told, or NULL */
     uint8_t block;               /* enum lost_block */
     bool had_failed;             /* ... which the server had failed before: its COMMIT has nothing to hear */
+    bool ends;                   /* the batch whose rest is dropped was to end it, by its Execute */
     bool violated;              /* the server has said so of the protocol, and not been ready since */
     uint16_t rest;               /* enum reason: why the rest of a batch is dropped, outside of a block; or REASON_OK */
 };
@@ -34,9 +35,11 @@ struct loss {
 /* The backend has died (its connection ended or it broke the protocol): answers all that was
  * outstanding, gives the backend back, or ends the session (FATAL) when its state went with it. */
 void relay_lost(struct session *s, enum reason why) COLD;
-/* A loss between two requests is told with the next, which begins with a message of this type.
- * False when there is none to tell of. */
-bool relay_tell_lost(struct session *s, char type);
+/* A loss between two requests is told with the next, which begins with a message of this type, of whose body
+ * this is there. False when there is none to tell of. */
+bool relay_tell_lost(struct session *s, char type, struct text body);
+/* The rest of a batch is dropped, this message of it now. */
+void lost_skips(struct session *s, char type);
 /* What the server said before it closes: the words for the loss. */
 void lost_because(struct session *s, const struct server_error *error) COLD;
 /* A simple Query with these effects (enum sql_effect): true when it has been answered here, since

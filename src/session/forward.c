@@ -248,7 +248,7 @@ static enum step on_sync(struct request_walk *w)
     if (!s->backend) {
         walk_drop(w);
         memory_settle(s);
-        if (relay_tell_lost(s, 'S'))
+        if (relay_tell_lost(s, 'S', TEXT("")))
             return STEP_ON;
         struct buf m;
         buf_init(&m, 16);
@@ -348,6 +348,7 @@ static void skip_message(struct request_walk *w, char type)
     w->p += WIRE_HEADER;
     w->run = w->p;
     input_begin(&s->input, w->size - 4, FRAME_DROP);
+    lost_skips(s, type);
     if (type != 'S')
         return;
     s->input.skipping = false;

@@ -105,10 +105,42 @@ static void told(struct session *s)
     s->loss.untold = NULL;
 }
 
-bool relay_tell_lost(struct session *s, char type)
+/* What the text of a Query, Parse or Bind does, as far as it is there. */
+static uint32_t effects_of(struct session *s, char type, struct text body)
+{
+    struct sql_scan scan;
+    size_t first = strnlen(body.at, body.len);
+    struct text sql = {body.at, first};
+    if (type == 'P' || type == 'B') {
+        if (first == body.len)
+            return 0;
+        sql = (struct text){body.at + first + 1, strnlen(body.at + first + 1, body.len - first - 1)};
+    } else if (type != 'Q') {
+        return 0;
+    }
+    if (type == 'B') {
+        const struct named *n = names_get(&s->names, sql);
+        return n && n->st ? n->st->text->effects : 0;
+    }
+    if (!sql_may_have_effects(sql.at, sql.len))
+        return 0;
+    sql_scan_begin(&scan, walk_standard_strings(s));
+    sql_scan_feed(&scan, sql.at, sql.len);
+    sql_scan_end(&scan);
+    return scan.effects;
+}
+
+bool relay_tell_lost(struct session *s, char type, struct text body)
 {
     if (!s->loss.untold)
         return false;
+    /* Its end is run as in any failed block, and answered by ROLLBACK; but whoever asks for a COMMIT must not read
+     * success where nothing was said of a failure. */
+    uint32_t effects = type == 'P' || type == 'B' ? effects_of(s, type, body) : 0;
+    bool ends = s->loss.block == LOST_BLOCK && (effects & SQL_END) && !(effects & SQL_BEGIN);
+    if (ends && (s->loss.had_failed || !(effects & SQL_COMMITS)))
+        return false;
+    s->loss.ends = ends;
     struct wire_fault f = fault_of(s, REASON_BACKEND_LOST, FATE_ROLLED_BACK);
     relay_refuse(s, type, &f);
     told(s);
@@ -124,15 +156,26 @@ char lost_status(const struct session *s)
 
 void lost_block_over(struct session *s)
 {
+    if (s->loss.block != LOST_NO_BLOCK)
+        told(s);
     s->loss.block = LOST_NO_BLOCK;
+    s->loss.ends = false;
+}
+
+void lost_skips(struct session *s, char type)
+{
+    if (type == 'E' && s->loss.ends)
+        lost_block_over(s);
+    else if (type == 'S')
+        s->loss.ends = false;
 }
 
 void lost_reset(struct session *s)
 {
     s->loss.rest = REASON_OK;
     s->loss.had_failed = s->loss.violated = false;
-    told(s);
     lost_block_over(s);
+    told(s);
 }
 
 struct text lost_block_sql(void)
@@ -352,27 +395,11 @@ static bool is_about_to_begin(const struct session *s)
     return parsed || (s->bound & OWED_OPENS);
 }
 
-/* The text opens a block and leaves it open. What is there may be but its beginning. */
-static bool text_begins(const struct session *s, struct text sql)
-{
-    struct sql_scan scan;
-    if (!sql_may_have_effects(sql.at, sql.len))
-        return false;
-    sql_scan_begin(&scan, walk_standard_strings(s));
-    sql_scan_feed(&scan, sql.at, sql.len);
-    sql_scan_end(&scan);
-    return (scan.effects & SQL_BEGIN) && !(scan.effects & SQL_END);
-}
-
+/* The text opens a block and leaves it open. */
 bool lost_would_begin(struct session *s, char type, struct text body)
 {
-    if (type == 'Q')
-        return text_begins(s, (struct text){body.at, strnlen(body.at, body.len)});
-    size_t first = strnlen(body.at, body.len);
-    if (first == body.len || (type != 'P' && type != 'B'))
-        return false;
-    struct text second = {body.at + first + 1, strnlen(body.at + first + 1, body.len - first - 1)};
-    return type == 'P' ? text_begins(s, second) : begins(names_get(&s->names, second));
+    uint32_t effects = effects_of(s, type, body);
+    return (effects & SQL_BEGIN) && !(effects & SQL_END);
 }
 
 /* All that is outstanding is what begins a block. Programs take it that a BEGIN that failed has begun

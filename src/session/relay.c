@@ -360,7 +360,7 @@ bool relay_need_backend(struct session *s, char type, struct text body)
         return true;
     if (must_end(s))
         return false;
-    if (relay_tell_lost(s, type))
+    if (relay_tell_lost(s, type, body))
         return false;
     if (!s->paid) {
         enum limit_verdict v = meter_query(s->meter, &s->limit, &retry_after);

@@ -392,7 +392,7 @@ enum step statements_close(struct request_walk *w)
     struct text name = wire_get_z(&r);
     if (r.bad || r.left || (kind != 'S' && kind != 'P'))
         return walk_violation(w, "invalid Close message");
-    if (!s->backend && relay_tell_lost(s, 'C'))
+    if (!s->backend && relay_tell_lost(s, 'C', TEXT("")))
         return STEP_ON; /* and the message is skipped with the rest of its batch */
     if (!s->backend) { /* portals end with their transaction: there is none to close */
         struct named *gone = kind == 'S' ? names_unset(&s->names, name) : NULL;

@@ -157,7 +157,7 @@ enum step walk_refuse(struct request_walk *w, char type, enum reason why)
     if (!relay_is_under_way(s)) {
         if (single)
             walk_drop(w);
-        if (!relay_tell_lost(s, type)) {
+        if (!relay_tell_lost(s, type, walk_there(w))) {
             session_log_refusal(s, why);
             relay_refuse(s, type, &(struct wire_fault){.severity = "ERROR", .why = why});
         }

@@ -67,6 +67,44 @@ def test_what_ends_the_block(lost, form, before):
     assert lost.query("SELECT 'goes on'") == [["goes on"]]
 
 
+FIRST = {**ENDS, "bound": [wire.bind("prepared_COMMIT") + wire.execute(), wire.sync()],
+         "bound rollback": [wire.bind("prepared_ROLLBACK") + wire.execute(), wire.sync()],
+         "in pieces": [wire.parse("COMMIT"), wire.flush(), wire.bind(), wire.describe("P"), wire.execute(), wire.sync()],
+         "more behind it": [wire.one("COMMIT"), wire.one("SELECT 1"), wire.sync()]}
+
+
+@pytest.mark.parametrize("form", FIRST)
+def test_what_ends_the_block_is_the_first_to_hear(gate, login, stand, table, form):
+    """psycopg sends its COMMIT extended, and no ROLLBACK behind one that failed: it was in a failed block for ever."""
+    c = login(gate)
+    for end in ("COMMIT", "ROLLBACK"):
+        c.ask(wire.parse(end, f"prepared_{end}"), wire.sync())
+    c.query("BEGIN")
+    c.query(f"INSERT INTO {table} VALUES (1)")
+    lose(stand, c)
+    messages = c.ask(*FIRST[form])
+    if "rollback" in form or form == "abort":
+        assert codes(messages) == [] and tags(messages) == ["ROLLBACK"]
+    else:
+        assert codes(messages) == ["57P01"] and tags(messages) == []
+    assert c.status == "I"
+    c.query(f"INSERT INTO {table} VALUES (6)")
+    assert stand.postgres.sql(f"SELECT id FROM {table}", "acme") == [["6"]]
+
+
+@pytest.mark.parametrize("form", ["commit", "rollback"])
+def test_what_ends_the_block_and_is_not_executed_ends_nothing(gate, login, stand, table, form):
+    c = login(gate)
+    c.query("BEGIN")
+    c.query(f"INSERT INTO {table} VALUES (1)")
+    lose(stand, c)
+    c.ask(wire.parse(form), wire.bind(), wire.sync())
+    assert c.status == "E"
+    assert codes(c.ask(wire.query(f"INSERT INTO {table} VALUES (2)"))) == [ABORTED]
+    assert tags(c.ask(wire.one("ROLLBACK"), wire.sync())) == ["ROLLBACK"] and c.status == "I"
+    assert stand.postgres.sql(f"SELECT id FROM {table}", "acme") == []
+
+
 # Each begins as what ends a block, and ends none.
 ENDS_NOTHING = {
     "COMMIT PREPARED 'h1'": ABORTED, "ROLLBACK PREPARED 'h1'": ABORTED, "commit /* so */ prepared 'h1';": ABORTED,
