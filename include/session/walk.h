@@ -57,6 +57,9 @@ bool walk_standard_strings(const struct session *s);
 /* False (and the walk stops) while replies under way may still change the client's names, or the
  * outcome of its transaction. */
 bool walk_names_are_known(struct request_walk *w);
+/* The same of the unnamed statement, for what ends it: one that is not there may come back, where what ended
+ * it before is skipped. */
+bool walk_unnamed_is_known(struct request_walk *w);
 bool walk_outcome_is_known(struct session *s);
 /* How the server will read the text at hand: false while a change of that has been sent and is not answered. */
 bool walk_reading_is_known(struct request_walk *w);

@@ -91,6 +91,8 @@ static enum step on_query(struct request_walk *w)
         if (names && (!walk_names_are_known(w) || !walk_outcome_is_known(s)))
             return STEP_STOP;
     }
+    if (s->is_transaction_mode && !walk_unnamed_is_known(w))
+        return STEP_STOP;
     if (scans && scan.effects & SQL_EXECUTE && scan.statements == 1) {
         bool mine;
         enum step step = statements_execute(w, sql, &mine);

@@ -187,7 +187,7 @@ enum step statements_parse(struct request_walk *w)
     wire_get_z(&r);
     if (r.bad || r.left < 2 || wire_u16(r.at) * 4u != r.left - 2)
         return walk_violation(w, "invalid Parse message");
-    if (name.len && (!walk_names_are_known(w) || !walk_outcome_is_known(s)))
+    if (name.len ? !walk_names_are_known(w) || !walk_outcome_is_known(s) : !walk_unnamed_is_known(w))
         return STEP_STOP;
     struct named *taken = name.len ? names_get(&s->names, name) : NULL;
     if (taken)

@@ -192,7 +192,9 @@ bool walk_push(struct request_walk *w, enum owed_kind kind, unsigned flags, void
 
 bool walk_push_query(struct request_walk *w, unsigned flags, struct named *what)
 {
+    bool may_be_skipped = w->s->backend->owed.batch_open;
     struct named *ended = w->s->is_transaction_mode ? walk_end_unnamed(w->s) : NULL;
+    w->s->names_in_doubt = w->s->names_in_doubt || (ended && may_be_skipped);
     if (walk_push(w, OWED_QUERY, flags, what, ended))
         return true;
     named_drop(&what);
@@ -247,6 +249,11 @@ bool walk_names_are_known(struct request_walk *w)
     }
     s->forgets_now = false;
     return true;
+}
+
+bool walk_unnamed_is_known(struct request_walk *w)
+{
+    return !w->s->names_in_doubt || names_get(&w->s->names, TEXT("")) || walk_names_are_known(w);
 }
 
 /* An answer of our own must not say well done in a transaction that is about to have failed. */
