@@ -314,7 +314,7 @@ static enum reason reason_of(const struct server_error *e)
      * whose catalog has just changed: another node may do, for nothing was asked of it yet. */
     if (strcmp(e->sqlstate, "53300") == 0)
         return REASON_DATABASE_FULL;
-    if (strncmp(e->sqlstate, "57P", 3) == 0)
+    if (strncmp(e->sqlstate, "57P0", 4) == 0 && memchr("123", e->sqlstate[4], 3))
         return REASON_DATABASE_AWAY;
     if (strncmp(e->sqlstate, "08", 2) == 0 || strcmp(e->sqlstate, "XX000") == 0 || strcmp(e->sqlstate, "40001") == 0)
         return REASON_NO_NODE;

@@ -204,8 +204,12 @@ static void opened(struct backend *b, enum reason why, const struct server_error
     log_failure(b, error);
     ((struct opening *)b->user)->failed = why;
     bool is_node = is_of_node(why);
-    if (is_node && error && strncmp(error->sqlstate, "57P", 3) == 0)
+    /* 57P03 is the postmaster's, before anybody's role counts. A server process that ends in the middle may have been
+     * ended by its own role, which says nothing about the node: the monitor looks. */
+    if (is_node && error && strcmp(error->sqlstate, "57P03") == 0)
         node_drains(b->node, now);
+    else if (is_node && error && strncmp(error->sqlstate, "57P", 3) == 0)
+        node_doubt(b->node);
     else if (is_node && error && says_bad_node(error))
         node_failed(b->node, now);
     /* The next node, in the same object: the connection failed, no query was sent. */

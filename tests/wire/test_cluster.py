@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+import fake
 from conftest import own_cluster
 from stand import proc, wire
 from stand.nodes import Node
@@ -160,6 +161,39 @@ def test_role_that_ends_its_own_backend_takes_no_node_away(make_gate, nodes, log
     proc.wait_for("the monitor to log in anew", 20, lambda: monitor_logged_in_since(stand, moment))
     assert gate.is_ready()
     assert "draining" not in gate.log(), "which the watcher would have told before it asked"
+
+
+@pytest.mark.parametrize("code", ["57P01", "57P02", "57P05", "57P03"])
+@pytest.mark.parametrize("when", ["instead of parameters", "instead of an answer"])
+def test_role_that_ends_its_own_logins_drains_no_node(make_gate, login, code, when):
+    """One role's ALTER ROLE ... SET idle_session_timeout = 1, or a loop that ends all that is its own, closed
+    everybody's idle connections to the node. Only the postmaster says 57P03."""
+    gone = wire.message("E", f"SFATAL\0VFATAL\0C{code}\0Mgone\0\0".encode())
+    well = fake.AUTHENTICATED + fake.PARAMETERS + fake.KEY
+    server = fake.FakeServer(lambda kind, body: fake.columns("c") + fake.row("mine") + fake.done() + fake.ready())
+    is_acme = lambda number: server.startups[number - 1].get("user") == "acme_rw"
+    if when == "instead of parameters":
+        server.greets = lambda number: [fake.AUTHENTICATED + gone] if is_acme(number) else [well + fake.ready()]
+    else:
+        server.role_settings = lambda number: gone if is_acme(number) else fake.done() + fake.ready()
+    try:
+        gate = make_gate({"cluster main": fake.cluster(server), "postern": {"workers": 1}})
+        other = login(gate, "globex")
+        other.query("SELECT 1")
+        opened = len(server.sockets)
+        with pytest.raises((wire.ServerError, AssertionError, EOFError)):
+            login(gate).query("SELECT 1")
+        tried = [s for s in server.startups if s.get("user") == "acme_rw"]
+        assert tried
+        if code == "57P03" and when == "instead of parameters":
+            gate.await_log("draining")
+            return
+        for _ in range(3):
+            assert other.query("SELECT 1") == [["mine"]]
+        assert [s.get("user") for s in server.startups].count("globex_rw") == 1, "its connection was closed"
+        assert opened and "draining" not in gate.log()
+    finally:
+        server.close()
 
 
 def test_monitor_that_is_ended_takes_no_node_away(make_gate, nodes, login, stand):
