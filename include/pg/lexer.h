@@ -32,7 +32,7 @@ enum sql_effect {
     SQL_ADVISORY_UNLOCK = 1u << 13,
     SQL_DISCARD_ALL = 1u << 14,
     SQL_DISCARD = 1u << 15,      /* DISCARD TEMP, PLANS, SEQUENCES */
-    SQL_LOAD = 1u << 16,
+    SQL_LOAD = 1u << 16,         /* LOAD, and calls that mark the server process (pg_backup_start(, a replication slot) */
     SQL_BEGIN = 1u << 17,        /* BEGIN, START TRANSACTION */
     SQL_END = 1u << 18,          /* COMMIT, END, ROLLBACK (not TO a savepoint), ABORT, PREPARE
                                     TRANSACTION; with AND CHAIN also SQL_BEGIN. Never reported in

@@ -11,7 +11,7 @@
 /* Opens as many as the queue (or pool_min) wants, within pool_size and a bounded number at once. */
 void opening_more(struct pool *p);
 /* One more of this kind, where there is room and none is on its way. */
-void opening_another(struct pool *p, struct varset *startup);
+bool opening_another(struct pool *p, struct varset *startup);
 /* Uses a slot that came from another shard; false when there is no use for it now. */
 bool opening_with_slot(struct pool *p);
 /* One that is being opened is given up: what only its opening needed is freed. */

@@ -132,6 +132,7 @@ struct pool {
     struct list next_checks; /* ... for one that has not been asked yet */
     struct backend *checked; /* the connection that it is asked on */
     uint64_t asked_at;
+    bool keeps_state;      /* the last one that was reset had what no reset undoes */
     bool told_unknown;     /* the log has a line that eras are not known */
     struct timer timer;    /* the oldest ask's deadline, or the next try to open */
     bool refuses;          /* ... or at once: some ask is to be refused */

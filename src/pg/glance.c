@@ -38,7 +38,8 @@ static bool may_be_call(const char *begin, const char *end)
     static const struct {
         char word[8];
         size_t len;
-    } ends[] = {{"_config", 7}, {"lock", 4}, {"_shared", 7}, {"_all", 4}, {"tval", 4}, {"rval", 4}, {"tseed", 5}};
+    } ends[] = {{"_config", 7}, {"lock", 4}, {"_shared", 7}, {"_all", 4}, {"tval", 4}, {"rval", 4}, {"tseed", 5},
+                {"p_start", 7}, {"_backup", 7}, {"n_setup", 7}, {"on_slot", 7}};
     while (end > begin && is_space(end[-1]))
         end--;
     if (end > begin && end[-1] == '"')
@@ -50,6 +51,8 @@ static bool may_be_call(const char *begin, const char *end)
     case 'g':
     case 'k':
     case 'l':
+    case 'p':
+    case 't':
         break;
     default:
         return false;

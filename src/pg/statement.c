@@ -194,7 +194,7 @@ static const struct rule rules[] = {
      "default_transaction_isolation,default_transaction_read_only,default_transaction_deferrable"},
 };
 
-enum { CALLS = SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE | SQL_SEQUENCE_READ | SQL_SEED };
+enum { CALLS = SQL_SET_CONFIG | SQL_ADVISORY_LOCK | SQL_ADVISORY_UNLOCK | SQL_SEQUENCE | SQL_SEQUENCE_READ | SQL_SEED | SQL_LOAD };
 
 static struct text word_of(const struct sql_scan_state *st)
 {
@@ -498,6 +498,13 @@ static uint32_t call_effects(const struct sql_scan_state *st)
         {"pg_advisory_unlock", SQL_ADVISORY_UNLOCK},
         {"pg_advisory_unlock_shared", SQL_ADVISORY_UNLOCK},
         {"pg_advisory_unlock_all", SQL_ADVISORY_UNLOCK},
+        {"pg_backup_start", SQL_LOAD},
+        {"pg_start_backup", SQL_LOAD},
+        {"pg_replication_origin_session_setup", SQL_LOAD},
+        {"pg_create_logical_replication_slot", SQL_LOAD},
+        {"pg_create_physical_replication_slot", SQL_LOAD},
+        {"pg_copy_logical_replication_slot", SQL_LOAD},
+        {"pg_copy_physical_replication_slot", SQL_LOAD},
     };
     if (st->word_opaque)
         return CALLS;

@@ -132,6 +132,17 @@ static uint64_t note_failure(struct pool *p, enum reason why, const struct serve
     return now - (may_mend && p->row ? p->row->cluster_row->connect_timeout : 0);
 }
 
+/* One that nobody of those who wait can have makes way for them: it would have been lent. */
+static bool close_oldest(struct pool *p)
+{
+    if (list_is_empty(&p->idle))
+        return false;
+    struct backend *oldest = LIST_LAST(&p->idle, struct backend, in_pool);
+    list_remove(&p->idle, &oldest->in_pool);
+    farewell_start(oldest, FAREWELL_BACK);
+    return true;
+}
+
 static void opening_failed(struct pool *p, const struct varset *startup, enum reason why,
                            const struct server_error *error)
 {
@@ -141,8 +152,11 @@ static void opening_failed(struct pool *p, const struct varset *startup, enum re
         return;
     }
     pool_refuse(p, note_failure(p, why, error), why, error);
-    if (!list_is_empty(&p->waiting))
-        pool_look(p, p->backoff);
+    if (list_is_empty(&p->waiting))
+        return;
+    if (why == REASON_DATABASE_FULL)
+        (void)close_oldest(p);
+    pool_look(p, p->backoff);
 }
 
 /* A node that is full, or whose catalog is busy (YugabyteDB: XX000, 40001), works. */
@@ -331,11 +345,8 @@ static bool has_slot(struct pool *p, const struct pool_ask *ask)
 {
     if (shared_pool_take_slot(p->shared, p->row->pool_size))
         return true;
-    if (list_is_empty(&p->idle) || p->farewells > 0)
+    if (p->farewells > 0 || !close_oldest(p))
         return handover_want(p, ask);
-    struct backend *oldest = LIST_LAST(&p->idle, struct backend, in_pool);
-    list_remove(&p->idle, &oldest->in_pool);
-    farewell_start(oldest, FAREWELL_BACK);
     return shared_pool_take_slot(p->shared, p->row->pool_size);
 }
 
@@ -349,10 +360,10 @@ void opening_more(struct pool *p)
     }
 }
 
-void opening_another(struct pool *p, struct varset *startup)
+bool opening_another(struct pool *p, struct varset *startup)
 {
-    if (opening_may_begin(p) && opening_count(&p->opening, startup) == 0 && shared_pool_take_slot(p->shared, p->row->pool_size))
-        (void)open_one(p, startup);
+    return opening_may_begin(p) && opening_count(&p->opening, startup) == 0 && shared_pool_take_slot(p->shared, p->row->pool_size) &&
+           open_one(p, startup);
 }
 
 bool opening_with_slot(struct pool *p)

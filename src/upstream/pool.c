@@ -21,7 +21,8 @@
 /* Where identities take turns, those of the same one may overtake who has waited for less than this, so that
  * a reset serves more than one transaction. */
 #define TURN (5 * US_PER_MS)
-/* A connection that its identity had so lately will be wanted by it again: the pool had better grow. */
+/* A connection that its identity had so lately will be wanted by it again: the pool had better grow (so it had
+ * where another identity cannot have it at all). */
 #define LATELY US_PER_S
 
 static void on_pool_timer(struct timer *t);
@@ -412,9 +413,12 @@ struct backend *pool_request(struct pool *p, struct pool_ask *ask)
     else if (!timer_is_running(&p->timer) || p->waiting.count == 1 || p->refuses)
         pool_look(p, next_look(p, p->row->wait_limit ? p->row->wait_limit : 60 * US_PER_S));
     if (b) {
-        if (loop_now(p->home->loop) - b->since < LATELY)
-            opening_another(p, ask->startup);
-        reset_for_another(p, b);
+        bool closes = p->keeps_state || p->row->share == CONF_SHARE_NONE;
+        bool grows = closes || loop_now(p->home->loop) - b->since < LATELY;
+        if (grows && opening_another(p, ask->startup) && closes) /* a login either way: its own may have it again */
+            list_push_back(&p->idle, &b->in_pool);
+        else
+            reset_for_another(p, b);
     } else if (!have_news) {
         opening_more(p);
     }

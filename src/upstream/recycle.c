@@ -115,8 +115,9 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
     }
     if (b->dirty && b->owed.status == 'I' && arg) {
         /* DISCARD ALL has run. */
+        b->pool->keeps_state = b->recycle->keeps_state;
         if (b->recycle->keeps_state) {
-            give_up(b, "its database has an extension whose state no reset undoes");
+            give_up(b, "its database or role has what no reset undoes");
             return;
         }
         b->dirty = b->defers = false;
@@ -141,18 +142,35 @@ static bool keeps_locks(const struct backend *b)
     return memmem(b->parameters.at, b->parameters.len, "-YB-", 4) != NULL;
 }
 
-/* What DISCARD ALL leaves: the seed of random(), which becomes one that nobody knows; and what extensions and
- * languages keep in the process, other connections and global variables above all, which only its end undoes. */
+/* What DISCARD ALL leaves behind: the seed of random(), which becomes one that nobody knows; and what only the end of
+ * the process undoes. Of that, what a database has is asked for:
+ *   extensions   that are not known to keep nothing (postgres_fdw its connections, isn its weak mode)
+ *   languages    whose global variables live as long as the process; and the functions of PL/pgSQL, in which the
+ *                types of variables are those that its first caller's search_path and temporary objects had
+ *   the role     may replicate (a temporary slot), or call what marks the process (a backup, a replication origin)
+ * Objects of users have numbers from 16384 on (access/transam.h), 11 is pg_catalog. What has no list of who may call
+ * it looks by itself for a superuser (a replication origin, before 14). */
+static const char state_question[] =
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.<>) ALL ('{plpgsql,adminpack,amcheck,"
+    "bloom,btree_gin,btree_gist,citext,cube,dict_int,dict_xsyn,earthdistance,file_fdw,fuzzystrmatch,hstore,intarray,lo,ltree,"
+    "pageinspect,pg_buffercache,pg_freespacemap,pg_stat_statements,pg_trgm,pg_visibility,pgcrypto,pgrowlocks,pgstattuple,seg,"
+    "sslinfo,tablefunc,tcn,tsm_system_rows,tsm_system_time,unaccent,uuid-ossp,vector}'::pg_catalog.name[]))"
+    " OR EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanispl AND lanname OPERATOR(pg_catalog.<>) 'plpgsql'::pg_catalog.name)"
+    " OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND prolang" SQL_EQUALS
+    "(SELECT l.oid FROM pg_catalog.pg_language l WHERE l.lanname" SQL_EQUALS "'plpgsql'::pg_catalog.name))"
+    " OR EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname" SQL_EQUALS "session_user AND (rolsuper OR rolreplication))"
+    " OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE proname" SQL_EQUALS "ANY ('{pg_backup_start,pg_start_backup,"
+    "pg_replication_origin_session_setup}'::pg_catalog.name[]) AND pronamespace" SQL_EQUALS "11::pg_catalog.oid"
+    " AND proacl IS NOT NULL AND pg_catalog.has_function_privilege(session_user, oid, 'execute'))"
+    ", pg_catalog.setseed('%.17g'::pg_catalog.float8)";
+
 static void discard(struct backend *b)
 {
     uint64_t seed;
     random_bytes(&seed, sizeof(seed));
-    static const char rest[] =
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname" SQL_EQUALS "ANY ('{dblink,hypopg,orafce,pg_variables,"
-        "pgtt,session_variable,temporal_tables}'::pg_catalog.name[])) OR EXISTS (SELECT FROM pg_catalog.pg_language WHERE "
-        "lanispl AND lanname OPERATOR(pg_catalog.<>) 'plpgsql'::pg_catalog.name), pg_catalog.setseed('%.17g'::pg_catalog.float8)";
-    char sql[sizeof("DISCARD ALL") + sizeof(rest) + 32] = "DISCARD ALL";
-    int n = snprintf(sql + sizeof("DISCARD ALL"), sizeof(rest) + 32, rest, (double)(seed >> 11) / (double)(1ULL << 52) - 1);
+    char sql[sizeof("DISCARD ALL") + sizeof(state_question) + 32] = "DISCARD ALL";
+    int n = snprintf(sql + sizeof("DISCARD ALL"), sizeof(state_question) + 32, state_question,
+                     (double)(seed >> 11) / (double)(1ULL << 52) - 1);
     b->recycle->keeps_state = false;
     backend_run(b, (struct text){sql, sizeof("DISCARD ALL") + (size_t)n}, &clean_ops, b);
 }

@@ -16,18 +16,20 @@ def people(stand, login):
     tokens = {}
 
     def get(gate, name, **more):
-        if name not in tokens:
-            tokens[name] = stand.token("acme", sub=name)
-        return login(gate, secret=tokens[name], **more)
+        tenant = more.get("database", "acme")
+        if (tenant, name) not in tokens:
+            tokens[tenant, name] = stand.token(tenant, sub=name)
+        return login(gate, secret=tokens[tenant, name], **more)
     return get
 
 
-@pytest.fixture(scope="module")
-def unseen(stand):
-    """A function that does all that a session can leave behind, and says so nowhere in its calls."""
-    stand.postgres.sql("""
-        CREATE OR REPLACE FUNCTION leave_traces() RETURNS text LANGUAGE plpgsql AS $f$
-        BEGIN
+def login_of(people, gate, name):
+    """Of a tenant in whose database no other test makes a function."""
+    return people(gate, name, database="globex")
+
+
+LANGUAGES = {
+    "plpgsql": """BEGIN
             PERFORM set_config('app.tenant', 'evil', false);
             PERFORM set_config('work_mem', '7MB', false);
             EXECUTE 'CREATE TEMPORARY TABLE IF NOT EXISTS orders (id int)';
@@ -35,9 +37,25 @@ def unseen(stand):
             PERFORM pg_advisory_lock(4711);
             PERFORM nextval('traces');
             RETURN 'done';
-        END $f$;
+        END""",
+    # Where there is none of PL/pgSQL a connection is reset, and not closed.
+    "sql": """SELECT set_config('app.tenant', 'evil', false);
+            SELECT set_config('work_mem', '7MB', false);
+            CREATE TEMPORARY TABLE IF NOT EXISTS orders (id int);
+            LISTEN gossip;
+            SELECT pg_advisory_lock(4711);
+            SELECT nextval('traces');
+            SELECT 'done'::text"""}
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def unseen(stand, request):
+    """A function that does all that a session can leave behind, and says so nowhere in its calls."""
+    stand.postgres.sql(f"""
         CREATE SEQUENCE IF NOT EXISTS traces;
-        CREATE TABLE IF NOT EXISTS public.orders (id int)""", "acme", "acme_rw")
+        CREATE TABLE IF NOT EXISTS public.orders (id int);
+        CREATE OR REPLACE FUNCTION leave_traces() RETURNS text LANGUAGE {request.param} AS
+        $f$ {LANGUAGES[request.param]} $f$""", "acme", "acme_rw")
     yield "SELECT leave_traces()"
     stand.postgres.sql("DROP FUNCTION leave_traces(); DROP SEQUENCE traces; DROP TABLE public.orders", "acme", "acme_rw")
 
@@ -95,6 +113,72 @@ def test_connections_of_an_extension_are_not_left_for_another(make_gate, people,
     dsn = f"host=127.0.0.1 sslmode=require sslcert=/nonexistent port={stand.postgres.port} dbname=acme user=acme_rw password={stand.postgres.passwords['acme_rw']}"
     assert one.query(f"SELECT dblink_connect_u('open', '{dsn}'), dblink_get_connections()") == [["OK", "{open}"]]
     assert other.query("SELECT dblink_get_connections()") == [[None]]
+
+
+def test_types_of_a_functions_variables_are_the_callers_own(make_gate, people, stand):
+    """PL/pgSQL keeps them as the first caller's search_path had them, for as long as the process lives: another's
+    amounts were rounded."""
+    stand.postgres.sql("""
+        CREATE SCHEMA east AUTHORIZATION acme_rw; CREATE SCHEMA west AUTHORIZATION acme_rw; SET ROLE acme_rw; SET search_path = east;
+        CREATE TABLE east.pay (amount numeric(8, 0)); CREATE TABLE west.pay (amount numeric(12, 4));
+        CREATE OR REPLACE FUNCTION public.paid(given numeric) RETURNS numeric LANGUAGE plpgsql AS
+        $f$ DECLARE v pay.amount%TYPE := given; BEGIN INSERT INTO pay VALUES (v); RETURN v; END $f$""", "acme")
+    gate = gate_of(make_gate)
+    one, other = people(gate, "one", search_path="east, public"), people(gate, "other", search_path="west, public")
+    for _ in range(2):
+        assert one.query("SELECT paid(77.1234)") == [["77"]]
+        assert other.query("SELECT paid(77.1234)") == [["77.1234"]]
+    stand.postgres.sql("DROP FUNCTION public.paid(numeric); DROP SCHEMA east, west CASCADE", "acme")
+
+
+def test_mode_of_an_extension_that_is_on_no_list_is_not_left_for_another(make_gate, people, stand):
+    stand.postgres.sql("CREATE EXTENSION IF NOT EXISTS isn", "acme")
+    gate = gate_of(make_gate)
+    one, other = people(gate, "one"), people(gate, "other")
+    assert one.query("SELECT isn_weak(true)") == [["t"]]
+    assert other.query("SELECT isn_weak()") == [["f"]]
+    stand.postgres.sql("DROP EXTENSION isn", "acme")
+
+
+def test_backup_that_one_has_begun_is_not_anothers_to_end(make_gate, people, stand):
+    begin, end = ("pg_backup_start", "pg_backup_stop") if stand.postgres.version >= 15 else ("pg_start_backup", "pg_stop_backup")
+    names = f"{begin}(text, bool{'' if stand.postgres.version >= 15 else ', bool'}), {end}(bool{'' if stand.postgres.version >= 15 else ', bool'})"
+    stand.postgres.sql(f"GRANT EXECUTE ON FUNCTION {names} TO globex_rw", "globex")
+    gate = make_gate({**WORKER, "database globex": {"pool_size": 2, "shards": 1}})
+    one, other = (login_of(people, gate, name) for name in ("one", "other"))
+    more = "" if stand.postgres.version >= 15 else ", false"
+    pid = one.query(f"SELECT pg_backend_pid() FROM {begin}('x', true{more})")
+    for _ in range(3):
+        assert other.query("SELECT pg_backend_pid()") != pid
+        assert one.query("SELECT pg_backend_pid()") == pid, "what has begun it ends it"
+    assert one.query("SELECT count(*) FROM " + end + ("()" if not more else "(false)")) == [["1"]]
+    one.close()
+    stand.postgres.sql(f"REVOKE EXECUTE ON FUNCTION {names} FROM globex_rw", "globex")
+
+
+@pytest.mark.parametrize("right", ["REPLICATION", "SUPERUSER"])
+def test_connections_of_roles_that_may_do_more_are_not_anothers(make_gate, people, stand, right):
+    """A temporary replication slot, say, is the process's, and the next one could read it."""
+    stand.postgres.sql(f"ALTER ROLE globex_rw {right}")
+    try:
+        gate = make_gate({**WORKER, "database globex": {"pool_size": 1, "shards": 1}})
+        one, other = (login_of(people, gate, name) for name in ("one", "other"))
+        pid = one.query("SELECT pg_backend_pid()")
+        assert other.query("SELECT pg_backend_pid()") != pid
+    finally:
+        stand.postgres.sql(f"ALTER ROLE globex_rw NO{right}")
+
+
+def test_connection_is_only_reset_where_that_undoes_all(make_gate, people, stand):
+    """What costs a login at the database is for those who have what needs it."""
+    stand.postgres.sql("CREATE EXTENSION IF NOT EXISTS pgcrypto", "globex")
+    gate = make_gate({**WORKER, "database globex": {"pool_size": 1, "shards": 1}})
+    one, other = (login_of(people, gate, name) for name in ("one", "other"))
+    for _ in range(3):
+        pid = one.query("SELECT pg_backend_pid()")
+        assert other.query("SELECT pg_backend_pid()") == pid
+    assert resets(gate) >= 5
+    stand.postgres.sql("DROP EXTENSION pgcrypto", "globex")
 
 
 def test_connections_that_are_never_anothers(make_gate, people):
