@@ -104,6 +104,7 @@ struct backend {
     bool dirty;   /* must be reset before another session may have it */
     bool doomed;  /* not to be lent again */
     bool numbers_stay; /* it has refused to forget what its sessions have drawn from sequences */
+    bool knows_role;  /* it was asked at a reset what its role may do, and kept nothing then */
     bool defers;  /* its transactions may be serializable, read only and deferrable unless they say otherwise */
     bool body_hidden;   /* what is left of the body is not for the client */
     bool escapes;       /* a backslash counts in its strings: standard_conforming_strings is off, as it has reported */

@@ -158,19 +158,22 @@ static const char state_question[] =
     " OR EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanispl AND lanname OPERATOR(pg_catalog.<>) 'plpgsql'::pg_catalog.name)"
     " OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND prolang" SQL_EQUALS
     "(SELECT l.oid FROM pg_catalog.pg_language l WHERE l.lanname" SQL_EQUALS "'plpgsql'::pg_catalog.name))"
+    "%s, pg_catalog.setseed('%.17g'::pg_catalog.float8)";
+/* What the role may do is asked once for each connection: it seldom changes. */
+static const char role_question[] =
     " OR EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname" SQL_EQUALS "session_user AND (rolsuper OR rolreplication))"
     " OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE proname" SQL_EQUALS "ANY ('{pg_backup_start,pg_start_backup,"
     "pg_replication_origin_session_setup}'::pg_catalog.name[]) AND pronamespace" SQL_EQUALS "11::pg_catalog.oid"
-    " AND proacl IS NOT NULL AND pg_catalog.has_function_privilege(session_user, oid, 'execute'))"
-    ", pg_catalog.setseed('%.17g'::pg_catalog.float8)";
+    " AND proacl IS NOT NULL AND pg_catalog.has_function_privilege(session_user, oid, 'execute'))";
 
 static void discard(struct backend *b)
 {
     uint64_t seed;
     random_bytes(&seed, sizeof(seed));
-    char sql[sizeof("DISCARD ALL") + sizeof(state_question) + 32] = "DISCARD ALL";
-    int n = snprintf(sql + sizeof("DISCARD ALL"), sizeof(state_question) + 32, state_question,
-                     (double)(seed >> 11) / (double)(1ULL << 52) - 1);
+    char sql[sizeof("DISCARD ALL") + sizeof(state_question) + sizeof(role_question) + 32] = "DISCARD ALL";
+    int n = snprintf(sql + sizeof("DISCARD ALL"), sizeof(sql) - sizeof("DISCARD ALL"), state_question,
+                     b->knows_role ? "" : role_question, (double)(seed >> 11) / (double)(1ULL << 52) - 1);
+    b->knows_role = true;
     b->recycle->keeps_state = false;
     backend_run(b, (struct text){sql, sizeof("DISCARD ALL") + (size_t)n}, &clean_ops, b);
 }
