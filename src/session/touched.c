@@ -156,6 +156,8 @@ void variables_touches(void *arg, uint32_t use, struct text name)
     struct touched_name *n = touched_find(s->touched, name), *role = role_with(s, name);
     if (n)
         n->is_reset = use == SQL_RESETS && s->startup_vars, n->may_be_reset = false;
+    if (role && s->backend && !variables_role_comes_back(s)) /* there the role is only hidden, see recycle.c */
+        s->backend->strange_to = s->id;
     if (n && role)
         role->is_reset = n->is_reset && variables_role_comes_back(s), role->may_be_reset = false;
     if (use == SQL_RESETS)

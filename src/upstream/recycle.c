@@ -4,6 +4,7 @@
 #include "upstream/recycle.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -170,12 +171,15 @@ static void discard(struct backend *b)
 {
     uint64_t seed;
     random_bytes(&seed, sizeof(seed));
-    char sql[sizeof("DISCARD ALL") + sizeof(state_question) + sizeof(role_question) + 32] = "DISCARD ALL";
-    int n = snprintf(sql + sizeof("DISCARD ALL"), sizeof(sql) - sizeof("DISCARD ALL"), state_question,
-                     b->knows_role ? "" : role_question, (double)(seed >> 11) / (double)(1ULL << 52) - 1);
+    /* Up to 17.0 (16.4, 15.8 ...) DISCARD ALL hides a role that was set: a SET ROLE that is rolled back brings it again. */
+    static const char first[] = "RESET ROLE\0DISCARD ALL";
+    char sql[sizeof(first) + sizeof(state_question) + sizeof(role_question) + 32];
+    memcpy(sql, first, sizeof(first));
+    int n = snprintf(sql + sizeof(first), sizeof(sql) - sizeof(first), state_question, b->knows_role ? "" : role_question,
+                     (double)(seed >> 11) / (double)(1ULL << 52) - 1);
     b->knows_role = true;
     b->recycle->keeps_state = false;
-    backend_run(b, (struct text){sql, sizeof("DISCARD ALL") + (size_t)n}, &clean_ops, b);
+    backend_run(b, (struct text){sql, sizeof(first) + (size_t)n}, &clean_ops, b);
 }
 
 static void unlocked(void *arg, struct backend *b, const struct server_error *error, bool lost)

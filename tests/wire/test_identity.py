@@ -156,6 +156,21 @@ def test_backup_that_one_has_begun_is_not_anothers_to_end(make_gate, people, sta
     stand.postgres.sql(f"REVOKE EXECUTE ON FUNCTION {names} FROM globex_rw", "globex")
 
 
+@pytest.mark.parametrize("whose", ["another's", "its own"])
+def test_role_of_another_does_not_come_back(make_gate, people, stand, whose):
+    """DISCARD ALL, and RESET SESSION AUTHORIZATION, only hid it on older servers: a SET ROLE that was rolled back
+    made who came next that role."""
+    stand.postgres.sql("DO $$ BEGIN CREATE ROLE globex_team; EXCEPTION WHEN duplicate_object THEN END $$; GRANT globex_team TO globex_rw")
+    gate = make_gate({**WORKER, "database globex": {"pool_size": 1, "shards": 1}})
+    one, other = login_of(people, gate, "one"), login_of(people, gate, "one" if whose == "its own" else "other")
+    one.query("SET ROLE globex_team")
+    if whose == "its own":
+        one.query("RESET SESSION AUTHORIZATION")
+    for form in ("SET ROLE NONE", "SET role = DEFAULT", "SET ROLE globex_rw"):
+        assert wire.errors(other.ask(wire.query(f"{form}; SELECT 1/0")))
+        assert other.query("SELECT current_user") == [["globex_rw"]]
+
+
 @pytest.mark.parametrize("right", ["REPLICATION", "SUPERUSER"])
 def test_connections_of_roles_that_may_do_more_are_not_anothers(make_gate, people, stand, right):
     """A temporary replication slot, say, is the process's, and the next one could read it."""
