@@ -199,6 +199,7 @@ struct session {
     bool forgets_now;         /* and may be what was executed: names are not known till it is answered */
     bool asks_names;          /* the server is to be asked which of the placed statements are left */
     bool names_in_doubt;      /* so did one whose end is not known yet */
+    bool unnamed_in_doubt;    /* ... the unnamed statement among them, which was ended */
     bool resets_now;          /* ... and the present batch is why */
     bool settles_first;       /* nothing more is sent before what has been sent is settled */
     bool unsettled;           /* a ReadyForQuery went by and was not acted on yet */

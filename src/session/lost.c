@@ -488,7 +488,7 @@ void relay_lost(struct session *s, enum reason why)
     s->suspects = 0;
     s->settings_told = s->failed = s->unlocks_all = false;
     s->draws_numbers = s->reads_numbers = s->keeps_numbers = false;
-    s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->parsed_unnamed = s->reads_otherwise = s->forgets = s->forgets_now = s->executes = false;
+    s->paid = s->unsettled = s->resets = s->resets_now = s->settles_first = s->moves_names = s->names_in_doubt = s->unnamed_in_doubt = s->parsed_unnamed = s->reads_otherwise = s->forgets = s->forgets_now = s->executes = false;
     learn_forget(s);
     prepare_forget(s);
     session_become(s, SESSION_IDLE);

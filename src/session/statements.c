@@ -412,6 +412,7 @@ enum step statements_close(struct request_walk *w)
         return STEP_STOP;
     s->moves_names = true;
     struct named *gone = names_unset(&s->names, name);
+    s->unnamed_in_doubt = s->unnamed_in_doubt || (gone && !name.len);
     if (!gone && (s->pins & PIN_PREPARE)) { /* it may be one of SQL */
         s->pin_effects |= PIN_PREPARE;
         if (!walk_push(w, OWED_CLOSE, 0, NULL, NULL))

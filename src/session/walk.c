@@ -194,7 +194,8 @@ bool walk_push_query(struct request_walk *w, unsigned flags, struct named *what)
 {
     bool may_be_skipped = w->s->backend->owed.batch_open;
     struct named *ended = w->s->is_transaction_mode ? walk_end_unnamed(w->s) : NULL;
-    w->s->names_in_doubt = w->s->names_in_doubt || (ended && may_be_skipped);
+    if (ended && may_be_skipped)
+        w->s->names_in_doubt = w->s->unnamed_in_doubt = true;
     if (walk_push(w, OWED_QUERY, flags, what, ended))
         return true;
     named_drop(&what);
@@ -241,6 +242,7 @@ bool walk_names_are_known(struct request_walk *w)
         return false;
     }
     s->names_in_doubt = false;
+    s->unnamed_in_doubt = s->unnamed_in_doubt && s->moves_names;
     if (s->forgets_now && s->backend && s->backend->owed.count && !inflight_is_skipped(&s->backend->owed)) {
         walk_put_run(w);
         stream_put(walk_backend(w), "H\0\0\0\4", 5); /* the batch goes on when all so far is answered */
@@ -253,7 +255,7 @@ bool walk_names_are_known(struct request_walk *w)
 
 bool walk_unnamed_is_known(struct request_walk *w)
 {
-    return !w->s->names_in_doubt || names_get(&w->s->names, TEXT("")) || walk_names_are_known(w);
+    return !w->s->unnamed_in_doubt || names_get(&w->s->names, TEXT("")) || walk_names_are_known(w);
 }
 
 /* An answer of our own must not say well done in a transaction that is about to have failed. */

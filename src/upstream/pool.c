@@ -319,6 +319,7 @@ static void reset_for_another(struct pool *p, struct backend *b)
 {
     counter_add(p->home->counters, COUNTER_IDENTITY_RESETS, 1);
     b->dirty = true;
+    b->identity = 0;
     list_push_back(&p->cleaning, &b->in_pool);
     recycle_start(b);
 }

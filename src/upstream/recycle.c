@@ -106,6 +106,13 @@ static bool end_requests(struct backend *b)
     return ok;
 }
 
+/* Nobody's any more: whom it is for is decided behind the reset. What is reset because of what its own identity has left
+ * behind may go back to that. */
+static bool is_for_another(const struct backend *b)
+{
+    return b->identity == 0;
+}
+
 static void clean_done(void *arg, struct backend *b, const struct server_error *error, bool lost)
 {
     if (lost)
@@ -116,13 +123,16 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
     }
     if (b->dirty && b->owed.status == 'I' && arg) {
         /* DISCARD ALL has run. */
-        b->pool->keeps_state = b->recycle->keeps_state;
-        if (b->recycle->keeps_state) {
+        bool keeps = b->recycle->keeps_state;
+        b->pool->keeps_state = keeps;
+        if (keeps && is_for_another(b)) {
             give_up(b, "its database or role has what no reset undoes");
             return;
         }
+        b->knows_role = !keeps;
         b->dirty = b->defers = false;
-        b->lending = b->strange_to = b->identity = 0;
+        b->lending = b->strange_to = 0;
+        b->identity = keeps ? b->identity : 0;
         prepared_forget(&b->prepared);
         varset_drop(&b->vars);
     }
@@ -177,7 +187,6 @@ static void discard(struct backend *b)
     memcpy(sql, first, sizeof(first));
     int n = snprintf(sql + sizeof(first), sizeof(sql) - sizeof(first), state_question, b->knows_role ? "" : role_question,
                      (double)(seed >> 11) / (double)(1ULL << 52) - 1);
-    b->knows_role = true;
     b->recycle->keeps_state = false;
     backend_run(b, (struct text){sql, sizeof(first) + (size_t)n}, &clean_ops, b);
 }
@@ -283,7 +292,7 @@ void recycle_start(struct backend *b)
         backend_run(b, TEXT("SELECT pg_catalog.pg_advisory_unlock_all()"), &unlock_ops, NULL);
         return;
     }
-    if (b->dirty && b->pool->row && b->pool->row->share == CONF_SHARE_NONE) {
+    if (b->dirty && is_for_another(b) && b->pool->row && b->pool->row->share == CONF_SHARE_NONE) {
         give_up(b, "its database's share = none");
         return;
     }
