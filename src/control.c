@@ -4,6 +4,7 @@
 #include "control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <signal.h>
@@ -52,6 +53,7 @@ struct control {
     unsigned next_worker;
     bool is_started, draining;
     char *instance;
+    struct file_mark pid_file, ready_file; /* as this process wrote them: no other's is removed */
 };
 
 static void notify(const char *state)
@@ -200,7 +202,7 @@ static char *lines_of(const struct buf *lines)
  * only a restart would change, or NULL. Both are the caller's. */
 static char *reload(struct control *c, char **advice)
 {
-    const struct reload_parts parts = {c->listeners, c->http, c->workers.audit};
+    const struct reload_parts parts = {c->listeners, c->http, c->workers.audit, &c->ready_file};
     struct conf_faults faults;
     char *wrong = NULL;
     conf_faults_init(&faults);
@@ -465,16 +467,23 @@ static bool become_user(const struct conf_postern *conf)
     return true;
 }
 
-static bool write_pid(const char *path)
+/* The file of a process that runs is not emptied for a number that then cannot be written. */
+static bool write_pid(const char *path, struct file_mark *mark)
 {
-    if (!path[0])
-        return true;
-    FILE *f = fopen(path, "w");
-    bool ok = f && fprintf(f, "%ld\n", (long)getpid()) > 0;
-    ok = (f && fclose(f) == 0) && ok;
-    if (!ok)
+    char text[24];
+    struct stat st;
+    int len = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+    int fd = path[0] ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644) : -1;
+    bool ok = fd >= 0 && write(fd, text, (size_t)len) == len && fstat(fd, &st) == 0;
+    if (ok && S_ISREG(st.st_mode))
+        ok = ftruncate(fd, len) == 0 && fstat(fd, &st) == 0;
+    if (ok && S_ISREG(st.st_mode))
+        file_mark(mark, &st);
+    if (!ok && path[0])
         log_error("config", "pid_file %s: %s", path, strerror(errno));
-    return ok;
+    if (fd >= 0)
+        close(fd);
+    return ok || !path[0];
 }
 
 static void start_workers(struct control *c)
@@ -497,7 +506,7 @@ static bool prepare_all(struct control *c, struct reload *r, struct conf_faults 
     const struct conf_postern *p = &c->generation->conf->postern;
     bool opened = reload_open_sockets(r, faults);
     opened = reload_open_files(r, faults) && opened;
-    return opened && become_user(p) && reload_write_ready(r, faults) && write_pid(p->pid_file);
+    return opened && become_user(p) && reload_write_ready(r, faults) && write_pid(p->pid_file, &c->pid_file);
 }
 
 static bool open_all(struct control *c)
@@ -507,7 +516,7 @@ static bool open_all(struct control *c)
     conf_faults_init(&faults);
     c->listeners = listeners_new(c->loop, on_accepted, c);
     c->http = http_new(c->loop, NULL, &http_ops, c, NULL, 0);
-    const struct reload_parts parts = {c->listeners, c->http, c->workers.audit};
+    const struct reload_parts parts = {c->listeners, c->http, c->workers.audit, &c->ready_file};
     struct reload *r = reload_new(&parts, generation_ref(c->generation));
     bool ok = prepare_all(c, r, &faults);
     lobby_configure(&c->sessions.lobby, &c->generation->conf->postern);
@@ -567,10 +576,8 @@ static void release(struct control *c)
     shared_pools_free(c->workers.pools);
     audit_free(c->workers.audit);
     const struct conf_postern *p = &c->generation->conf->postern;
-    if (p->ready_file[0])
-        unlink(p->ready_file);
-    if (p->pid_file[0])
-        unlink(p->pid_file);
+    (void)file_unlink_marked(p->ready_file, &c->ready_file);
+    (void)file_unlink_marked(p->pid_file, &c->pid_file);
     generation_unref(c->generation);
     loop_free(c->loop);
     mem_free(c->instance);
