@@ -248,6 +248,27 @@ static void tell_refused(void *arg, const char *cluster, const char *role)
            buf_put_shown(why, text_of(role)) && buf_put_text(why, "\n"));
 }
 
+/* Whether logins can be let in by their limits; what is wrong with Redis is said in any case. */
+static bool can_limit(const struct control *c, struct buf *why)
+{
+    const struct conf_redis *conf = &c->generation->conf->redis;
+    const struct worker *without = NULL;
+    bool reached = true, is_closed = conf->url[0] && conf->away == CONF_AWAY_CLOSED;
+    for (unsigned i = 0; i < c->workers.count; i++) {
+        const struct worker *w = c->workers.all[i];
+        without = without || worker_limits_ready(w) ? without : w;
+        reached = reached && worker_limits_reached(w);
+    }
+    if (!without)
+        return true;
+    bool said = is_closed  ? buf_printf(why, "redis: away, and the limits are closed without it")
+                : !reached ? buf_printf(why, "redis: not reached yet")
+                           : buf_printf(why, "redis: away, and the limits are %s without it",
+                                        conf->away == CONF_AWAY_SHARE ? "this gateway's share" : "open");
+    (void)(said && worker_limits_outage(without, why) && buf_put_text(why, "\n"));
+    return !is_closed && reached;
+}
+
 static bool is_ready(void *arg, struct buf *why)
 {
     struct control *c = arg;
@@ -274,21 +295,7 @@ static bool is_ready(void *arg, struct buf *why)
     }
     if (!log_is_writable())
         buf_printf(why, "log: cannot be written\n");
-    bool limits = true, reached = true;
-    for (unsigned i = 0; i < c->workers.count; i++) {
-        limits = limits && worker_limits_ready(c->workers.all[i]);
-        reached = reached && worker_limits_reached(c->workers.all[i]);
-    }
-    if (!limits && conf->redis.url[0] && conf->redis.away == CONF_AWAY_CLOSED) {
-        buf_printf(why, "redis: away, and the limits are closed without it\n");
-        ready = false;
-    } else if (!limits && !reached) {
-        buf_printf(why, "redis: not reached yet\n");
-        ready = false;
-    } else if (!limits) {
-        buf_printf(why, "redis: away, and the limits are %s without it\n",
-                   conf->redis.away == CONF_AWAY_SHARE ? "this gateway's share" : "open");
-    }
+    ready = can_limit(c, why) && ready;
     return ready && served > 0;
 }
 

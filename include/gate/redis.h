@@ -23,7 +23,8 @@ struct redis;
 
 enum redis_state { REDIS_STARTING, REDIS_READY, REDIS_AWAY };
 
-/* changed() is never called inside a function of this header. `why` is for the log. */
+/* changed() is never called inside a function of this header, and with REDIS_AWAY by each attempt that fails,
+ * for each may fail in another way. `why` is for the log and who asks for health: no secrets. */
 struct redis *redis_new(struct loop *loop, struct redis_access *access,
                         void (*changed)(void *owner, enum redis_state state, const char *why),
                         void *owner);

@@ -226,7 +226,6 @@ static void lose(struct redis *r, const char *fmt, ...)
                            : r->denied ? DENIED_MS * US_PER_MS
                                        : backoff(r->failures));
     r->denied = false;
-    bool news = !r->away && !more;
     if (!more) {
         r->away = true;
         r->failures++;
@@ -249,7 +248,7 @@ static void lose(struct redis *r, const char *fmt, ...)
             call->answered(call, NULL);
         }
     }
-    if (news)
+    if (!more)
         r->changed(r->owner, REDIS_AWAY, why);
 }
 
