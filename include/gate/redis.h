@@ -33,7 +33,8 @@ void redis_free(struct redis *r);
 enum redis_state redis_state_of(const struct redis *r);
 /* Calls that are not answered yet. */
 size_t redis_in_flight(const struct redis *r);
-/* True when a redis_new() with this would make the same connection: then it goes on with it. */
+/* True when a redis_new() with this would make the same connection: then it goes on with it, and tries at once
+ * where it is away. */
 bool redis_goes_on_with(struct redis *r, struct redis_access *access);
 
 struct redis_script {

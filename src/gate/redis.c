@@ -638,6 +638,8 @@ bool redis_goes_on_with(struct redis *r, struct redis_access *access)
 {
     if (!redis_access_is_same(r->access, access))
         return false;
+    if (r->step == STEP_PAUSED)
+        timer_start(&r->pause, 0); /* who has mended Redis, or given a right, reloads */
     redis_access_unref(r->access);
     r->access = redis_access_ref(access);
     return true;

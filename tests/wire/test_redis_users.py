@@ -288,6 +288,22 @@ def test_other_reason_of_the_same_outage_is_told(redis, make_gate, stand, change
     assert redis.passwords["gateway"] not in gate.log() + body
 
 
+@pytest.mark.parametrize("right", ["evalsha", "set"])
+def test_right_that_was_missing_is_tried_at_a_reload(redis, make_gate, login, stand, right):
+    """Not only after the half minute for which nobody expects it."""
+    gate = make_gate({**redis.section("gateway", stand.folder, away="share"), "postern": {"workers": 1}})
+    c = login(gate, "metered")
+    redis.told("admin", "ACL", "SETUSER", "gateway", "-" + right)
+    redis.told("admin", "CLIENT", "KILL", "USER", "gateway")
+    proc.wait_for("it to be denied", 20, lambda: burst(c, 2) and re.search(r"Redis is .*away.*NOPERM", gate.log()))
+    redis.told("admin", "ACL", "SETUSER", "gateway", "+" + right)
+    before = len(gate.log())
+    gate.reload()
+    gate.await_log("Redis answers", before, 10)
+    proc.wait_for("Redis to be asked", 10, lambda: burst(c, 5) and "Redis is away" not in gate.log()[before:]
+                  and gate.http("/health/ready") == (200, "ready\n"))
+
+
 def test_user_at_a_unix_socket(redis, make_gate, login, stand):
     """Named before the path, as the clients of Redis write it."""
     redis.stop()
