@@ -110,16 +110,19 @@ static void log_faults(struct buf *text)
     log_lines(LOG_ERROR, text);
 }
 
+#define WAITS "it is tried again each second, and until then lines go on to the file that was open, or wait where that was removed"
+
 /* For the rotation of logs: always, whatever becomes of the configuration. */
-static void reopen_logs(struct control *c)
+static bool reopen_logs(struct control *c)
 {
     const struct conf_postern *p = &c->generation->conf->postern;
-    if (!log_reopen())
-        log_error(NULL, "log_file %s cannot be opened anew: %s; the log goes on in the file that was open", p->log_file,
-                  strerror(errno));
-    if (!audit_reopen(c->workers.audit))
-        log_error(NULL, "audit_file %s cannot be opened anew: %s; the audit trail goes on in the file that was open",
-                  p->audit_file, strerror(errno));
+    bool log = log_reopen();
+    if (!log)
+        log_error(NULL, "log_file %s cannot be opened anew: %s; " WAITS, p->log_file, strerror(errno));
+    bool audit = audit_reopen(c->workers.audit);
+    if (!audit)
+        log_error(NULL, "audit_file %s cannot be opened anew: %s; " WAITS, p->audit_file, strerror(errno));
+    return log && audit;
 }
 
 static void notify_unless_draining(const struct control *c, const char *state)
@@ -207,7 +210,7 @@ static char *reload(struct control *c, char **advice)
     char *wrong = NULL;
     conf_faults_init(&faults);
     notify_unless_draining(c, "RELOADING=1");
-    reopen_logs(c);
+    (void)reopen_logs(c);
     struct reload *r = reload_prepare(&parts, c->path, c->generation, &faults);
     if (r) {
         *advice = reload_advice(r);
@@ -436,8 +439,8 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg)
         mem_free(wrong);
         mem_free(advice);
     } else if (signal_number == SIGUSR1) {
-        reopen_logs(c);
-        log_info(NULL, "log files opened anew");
+        if (reopen_logs(c))
+            log_info(NULL, "log files opened anew");
     } else if (signal_number == SIGTERM) {
         drain(c);
     } else {
