@@ -37,6 +37,24 @@ def test_metrics_content_type(gate):
         assert answer.headers["Content-Type"].startswith("text/plain")
 
 
+def test_log_says_where_http_listens(make_gate):
+    """Port 0: nothing else does, without a ready file. A reload that keeps it says nothing."""
+    gate = make_gate()
+    first = gate.port("http")
+    gate.await_log(rf"info +listening: http on 127\.0\.0\.1 port {first}\n")
+    gate.reload({"postern": {"http_max_connections": 5}})
+    gate.await_log("is in force")
+    assert len(re.findall("listening: http on", gate.log())) == 1
+    since = len(gate.log())
+    gate.reload({"postern": {"http_listen": "[::1]:0" if proc.has_ipv6() else "localhost:0"}})
+    gate.await_log(rf"stopped listening: http on 127\.0\.0\.1 port {first}\n", since)
+    second = int(gate.await_log(r" listening: http on (?:::1|localhost) port (\d+)\n", since)[1])
+    socket.create_connection(("::1" if proc.has_ipv6() else "127.0.0.1", second), timeout=20).close()
+    since = len(gate.log())
+    gate.reload({"postern": {"http_listen": ""}})
+    gate.await_log(rf"stopped listening: http on \S+ port {second}\n", since)
+
+
 def test_metrics_move(make_gate, login):
     gate = make_gate()
     before = gate.metrics()
