@@ -50,6 +50,8 @@ struct control {
     struct event signals[SIGNALS];
     struct timer drain;
     uint64_t drain_until, started_at;
+    uint64_t loaded_at; /* wall clock, seconds: what is in force */
+    bool reload_failed; /* the last one */
     unsigned next_worker;
     bool is_started, draining;
     char *instance;
@@ -211,8 +213,11 @@ static char *reload(struct control *c, char **advice)
     conf_faults_init(&faults);
     notify_unless_draining(c, "RELOADING=1");
     (void)reopen_logs(c);
+    uint64_t began = clock_wall_s();
     struct reload *r = reload_prepare(&parts, c->path, c->generation, &faults);
+    c->reload_failed = !r;
     if (r) {
+        c->loaded_at = began;
         *advice = reload_advice(r);
         take_over(c, reload_commit(&r));
         generation_log_advice(c->generation);
@@ -337,7 +342,8 @@ static void answer_scrape(struct job *j, bool page)
                                .memory_used = budget_in_use(memory), .memory_kept = atomic_load(&memory->kept),
                                .memory_limit = atomic_load(&memory->limit),
                                .log_dropped = log_dropped(),
-                               .started_at = c->started_at,
+                               .started_at = c->started_at, .loaded_at = c->loaded_at,
+                               .reload_failed = c->reload_failed,
                                .redis_configured = c->generation->conf->redis.url[0] != '\0', .redis_ready = true};
     for (unsigned i = 0; i < c->workers.count; i++) {
         counters[i] = worker_counters(c->workers.all[i]);
@@ -600,7 +606,7 @@ int control_run(const char *path, const struct conf *conf, struct generation *ge
     c->path = path;
     c->generation = generation;
     conf_unref(conf);
-    c->started_at = clock_wall_s();
+    c->started_at = c->loaded_at = clock_wall_s();
     c->loop = loop_new();
     c->mailbox = mailbox_new(c->loop, c);
     c->instance = instance_name(generation->conf);

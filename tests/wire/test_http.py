@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import re
 import socket
+import time
 import urllib.error
 import urllib.request
 
@@ -53,6 +54,25 @@ def test_log_says_where_http_listens(make_gate):
     since = len(gate.log())
     gate.reload({"postern": {"http_listen": ""}})
     gate.await_log(rf"stopped listening: http on \S+ port {second}\n", since)
+
+
+def test_last_reload_is_in_the_metrics(make_gate, console):
+    """By a signal and from the console; a start counts as one that has succeeded."""
+    gate = make_gate()
+
+    def last():
+        m = gate.metrics()
+        return int(m["postern_last_reload_successful"]), int(m["postern_last_reload_timestamp_seconds"])
+    started = int(gate.metrics()["process_start_time_seconds"])
+    assert last() == (1, started)
+    gate.reload({"postern": {"log_level": "loud"}})
+    proc.wait_for("it to be refused", 15, lambda: last() == (0, started))
+    proc.wait_for("another second", 5, lambda: int(time.time()) > started)
+    gate.write({"postern": {"log_level": "info"}})
+    before = int(time.time())
+    console(gate).query("RELOAD")
+    ok, at = last()
+    assert ok == 1 and before <= at <= time.time()
 
 
 def test_metrics_move(make_gate, login):
