@@ -81,10 +81,7 @@ static bool write_ready(struct reload *r)
     struct buf text;
     struct stat st;
     buf_init(&text, READY_MAX);
-    bool ok = listeners_write(r->listeners, &text);
-    uint16_t port = http_change_port(r->http);
-    if (port)
-        ok = ok && buf_printf(&text, "http 127.0.0.1 %u\n", port);
+    bool ok = listeners_write(r->listeners, &text) && http_write(r->http, &text);
     FILE *f = ok && !fault_here() ? fopen(r->ready_scratch, "w") : NULL;
     ok = f && (text.len == 0 || fwrite(text.at, 1, text.len, f) == text.len) && fflush(f) == 0;
     if (f && fstat(fileno(f), &st) == 0)

@@ -347,6 +347,16 @@ uint16_t http_change_port(const struct http_change *c)
     return c->port;
 }
 
+bool http_write(const struct http_change *c, struct buf *out)
+{
+    struct conf_host at;
+    if (!c->address[0] || !conf_host_parse(text_of(c->address), 0, 0, &at))
+        return true;
+    bool ok = buf_printf(out, "http %s %u\n", at.host, c->port);
+    mem_free(at.host);
+    return ok;
+}
+
 /* ---- life ---- */
 
 struct http *http_new(struct loop *loop, const char *address, const struct http_ops *ops, void *arg,

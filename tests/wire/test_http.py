@@ -50,6 +50,8 @@ def test_log_says_where_http_listens(make_gate):
     gate.reload({"postern": {"http_listen": "[::1]:0" if proc.has_ipv6() else "localhost:0"}})
     gate.await_log(rf"stopped listening: http on 127\.0\.0\.1 port {first}\n", since)
     second = int(gate.await_log(r" listening: http on (?:::1|localhost) port (\d+)\n", since)[1])
+    address = "::1" if proc.has_ipv6() else "localhost"
+    proc.wait_for("the ready file to say so, too", 20, lambda: gate._read_ports() and gate.ports["http"] == {address: second})
     socket.create_connection(("::1" if proc.has_ipv6() else "127.0.0.1", second), timeout=20).close()
     since = len(gate.log())
     gate.reload({"postern": {"http_listen": ""}})
