@@ -7,6 +7,7 @@
 #define POSTERN_RELOAD_H
 
 #include "admin/http.h"
+#include "base/file.h"
 #include "conf/conf.h"
 #include "gate/audit.h"
 #include "listeners.h"
@@ -19,6 +20,7 @@ struct reload_parts {
     struct listeners *listeners;
     struct http *http;
     struct audit *audit;
+    struct file_mark *ready; /* the ready file as it was written, when it has its name */
 };
 
 /* All at once: reads path as the configuration that follows on `present`, then opens what it needs.

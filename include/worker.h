@@ -75,6 +75,8 @@ const struct counters *worker_counters(const struct worker *w);
 /* Monotonic us of its last sweep: an old one means that it hangs. */
 uint64_t worker_heartbeat(const struct worker *w);
 bool worker_limits_ready(const struct worker *w);
+/* limiter_write_outage() of its limiter. */
+bool worker_limits_outage(const struct worker *w, struct buf *out) MUST_USE;
 /* They have been ready once. */
 bool worker_limits_reached(const struct worker *w);
 

@@ -4,6 +4,7 @@
 #include "control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <signal.h>
@@ -49,9 +50,12 @@ struct control {
     struct event signals[SIGNALS];
     struct timer drain;
     uint64_t drain_until, started_at;
+    uint64_t loaded_at; /* wall clock, seconds: what is in force */
+    bool reload_failed; /* the last one */
     unsigned next_worker;
     bool is_started, draining;
     char *instance;
+    struct file_mark pid_file, ready_file; /* as this process wrote them: no other's is removed */
 };
 
 static void notify(const char *state)
@@ -108,16 +112,19 @@ static void log_faults(struct buf *text)
     log_lines(LOG_ERROR, text);
 }
 
+#define WAITS "it is tried again each second, and until then lines go on to the file that was open, or wait where that was removed"
+
 /* For the rotation of logs: always, whatever becomes of the configuration. */
-static void reopen_logs(struct control *c)
+static bool reopen_logs(struct control *c)
 {
     const struct conf_postern *p = &c->generation->conf->postern;
-    if (!log_reopen())
-        log_error(NULL, "log_file %s cannot be opened anew: %s; the log goes on in the file that was open", p->log_file,
-                  strerror(errno));
-    if (!audit_reopen(c->workers.audit))
-        log_error(NULL, "audit_file %s cannot be opened anew: %s; the audit trail goes on in the file that was open",
-                  p->audit_file, strerror(errno));
+    bool log = log_reopen();
+    if (!log)
+        log_error(NULL, "log_file %s cannot be opened anew: %s; " WAITS, p->log_file, strerror(errno));
+    bool audit = audit_reopen(c->workers.audit);
+    if (!audit)
+        log_error(NULL, "audit_file %s cannot be opened anew: %s; " WAITS, p->audit_file, strerror(errno));
+    return log && audit;
 }
 
 static void notify_unless_draining(const struct control *c, const char *state)
@@ -200,14 +207,17 @@ static char *lines_of(const struct buf *lines)
  * only a restart would change, or NULL. Both are the caller's. */
 static char *reload(struct control *c, char **advice)
 {
-    const struct reload_parts parts = {c->listeners, c->http, c->workers.audit};
+    const struct reload_parts parts = {c->listeners, c->http, c->workers.audit, &c->ready_file};
     struct conf_faults faults;
     char *wrong = NULL;
     conf_faults_init(&faults);
     notify_unless_draining(c, "RELOADING=1");
-    reopen_logs(c);
+    (void)reopen_logs(c);
+    uint64_t began = clock_wall_s();
     struct reload *r = reload_prepare(&parts, c->path, c->generation, &faults);
+    c->reload_failed = !r;
     if (r) {
+        c->loaded_at = began;
         *advice = reload_advice(r);
         take_over(c, reload_commit(&r));
         generation_log_advice(c->generation);
@@ -246,6 +256,27 @@ static void tell_refused(void *arg, const char *cluster, const char *role)
            buf_put_shown(why, text_of(role)) && buf_put_text(why, "\n"));
 }
 
+/* Whether logins can be let in by their limits; what is wrong with Redis is said in any case. */
+static bool can_limit(const struct control *c, struct buf *why)
+{
+    const struct conf_redis *conf = &c->generation->conf->redis;
+    const struct worker *without = NULL;
+    bool reached = true, is_closed = conf->url[0] && conf->away == CONF_AWAY_CLOSED;
+    for (unsigned i = 0; i < c->workers.count; i++) {
+        const struct worker *w = c->workers.all[i];
+        without = without || worker_limits_ready(w) ? without : w;
+        reached = reached && worker_limits_reached(w);
+    }
+    if (!without)
+        return true;
+    bool said = is_closed  ? buf_printf(why, "redis: away, and the limits are closed without it")
+                : !reached ? buf_printf(why, "redis: not reached yet")
+                           : buf_printf(why, "redis: away, and the limits are %s without it",
+                                        conf->away == CONF_AWAY_SHARE ? "this gateway's share" : "open");
+    (void)(said && worker_limits_outage(without, why) && buf_put_text(why, "\n"));
+    return !is_closed && reached;
+}
+
 static bool is_ready(void *arg, struct buf *why)
 {
     struct control *c = arg;
@@ -272,21 +303,7 @@ static bool is_ready(void *arg, struct buf *why)
     }
     if (!log_is_writable())
         buf_printf(why, "log: cannot be written\n");
-    bool limits = true, reached = true;
-    for (unsigned i = 0; i < c->workers.count; i++) {
-        limits = limits && worker_limits_ready(c->workers.all[i]);
-        reached = reached && worker_limits_reached(c->workers.all[i]);
-    }
-    if (!limits && conf->redis.url[0] && conf->redis.away == CONF_AWAY_CLOSED) {
-        buf_printf(why, "redis: away, and the limits are closed without it\n");
-        ready = false;
-    } else if (!limits && !reached) {
-        buf_printf(why, "redis: not reached yet\n");
-        ready = false;
-    } else if (!limits) {
-        buf_printf(why, "redis: away, and the limits are %s without it\n",
-                   conf->redis.away == CONF_AWAY_SHARE ? "this gateway's share" : "open");
-    }
+    ready = can_limit(c, why) && ready;
     return ready && served > 0;
 }
 
@@ -325,7 +342,8 @@ static void answer_scrape(struct job *j, bool page)
                                .memory_used = budget_in_use(memory), .memory_kept = atomic_load(&memory->kept),
                                .memory_limit = atomic_load(&memory->limit),
                                .log_dropped = log_dropped(),
-                               .started_at = c->started_at,
+                               .started_at = c->started_at, .loaded_at = c->loaded_at,
+                               .reload_failed = c->reload_failed,
                                .redis_configured = c->generation->conf->redis.url[0] != '\0', .redis_ready = true};
     for (unsigned i = 0; i < c->workers.count; i++) {
         counters[i] = worker_counters(c->workers.all[i]);
@@ -427,8 +445,8 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg)
         mem_free(wrong);
         mem_free(advice);
     } else if (signal_number == SIGUSR1) {
-        reopen_logs(c);
-        log_info(NULL, "log files opened anew");
+        if (reopen_logs(c))
+            log_info(NULL, "log files opened anew");
     } else if (signal_number == SIGTERM) {
         drain(c);
     } else {
@@ -465,16 +483,23 @@ static bool become_user(const struct conf_postern *conf)
     return true;
 }
 
-static bool write_pid(const char *path)
+/* The file of a process that runs is not emptied for a number that then cannot be written. */
+static bool write_pid(const char *path, struct file_mark *mark)
 {
-    if (!path[0])
-        return true;
-    FILE *f = fopen(path, "w");
-    bool ok = f && fprintf(f, "%ld\n", (long)getpid()) > 0;
-    ok = (f && fclose(f) == 0) && ok;
-    if (!ok)
+    char text[24];
+    struct stat st;
+    int len = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+    int fd = path[0] ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644) : -1;
+    bool ok = fd >= 0 && write(fd, text, (size_t)len) == len && fstat(fd, &st) == 0;
+    if (ok && S_ISREG(st.st_mode))
+        ok = ftruncate(fd, len) == 0 && fstat(fd, &st) == 0;
+    if (ok && S_ISREG(st.st_mode))
+        file_mark(mark, &st);
+    if (!ok && path[0])
         log_error("config", "pid_file %s: %s", path, strerror(errno));
-    return ok;
+    if (fd >= 0)
+        close(fd);
+    return ok || !path[0];
 }
 
 static void start_workers(struct control *c)
@@ -497,7 +522,7 @@ static bool prepare_all(struct control *c, struct reload *r, struct conf_faults 
     const struct conf_postern *p = &c->generation->conf->postern;
     bool opened = reload_open_sockets(r, faults);
     opened = reload_open_files(r, faults) && opened;
-    return opened && become_user(p) && reload_write_ready(r, faults) && write_pid(p->pid_file);
+    return opened && become_user(p) && reload_write_ready(r, faults) && write_pid(p->pid_file, &c->pid_file);
 }
 
 static bool open_all(struct control *c)
@@ -507,7 +532,7 @@ static bool open_all(struct control *c)
     conf_faults_init(&faults);
     c->listeners = listeners_new(c->loop, on_accepted, c);
     c->http = http_new(c->loop, NULL, &http_ops, c, NULL, 0);
-    const struct reload_parts parts = {c->listeners, c->http, c->workers.audit};
+    const struct reload_parts parts = {c->listeners, c->http, c->workers.audit, &c->ready_file};
     struct reload *r = reload_new(&parts, generation_ref(c->generation));
     bool ok = prepare_all(c, r, &faults);
     lobby_configure(&c->sessions.lobby, &c->generation->conf->postern);
@@ -567,10 +592,8 @@ static void release(struct control *c)
     shared_pools_free(c->workers.pools);
     audit_free(c->workers.audit);
     const struct conf_postern *p = &c->generation->conf->postern;
-    if (p->ready_file[0])
-        unlink(p->ready_file);
-    if (p->pid_file[0])
-        unlink(p->pid_file);
+    (void)file_unlink_marked(p->ready_file, &c->ready_file);
+    (void)file_unlink_marked(p->pid_file, &c->pid_file);
     generation_unref(c->generation);
     loop_free(c->loop);
     mem_free(c->instance);
@@ -583,7 +606,7 @@ int control_run(const char *path, const struct conf *conf, struct generation *ge
     c->path = path;
     c->generation = generation;
     conf_unref(conf);
-    c->started_at = clock_wall_s();
+    c->started_at = c->loaded_at = clock_wall_s();
     c->loop = loop_new();
     c->mailbox = mailbox_new(c->loop, c);
     c->instance = instance_name(generation->conf);

@@ -23,6 +23,7 @@ struct reload {
     struct log_change *log;
     struct sink_file *audit;
     char *ready_file, *ready_scratch; /* the new file, until it has its name; NULL: none */
+    struct file_mark ready;
     struct buf restart; /* what only a restart would change, one line each */
 };
 
@@ -75,16 +76,16 @@ bool reload_open_sockets(struct reload *r, struct conf_faults *faults)
     return faults->count == before;
 }
 
-static bool write_ready(const struct reload *r)
+static bool write_ready(struct reload *r)
 {
     struct buf text;
+    struct stat st;
     buf_init(&text, READY_MAX);
-    bool ok = listeners_write(r->listeners, &text);
-    uint16_t port = http_change_port(r->http);
-    if (port)
-        ok = ok && buf_printf(&text, "http 127.0.0.1 %u\n", port);
+    bool ok = listeners_write(r->listeners, &text) && http_write(r->http, &text);
     FILE *f = ok && !fault_here() ? fopen(r->ready_scratch, "w") : NULL;
-    ok = f && (text.len == 0 || fwrite(text.at, 1, text.len, f) == text.len);
+    ok = f && (text.len == 0 || fwrite(text.at, 1, text.len, f) == text.len) && fflush(f) == 0;
+    if (f && fstat(fileno(f), &st) == 0)
+        file_mark(&r->ready, &st);
     if (f && fclose(f) != 0)
         ok = false;
     buf_free(&text);
@@ -167,7 +168,7 @@ void reload_abandon(struct reload **reload)
     log_abandon(&r->log);
     sink_abandon(&r->audit);
     if (r->ready_scratch)
-        unlink(r->ready_scratch);
+        (void)file_unlink_marked(r->ready_scratch, &r->ready);
     reload_free(r);
 }
 
@@ -201,6 +202,8 @@ struct generation *reload_commit(struct reload **reload)
     listeners_commit(r->parts.listeners, &r->listeners);
     if (r->ready_file && rename(r->ready_scratch, r->ready_file) != 0)
         log_error("config", "ready_file %s cannot be replaced: %s", r->ready_file, strerror(errno));
+    else if (r->ready_file)
+        *r->parts.ready = r->ready;
     warn_of_restart(&r->restart);
     reload_free(r);
     return g;

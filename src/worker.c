@@ -553,6 +553,11 @@ bool worker_limits_ready(const struct worker *w)
     return atomic_load((atomic_bool *)&w->limits_ready);
 }
 
+bool worker_limits_outage(const struct worker *w, struct buf *out)
+{
+    return limiter_write_outage(w->home.limiter, out);
+}
+
 bool worker_limits_reached(const struct worker *w)
 {
     return atomic_load((atomic_bool *)&w->limits_reached);

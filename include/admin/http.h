@@ -56,6 +56,8 @@ struct http_change *http_prepare(struct http *h, const char *address, char *erro
 void http_commit(struct http *h, struct http_change **change);
 void http_abandon(struct http *h, struct http_change **change);
 uint16_t http_change_port(const struct http_change *change);
+/* Its line of the ready file, as listeners_write(); nothing when it listens nowhere. */
+bool http_write(const struct http_change *change, struct buf *out) MUST_USE;
 /* Answers a request of ops.metrics or ops.status; a request that has gone is ignored. */
 void http_answer(struct http *h, uint64_t request, const char *content_type, struct text body);
 

@@ -15,6 +15,8 @@ struct metrics_input {
     unsigned workers;
     const struct table *pools, *limits, *nodes;
     uint64_t clients, logging_in, turned_away, log_dropped, started_at; /* seconds since 1970 */
+    uint64_t loaded_at; /* the same, of the configuration that is in force */
+    bool reload_failed; /* the last one; a start is none */
     uint64_t memory_used, memory_kept; /* bytes: held for clients; kept of statements for the next use */
     uint64_t memory_limit;             /* bytes that both may take, 0: any number */
     uint64_t roles_refused; /* as which a cluster refuses our logins */

@@ -18,7 +18,9 @@ void sink_free(struct sink *s);
 /* Opens (append, 0640) or reopens; NULL or "stderr" is standard error, "" is nowhere. */
 bool sink_open(struct sink *s, const char *path) MUST_USE;
 /* Opens anew, by its name, what it writes to: after a rotation. False with errno when that cannot
- * be opened; it goes on with what it had. */
+ * be opened: then it is not writable, it is tried again each second, and lines go on to the file that it had
+ * while that has a name; lines for a file that was removed wait. Who removes a file without a word has it opened
+ * anew by the next line. */
 bool sink_reopen(struct sink *s) MUST_USE;
 
 /* The same in two steps: a file opened beside the one in use, which is then put in its place, or
@@ -39,7 +41,7 @@ enum sink_news { SINK_FAILS, SINK_WORKS_AGAIN, SINK_HAS_LOST };
 typedef void sink_tell(enum sink_news, int error, uint64_t lost);
 void sink_watch(struct sink *s, sink_tell *tell);
 /* False while a write fails, or has not returned for seconds, or the ring or the file system is
- * full. Any thread. */
+ * full, or its file is gone and cannot be opened anew. Any thread. */
 bool sink_is_writable(const struct sink *s);
 /* Standard error, or nowhere. Any thread. */
 bool sink_is_on_stderr(struct sink *s);

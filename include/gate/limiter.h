@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/list.h"
 #include "base/text.h"
 #include "conf/conf.h"
@@ -61,6 +62,8 @@ void limiter_free(struct limiter *l);
 void limiter_configure(struct limiter *l, const struct conf *conf, struct redis_access *redis);
 /* True when no Redis is configured or it answers. */
 bool limiter_is_ready(const struct limiter *l);
+/* ": " and why Redis is away now, without secrets; nothing when it is not. Any thread. */
+bool limiter_write_outage(const struct limiter *l, struct buf *out) MUST_USE;
 
 /* The meter of a tenant under a plan (NULL: unlimited, still a meter). Takes a reference;
  * the plan is copied and looked up again by name at limiter_configure(). One meter a tenant:

@@ -63,6 +63,7 @@ struct limiter {
     char tag[32];
     unsigned worker;
     struct redis *redis; /* NULL: none configured */
+    struct outage *outage;
     struct redis_script query_script, connect_script;
     enum source source;
     int away; /* enum conf_away */

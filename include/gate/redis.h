@@ -23,7 +23,8 @@ struct redis;
 
 enum redis_state { REDIS_STARTING, REDIS_READY, REDIS_AWAY };
 
-/* changed() is never called inside a function of this header. `why` is for the log. */
+/* changed() is never called inside a function of this header, and with REDIS_AWAY by each attempt that fails,
+ * for each may fail in another way. `why` is for the log and who asks for health: no secrets. */
 struct redis *redis_new(struct loop *loop, struct redis_access *access,
                         void (*changed)(void *owner, enum redis_state state, const char *why),
                         void *owner);
@@ -32,7 +33,8 @@ void redis_free(struct redis *r);
 enum redis_state redis_state_of(const struct redis *r);
 /* Calls that are not answered yet. */
 size_t redis_in_flight(const struct redis *r);
-/* True when a redis_new() with this would make the same connection: then it goes on with it. */
+/* True when a redis_new() with this would make the same connection: then it goes on with it, and tries at once
+ * where it is away. */
 bool redis_goes_on_with(struct redis *r, struct redis_access *access);
 
 struct redis_script {

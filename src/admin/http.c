@@ -300,6 +300,16 @@ static void stop_listening(struct bound *b)
     mem_free(b);
 }
 
+/* As of the listeners for clients: of port 0 only the log, and the ready file, say what it has become. */
+static void log_address(const struct http *h, const char *what)
+{
+    struct conf_host at;
+    if (!h->bound || !conf_host_parse(text_of(h->address), 0, 0, &at))
+        return;
+    log_info(NULL, "%s: http on %s port %u", what, at.host, h->port);
+    mem_free(at.host);
+}
+
 void http_commit(struct http *h, struct http_change **change)
 {
     struct http_change *c = *change;
@@ -307,11 +317,13 @@ void http_commit(struct http *h, struct http_change **change)
     if (!c)
         return;
     if (!c->keeps) {
+        log_address(h, "stopped listening");
         stop_listening(h->bound);
         mem_free(h->address);
         h->bound = c->bound;
         h->address = mem_dup(c->address);
         h->port = c->port;
+        log_address(h, "listening");
     }
     if (!c->keeps && h->bound)
         CHECK(event_add(&h->bound->ev, NULL) == 0);
@@ -333,6 +345,16 @@ void http_abandon(struct http *h, struct http_change **change)
 uint16_t http_change_port(const struct http_change *c)
 {
     return c->port;
+}
+
+bool http_write(const struct http_change *c, struct buf *out)
+{
+    struct conf_host at;
+    if (!c->address[0] || !conf_host_parse(text_of(c->address), 0, 0, &at))
+        return true;
+    bool ok = buf_printf(out, "http %s %u\n", at.host, c->port);
+    mem_free(at.host);
+    return ok;
 }
 
 /* ---- life ---- */

@@ -310,6 +310,11 @@ static void put_gate(struct sheet *m, const struct metrics_input *in)
     put_single(m, "postern_connections_turned_away_total", "counter",
                "Connections that were turned away because too many were logging in.", in->turned_away);
     put_single(m, "postern_workers", "gauge", "Worker threads.", in->workers);
+    put_single(m, "postern_last_reload_successful", "gauge",
+               "1 while the configuration in force is the one that was read last, at the start or by a reload; 0: that was refused.",
+               !in->reload_failed);
+    put_single(m, "postern_last_reload_timestamp_seconds", "gauge",
+               "When the configuration in force was read, since 1970.", in->loaded_at);
     put_single(m, "postern_client_memory_bytes", "gauge",
                "What is held for clients: unfinished messages, statements, variables, output that they do not read.", in->memory_used);
     put_single(m, "postern_kept_memory_bytes", "gauge",

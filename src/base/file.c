@@ -68,3 +68,17 @@ bool file_read(const char *path, size_t max, bool is_secret, struct buf *out, ch
     close(fd);
     return ok;
 }
+
+void file_mark(struct file_mark *m, const struct stat *written)
+{
+    *m = (struct file_mark){written->st_dev, written->st_ino, written->st_size, written->st_mtim};
+}
+
+/* The time too: the number of a file that is gone is given to the next. */
+bool file_unlink_marked(const char *path, const struct file_mark *m)
+{
+    struct stat st;
+    return m->inode != 0 && stat(path, &st) == 0 && st.st_dev == m->device && st.st_ino == m->inode &&
+           st.st_size == m->size && st.st_mtim.tv_sec == m->changed.tv_sec &&
+           st.st_mtim.tv_nsec == m->changed.tv_nsec && unlink(path) == 0;
+}

@@ -17,7 +17,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-enum { RING = 1 << 20, RETRY_MS = 250 };
+enum { RING = 1 << 20, RETRY_MS = 250, LOOK_MS = 1000 };
 /* A write that takes longer counts as one that fails; and how often trouble is told. */
 #define STUCK_AFTER (5 * US_PER_S)
 #define TELL_EVERY  (60 * US_PER_S)
@@ -26,13 +26,16 @@ struct sink {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t filled, stopped;
-    pthread_mutex_t file_lock; /* guards fd: a reopen waits for the write under way */
+    pthread_mutex_t file_lock; /* guards fd and path: a reopen waits for the write under way */
     char *ring;
     size_t head, tail; /* bytes written to and taken from the ring since the start */
     bool stopping;
     atomic_bool abandoned;
     int fd;
-    char *path; /* of fd, as it was given; used by who opens */
+    char *path; /* of fd, as it was given */
+    uint64_t reopened_at; /* the last attempt, and its errno or 0 */
+    int reopen_error;
+    atomic_bool astray; /* fd is not what path names: that could not be opened */
     _Atomic uint64_t dropped;
     sink_tell *_Atomic tell;
     atomic_bool failing, full;
@@ -75,12 +78,89 @@ static void went_well(struct sink *s)
     }
 }
 
+/* ---- the file's name ---- */
+
+struct sink_file {
+    int fd; /* STDERR_FILENO, or -1: nowhere */
+    char *path;
+    bool is_new; /* made by sink_prepare() */
+};
+
+/* Under file_lock, as the next two. */
+static void put_in_place(struct sink *s, struct sink_file *f)
+{
+    int old = s->fd;
+    /* The number stays where it can: what has rotated is no other descriptor than before. */
+    if (old > STDERR_FILENO && f->fd > STDERR_FILENO && dup3(f->fd, old, O_CLOEXEC) == old) {
+        old = f->fd;
+        f->fd = s->fd;
+    }
+    s->fd = f->fd;
+    if (old > STDERR_FILENO)
+        close(old);
+    mem_free(s->path);
+    s->path = f->path;
+    mem_free(f);
+    atomic_store(&s->astray, false);
+}
+
+/* 0, or an errno. */
+static int open_anew(struct sink *s)
+{
+    struct sink_file *f = sink_prepare(s->path);
+    s->reopen_error = f ? 0 : errno;
+    s->reopened_at = clock_now();
+    if (f)
+        put_in_place(s, f);
+    else
+        atomic_store(&s->astray, true);
+    return s->reopen_error;
+}
+
+/* A file that was removed, or could not be opened anew, is looked for by its name. 0 when what is written
+ * will be found: a file that only has another name by now keeps its lines until there is a new one. */
+static int find_place(struct sink *s)
+{
+    struct stat st;
+    if (s->fd <= STDERR_FILENO)
+        return 0;
+    bool is_removed = fstat(s->fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 0;
+    if (!is_removed && !atomic_load(&s->astray))
+        return 0;
+    bool has_failed = s->reopen_error && clock_now() - s->reopened_at < RETRY_MS * US_PER_MS;
+    int error = has_failed ? s->reopen_error : open_anew(s);
+    return is_removed ? error : 0;
+}
+
+/* Somebody else than the writer has seen that it is astray, or no more: it tells. */
+static void wake_writer(struct sink *s)
+{
+    pthread_mutex_lock(&s->lock);
+    pthread_cond_signal(&s->filled);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* The writer's, while it has nothing to write. */
+static void look_for_place(struct sink *s)
+{
+    pthread_mutex_lock(&s->file_lock);
+    int error = atomic_load(&s->astray) ? open_anew(s) : 0;
+    pthread_mutex_unlock(&s->file_lock);
+    if (error)
+        went_wrong(s, error);
+    else
+        went_well(s);
+}
+
+/* ---- writing ---- */
+
 /* What is being written, and the file that has the beginning of the line under way. */
 struct chunk {
     const char *at;
     size_t len, done;
     dev_t device;
     ino_t inode;
+    int astray; /* errno of the file that should be there instead, or 0 */
 };
 
 /* In another file than that one, the line is written as a whole. */
@@ -108,7 +188,8 @@ static int write_once(struct sink *s, struct chunk *c)
     pthread_mutex_lock(&s->file_lock);
     if (s->fd < 0) {
         c->done = c->len;
-    } else {
+    } else if ((error = find_place(s)) == 0) {
+        c->astray = atomic_load(&s->astray) ? s->reopen_error : 0;
         follow_file(c, s->fd);
         atomic_store(&s->writing_since, clock_now());
         ssize_t n = write(s->fd, c->at + c->done, c->len - c->done);
@@ -130,17 +211,23 @@ static bool became_writable(struct sink *s)
     return poll(&p, 1, RETRY_MS) > 0;
 }
 
+static struct timespec in_ms(long ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += ms % 1000 * 1000000L;
+    until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    return until;
+}
+
 /* True when it is to be tried again: not when the sink is to end. */
 static bool pause_after(struct sink *s, int error)
 {
-    struct timespec until;
     if (error == EINTR || (error == EAGAIN && became_writable(s)))
         return true;
     went_wrong(s, error);
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += RETRY_MS * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000L;
-    until.tv_nsec %= 1000000000L;
+    struct timespec until = in_ms(RETRY_MS);
     pthread_mutex_lock(&s->lock);
     while (!s->stopping && pthread_cond_timedwait(&s->stopped, &s->lock, &until) == 0)
         ;
@@ -162,12 +249,31 @@ static void write_all(struct sink *s, const char *at, size_t len)
     struct chunk c = {.at = at, .len = len};
     while (c.done < c.len && !atomic_load(&s->abandoned)) {
         int error = write_once(s, &c);
-        if (error == 0) {
+        if (error == 0 && c.astray) {
+            went_wrong(s, c.astray);
+        } else if (error == 0) {
             went_well(s);
         } else if (!pause_after(s, error) && write_once(s, &c) != 0) {
             atomic_fetch_add(&s->dropped, lines_of(&c));
             return;
         }
+    }
+}
+
+/* Under lock, until there is something to write, or it is to end. */
+static void await_lines(struct sink *s)
+{
+    while (s->head == s->tail && !s->stopping) {
+        if (!atomic_load(&s->astray) && !atomic_load(&s->failing)) {
+            pthread_cond_wait(&s->filled, &s->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&s->lock);
+        look_for_place(s);
+        struct timespec until = in_ms(LOOK_MS);
+        pthread_mutex_lock(&s->lock);
+        while (s->head == s->tail && !s->stopping && pthread_cond_timedwait(&s->filled, &s->lock, &until) == 0)
+            ;
     }
 }
 
@@ -177,8 +283,7 @@ static void *writer(void *arg)
     char *chunk = mem_new(1, RING);
     pthread_mutex_lock(&s->lock);
     for (;;) {
-        while (s->head == s->tail && !s->stopping)
-            pthread_cond_wait(&s->filled, &s->lock);
+        await_lines(s);
         if (s->head == s->tail)
             break;
         size_t n = s->head - s->tail, from = s->tail % RING;
@@ -219,9 +324,7 @@ void sink_free(struct sink *s)
     pthread_cond_signal(&s->filled);
     pthread_cond_signal(&s->stopped);
     pthread_mutex_unlock(&s->lock);
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += 2;
+    struct timespec until = in_ms(2000);
     if (pthread_timedjoin_np(s->thread, NULL, &until) != 0) {
         /* The file does not take its lines (a full pipe): the process may not wait for it. */
         atomic_store(&s->abandoned, true);
@@ -240,12 +343,6 @@ void sink_free(struct sink *s)
 }
 
 /* ---- the file ---- */
-
-struct sink_file {
-    int fd; /* STDERR_FILENO, or -1: nowhere */
-    char *path;
-    bool is_new; /* made by sink_prepare() */
-};
 
 static int open_file(const char *path, bool *is_new)
 {
@@ -294,19 +391,9 @@ void sink_commit(struct sink *s, struct sink_file **file)
     if (!f)
         return;
     pthread_mutex_lock(&s->file_lock);
-    int old = s->fd;
-    /* The number stays where it can: what has rotated is no other descriptor than before. */
-    if (old > STDERR_FILENO && f->fd > STDERR_FILENO && dup3(f->fd, old, O_CLOEXEC) == old) {
-        old = f->fd;
-        f->fd = s->fd;
-    }
-    s->fd = f->fd;
+    put_in_place(s, f);
     pthread_mutex_unlock(&s->file_lock);
-    if (old > STDERR_FILENO)
-        close(old);
-    mem_free(s->path);
-    s->path = f->path;
-    mem_free(f);
+    wake_writer(s);
 }
 
 void sink_abandon(struct sink_file **file)
@@ -336,11 +423,12 @@ bool sink_open(struct sink *s, const char *path)
 
 bool sink_reopen(struct sink *s)
 {
-    struct sink_file *f = s->fd > STDERR_FILENO ? sink_prepare(s->path) : NULL;
-    if (!f)
-        return s->fd <= STDERR_FILENO;
-    sink_commit(s, &f);
-    return true;
+    pthread_mutex_lock(&s->file_lock);
+    int error = s->fd > STDERR_FILENO ? open_anew(s) : 0;
+    pthread_mutex_unlock(&s->file_lock);
+    wake_writer(s);
+    errno = error;
+    return error == 0;
 }
 
 bool sink_write(struct sink *s, const char *at, size_t len)
@@ -372,8 +460,8 @@ void sink_watch(struct sink *s, sink_tell *hear)
     atomic_store(&s->tell, hear);
 }
 
-/* Before a line has to fail: what the file system says. Where it says nothing (a device, a pipe),
- * and while the writer is at the file, there is room. */
+/* Before a line has to fail: what the file system says, and whether the file is still there. Where it says nothing
+ * (a device, a pipe), and while the writer is at the file, there is room. */
 static bool has_room(struct sink *s)
 {
     struct statvfs room;
@@ -381,11 +469,14 @@ static bool has_room(struct sink *s)
     bool has = true;
     if (pthread_mutex_trylock(&s->file_lock) != 0)
         return true;
+    bool was_astray = atomic_load(&s->astray), is_lost = find_place(s) != 0;
     if (s->fd > STDERR_FILENO && fstat(s->fd, &st) == 0 && S_ISREG(st.st_mode) &&
         fstatvfs(s->fd, &room) == 0 && room.f_blocks > 0)
         has = (geteuid() == 0 ? room.f_bfree : room.f_bavail) > 0;
     pthread_mutex_unlock(&s->file_lock);
-    return has;
+    if (was_astray != atomic_load(&s->astray))
+        wake_writer(s);
+    return has && !is_lost;
 }
 
 bool sink_is_writable(const struct sink *sink)
@@ -393,7 +484,7 @@ bool sink_is_writable(const struct sink *sink)
     struct sink *s = (struct sink *)sink;
     uint64_t since = atomic_load(&s->writing_since), now = since ? clock_now() : 0;
     return !atomic_load(&s->failing) && !atomic_load(&s->full) &&
-           !(now > since && now - since > STUCK_AFTER) && has_room(s);
+           !(now > since && now - since > STUCK_AFTER) && has_room(s) && !atomic_load(&s->astray);
 }
 
 bool sink_is_on_stderr(struct sink *s)

@@ -8,6 +8,7 @@ libgate_a_SOURCES = \
 	src/gate/limiter_shared.c include/gate/limiter_shared.h \
 	src/gate/lease.c include/gate/lease.h \
 	src/gate/meter.c include/gate/meter.h \
+	src/gate/outage.c include/gate/outage.h \
 	src/gate/redis.c include/gate/redis.h \
 	src/gate/redis_access.c include/gate/redis_access.h \
 	src/gate/redis_guard.c include/gate/redis_guard.h \

@@ -15,6 +15,7 @@
 #include "gate/lease.h"
 #include "gate/limiter_shared.h"
 #include "gate/meter.h"
+#include "gate/outage.h"
 #include "gate/redis.h"
 
 enum {
@@ -252,16 +253,26 @@ static void begin_anew(struct limiter *l)
 static void on_redis_changed(void *owner, enum redis_state state, const char *why)
 {
     struct limiter *l = owner;
-    begin_anew(l);
-    if (state == REDIS_READY)
+    bool stays_away = state == REDIS_AWAY && l->source != SOURCE_REDIS;
+    if (!stays_away)
+        begin_anew(l);
+    if (state == REDIS_READY) {
+        outage_over(l->outage);
         log_info(l->tag, "Redis answers");
-    else
-        log_warning(l->tag, "Redis is away, limits are \"%s\": %s", source_names[l->source], why);
+    } else if (outage_because(l->outage, why, loop_now(l->loop))) {
+        log_warning(l->tag, "Redis is %saway, limits are \"%s\": %s", stays_away ? "still " : "",
+                    source_names[l->source], why);
+    }
 }
 
 bool limiter_is_ready(const struct limiter *l)
 {
     return !l->redis || redis_state_of(l->redis) == REDIS_READY;
+}
+
+bool limiter_write_outage(const struct limiter *l, struct buf *out)
+{
+    return outage_write(l->outage, out);
 }
 
 /* ---- meters ---- */
@@ -410,6 +421,7 @@ struct limiter *limiter_new(struct loop *loop, struct limiter_shared *shared,
     list_init(&l->leased);
     list_init(&l->verdicts);
     l->turn_end.run = on_turn_end;
+    l->outage = outage_new();
     redis_script_init(&l->query_script, lease_query_script());
     redis_script_init(&l->connect_script, lease_connect_script());
     timer_init(&l->beat, loop, on_beat);
@@ -443,6 +455,7 @@ void limiter_configure(struct limiter *l, const struct conf *conf, struct redis_
     if (l->redis && !(redis && redis_goes_on_with(l->redis, redis))) {
         redis_free(l->redis);
         l->redis = NULL;
+        outage_over(l->outage);
         new_store = true;
     }
     if (redis && !l->redis) {
@@ -465,6 +478,7 @@ void limiter_free(struct limiter *l)
     if (!l)
         return;
     redis_free(l->redis);
+    outage_free(l->outage);
     LIST_EACH(&l->meters, struct meter, node, m)
         meter_free(m);
     timer_stop(&l->beat);

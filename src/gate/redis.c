@@ -226,7 +226,6 @@ static void lose(struct redis *r, const char *fmt, ...)
                            : r->denied ? DENIED_MS * US_PER_MS
                                        : backoff(r->failures));
     r->denied = false;
-    bool news = !r->away && !more;
     if (!more) {
         r->away = true;
         r->failures++;
@@ -249,7 +248,7 @@ static void lose(struct redis *r, const char *fmt, ...)
             call->answered(call, NULL);
         }
     }
-    if (news)
+    if (!more)
         r->changed(r->owner, REDIS_AWAY, why);
 }
 
@@ -639,6 +638,8 @@ bool redis_goes_on_with(struct redis *r, struct redis_access *access)
 {
     if (!redis_access_is_same(r->access, access))
         return false;
+    if (r->step == STEP_PAUSED)
+        timer_start(&r->pause, 0); /* who has mended Redis, or given a right, reloads */
     redis_access_unref(r->access);
     r->access = redis_access_ref(access);
     return true;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -35,6 +36,7 @@ struct listen_socket {
     unsigned told_count;
     char *address;
     char *path;  /* of a unix socket, or NULL */
+    struct file_mark file; /* at that path */
     char *aside; /* where the file of a dead process is that had this path, until the commit */
     uint16_t port;
     unsigned refused, crowded; /* for want of descriptors, of room before the login; not logged yet */
@@ -225,6 +227,7 @@ static void take_back(struct listen_socket *l, const char *path)
 static int bind_unix(struct listen_socket *l, const char *dir, char *error, size_t size)
 {
     struct sockaddr_un un = {.sun_family = AF_UNIX};
+    struct stat st;
     int n = snprintf(un.sun_path, sizeof(un.sun_path), "%s/.s.PGSQL.%u", dir, l->port);
     if (n < 0 || (size_t)n >= sizeof(un.sun_path)) {
         snprintf(error, size, "%s: the socket's path would be over %zu bytes", dir, sizeof(un.sun_path) - 1);
@@ -246,6 +249,8 @@ static int bind_unix(struct listen_socket *l, const char *dir, char *error, size
         return -1;
     }
     (void)chmod(un.sun_path, 0777);
+    if (stat(un.sun_path, &st) == 0)
+        file_mark(&l->file, &st);
     l->path = mem_dup(un.sun_path);
     return fd;
 }
@@ -357,10 +362,9 @@ void listen_close(struct listen_socket *l)
         close(l->fd);
     while (l->told_count)
         close_told(l);
-    if (l->path)
-        unlink(l->path);
-    if (l->path)
+    if (l->path && file_unlink_marked(l->path, &l->file))
         take_back(l, l->path);
+    mem_free(l->aside);
     mem_free(l->path);
     mem_free(l->address);
     mem_free(l);

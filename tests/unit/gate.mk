@@ -9,6 +9,10 @@ UNIT_TESTS += tests/unit/test_lease
 tests_unit_test_lease_SOURCES = tests/unit/test_lease.c
 tests_unit_test_lease_LDADD = $(LIBS_GATE) $(EXT_LIBS)
 
+UNIT_TESTS += tests/unit/test_outage
+tests_unit_test_outage_SOURCES = tests/unit/test_outage.c
+tests_unit_test_outage_LDADD = $(LIBS_GATE) $(EXT_LIBS)
+
 UNIT_TESTS += tests/unit/test_limiter
 tests_unit_test_limiter_SOURCES = tests/unit/test_limiter.c tests/unit/limiter_kit.h
 tests_unit_test_limiter_LDADD = $(LIBS_GATE) $(EXT_LIBS)

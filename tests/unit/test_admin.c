@@ -503,7 +503,7 @@ static struct metrics_input *sample(void)
     CELLS(nodes, "main", "b:5433", "down", "0", "3", "", "", "", "", "1", "no", "");
     in = (struct metrics_input){.counters = both, .workers = 2, .pools = pools, .limits = limits,
                                 .nodes = nodes, .clients = 12, .log_dropped = 1,
-                                .started_at = 1700000000, .redis_configured = true,
+                                .started_at = 1700000000, .loaded_at = 1700000007, .redis_configured = true,
                                 .memory_used = 3 << 20, .memory_kept = 1, .memory_limit = 8 << 20,
                                 .audit_dropped = 2, .tallies = tallies, .log_writable = true};
     return &in;
@@ -544,6 +544,8 @@ static void check_metrics(const char *text)
     has(text, "\npostern_log_writable 1\n");
     has(text, "\npostern_audit_writable 0\n");
     has(text, "\nprocess_start_time_seconds 1700000000\n");
+    has(text, "\npostern_last_reload_successful 1\n");
+    has(text, "\npostern_last_reload_timestamp_seconds 1700000007\n");
     has(text, "\nprocess_resident_memory_bytes ");
     has(text, "\nprocess_open_fds ");
     is_int(occurrences(text, "# TYPE postern_pool_waiting "), 1, "one TYPE a metric");

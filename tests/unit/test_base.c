@@ -529,6 +529,11 @@ static bool is_well(struct sink *s)
     return sink_is_writable(s) && atomic_load(&news[SINK_WORKS_AGAIN]) > 0;
 }
 
+static bool sink_is_writable_now(struct sink *s)
+{
+    return sink_is_writable(s);
+}
+
 /* 0: none. Nothing may be printed under one, as the output may be a file. */
 static void limit_files(rlim_t most)
 {
@@ -591,6 +596,41 @@ static void test_full_disk(const char *dir)
         kept++;
     ok(kept > 8000 && sink_dropped(s) == 1, "full disk: until it is full; then lines are lost, and counted");
     sink_free(s); /* does not hang */
+}
+
+/* Its folder goes: at a reopening, and without one; and comes back. */
+static void test_folder_gone(const char *dir)
+{
+    char folder[128], path[160], moved[128];
+    snprintf(folder, sizeof(folder), "%s/logs", dir);
+    snprintf(path, sizeof(path), "%s/logs/one.log", dir);
+    snprintf(moved, sizeof(moved), "%s/moved.log", dir);
+    atomic_store(&news[SINK_FAILS], 0);
+    atomic_store(&news[SINK_WORKS_AGAIN], 0);
+    struct sink *s = sink_new("test-sink");
+    sink_watch(s, hear);
+    ok(mkdir(folder, 0700) == 0 && sink_open(s, path) && sink_is_writable(s), "folder gone: not yet");
+    ok(unlink(path) == 0 && rmdir(folder) == 0 && !sink_reopen(s) && errno == ENOENT, "folder gone: no reopening");
+    ok(await(is_failing, s) && atomic_load(&last_error) == ENOENT, "folder gone: that is told, without a line");
+    ok(sink_write(s, "waits\n", 6) && !sink_is_writable(s), "folder gone: a line waits");
+    ok(mkdir(folder, 0700) == 0 && await(is_well, s), "folder gone: it is back, and found by itself");
+    while (file_size(path) < 6)
+        usleep(1000);
+    is_int(sink_dropped(s), 0, "folder gone: nothing is lost");
+    ok(unlink(path) == 0 && sink_is_writable(s) && sink_write(s, "anew\n", 5), "a file that was removed is made again");
+    while (file_size(path) < 5)
+        usleep(1000);
+    ok(rename(path, moved) == 0 && rmdir(folder) == 0 && !sink_reopen(s), "folder gone: the file has another name");
+    ok(!sink_is_writable(s) && sink_write(s, "on\n", 3), "folder gone: it counts as not writable");
+    while (file_size(moved) < 8)
+        usleep(1000);
+    ok(!sink_is_writable(s), "folder gone: though lines go on to the file that has a name");
+    ok(mkdir(folder, 0700) == 0 && await(sink_is_writable_now, s), "folder gone: without a line it is found too");
+    is_int(atomic_load(&news[SINK_FAILS]), 1, "folder gone: told once a minute");
+    sink_free(s);
+    unlink(path);
+    unlink(moved);
+    rmdir(folder);
 }
 
 static void test_file(const char *dir)
@@ -697,6 +737,7 @@ int main(void)
     test_sink(dir);
     test_sink_in_two_steps(dir);
     test_full_disk(dir);
+    test_folder_gone(dir);
     test_file(dir);
     rmdir(dir);
     test_budgets();

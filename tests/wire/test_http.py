@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import re
 import socket
+import time
 import urllib.error
 import urllib.request
 
@@ -35,6 +36,45 @@ def test_metrics_content_type(gate):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(gate.http_url + "/metrics", timeout=20) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain")
+
+
+def test_log_says_where_http_listens(make_gate):
+    """Port 0: nothing else does, without a ready file. A reload that keeps it says nothing."""
+    gate = make_gate()
+    first = gate.port("http")
+    gate.await_log(rf"info +listening: http on 127\.0\.0\.1 port {first}\n")
+    gate.reload({"postern": {"http_max_connections": 5}})
+    gate.await_log("is in force")
+    assert len(re.findall("listening: http on", gate.log())) == 1
+    since = len(gate.log())
+    gate.reload({"postern": {"http_listen": "[::1]:0" if proc.has_ipv6() else "localhost:0"}})
+    gate.await_log(rf"stopped listening: http on 127\.0\.0\.1 port {first}\n", since)
+    second = int(gate.await_log(r" listening: http on (?:::1|localhost) port (\d+)\n", since)[1])
+    address = "::1" if proc.has_ipv6() else "localhost"
+    proc.wait_for("the ready file to say so, too", 20, lambda: gate._read_ports() and gate.ports["http"] == {address: second})
+    socket.create_connection(("::1" if proc.has_ipv6() else "127.0.0.1", second), timeout=20).close()
+    since = len(gate.log())
+    gate.reload({"postern": {"http_listen": ""}})
+    gate.await_log(rf"stopped listening: http on \S+ port {second}\n", since)
+
+
+def test_last_reload_is_in_the_metrics(make_gate, console):
+    """By a signal and from the console; a start counts as one that has succeeded."""
+    gate = make_gate()
+
+    def last():
+        m = gate.metrics()
+        return int(m["postern_last_reload_successful"]), int(m["postern_last_reload_timestamp_seconds"])
+    started = int(gate.metrics()["process_start_time_seconds"])
+    assert last() == (1, started)
+    gate.reload({"postern": {"log_level": "loud"}})
+    proc.wait_for("it to be refused", 15, lambda: last() == (0, started))
+    proc.wait_for("another second", 5, lambda: int(time.time()) > started)
+    gate.write({"postern": {"log_level": "info"}})
+    before = int(time.time())
+    console(gate).query("RELOAD")
+    ok, at = last()
+    assert ok == 1 and before <= at <= time.time()
 
 
 def test_metrics_move(make_gate, login):

@@ -9,6 +9,7 @@ import pytest
 
 from conftest import own_cluster, redis_section
 from stand import proc, wire
+from stand.gate import render
 
 
 def signalled(gate, number):
@@ -128,6 +129,74 @@ def test_files_are_written_and_removed(make_gate):
     assert gate.process.wait(15) == 0
     assert not os.path.exists(os.path.join(gate.folder, "postern.pid"))
     assert not os.path.exists(f"{sockets}/.s.PGSQL.5432")
+
+
+ELSEWHERE = {"postern": {"http_listen": "127.0.0.1:0"}, "listener main": {"address": "127.0.0.1", "port": 0},
+             "listener local": {"address": "127.0.0.1", "port": 0}}
+
+
+def second_start(gate, changed):
+    """A second process with the gate's own configuration, but for what is changed: started twice by mistake."""
+    config = os.path.join(gate.folder, "second.ini")
+    with open(config, "w", encoding="utf-8") as f:
+        f.write(render(gate.sections, changed))
+    return proc.Process("second Postern", [gate.binary, "--config", config], os.path.join(gate.folder, "second.err"),
+                        cwd=gate.folder)
+
+
+def of_the_gate(gate):
+    """What it has written: the inode and the text of each file."""
+    def whole(path):
+        with open(path, encoding="utf-8") as f:
+            return os.stat(path).st_ino, f.read()
+    return {name: whole(os.path.join(gate.folder, name)) for name in ("postern.pid", "postern.ready")}
+
+
+@pytest.mark.parametrize("taken", ["listener", "http_listen", "pid_file"])
+def test_a_start_that_is_refused_touches_nothing_of_the_running_gate(make_gate, taken):
+    gate = make_gate()
+    os.symlink("no.folder/postern.pid", os.path.join(gate.folder, "to.nowhere"))
+    before = of_the_gate(gate)
+    section, key, value = {"listener": ("listener main", "port", gate.port()),
+                           "http_listen": ("postern", "http_listen", f"127.0.0.1:{gate.port('http')}"),
+                           "pid_file": ("postern", "pid_file", "to.nowhere")}[taken]
+    second = second_start(gate, {**ELSEWHERE, section: {**ELSEWHERE[section], key: value}})
+    assert second.wait(20) == 1
+    assert of_the_gate(gate) == before
+    assert not os.path.exists(gate.ready_file + ".new")
+    gate.process.signal(signal.SIGTERM)
+    assert gate.process.wait(15) == 0
+    assert not os.path.exists(gate.ready_file) and not os.path.exists(os.path.join(gate.folder, "postern.pid"))
+
+
+def test_files_that_another_process_has_written_since_stay(make_gate):
+    """Of two that share their files by mistake, the one that ends leaves those of the other."""
+    gate = make_gate()
+    second = second_start(gate, ELSEWHERE)
+    try:
+        proc.wait_for("the second to be there", 20, lambda: of_the_gate(gate)["postern.pid"][1] == f"{second.pid}\n")
+        others = proc.wait_for("its ready file", 20, lambda: f"http 127.0.0.1 {gate.port('http')}\n" not in
+                               of_the_gate(gate)["postern.ready"][1] and of_the_gate(gate))
+        gate.process.signal(signal.SIGTERM)
+        assert gate.process.wait(15) == 0
+        assert of_the_gate(gate) == others
+        second.signal(signal.SIGTERM)
+        assert second.wait(15) == 0
+        assert not os.path.exists(gate.ready_file) and not os.path.exists(os.path.join(gate.folder, "postern.pid"))
+    finally:
+        second.stop()
+
+
+def test_a_socket_that_another_process_has_bound_since_stays(make_gate):
+    gate = make_gate()
+    path = f"{gate.sockets}/.s.PGSQL.5432"
+    os.unlink(path)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        gate.process.signal(signal.SIGTERM)
+        assert gate.process.wait(15) == 0
+        assert os.path.exists(path)
+    os.unlink(path)
 
 
 def test_second_start_on_the_same_socket_directory(make_gate, gate):

@@ -6,6 +6,8 @@ that asked for it.
 import json
 import os
 import re
+import shutil
+import signal
 import socket
 
 import pytest
@@ -243,6 +245,50 @@ def test_a_log_that_cannot_be_written_is_told_on_standard_error(make_gate, login
     gate.reload({"postern": {"log_file": "postern.log"}})
     gate.await_log("the log can be written again")
     gate.await_log("logged in to acme")
+
+
+@pytest.fixture
+def folder_goes(make_gate):
+    """A gate whose log and audit trail are in a folder of their own, which goes when it is told; the trail is required."""
+    gate = make_gate(start=False)
+    folder = os.path.join(gate.folder, "logs")
+    os.mkdir(folder)
+    gate.log_file, gate.audit_file = os.path.join(folder, "postern.log"), os.path.join(folder, "audit.jsonl")
+    gate.write({"postern": {"log_file": gate.log_file, "audit_file": gate.audit_file, "audit_required": "on"}})
+    gate.start()
+    return gate, folder
+
+
+def said_on_stderr(gate):
+    with open(gate.stderr, encoding="utf-8") as f:
+        return "the log cannot be written: No such file or directory" in f.read()
+
+
+@pytest.mark.parametrize("signalled", [True, False], ids=["SIGUSR1", "without a signal"])
+def test_log_folder_that_is_gone_is_told_until_it_is_back(folder_goes, login, signalled):
+    gate, folder = folder_goes
+    assert may_log_in(login, gate)
+    shutil.rmtree(folder)
+    if signalled:
+        gate.process.signal(signal.SIGUSR1)
+    proc.wait_for("the metrics to say so", SECONDS,
+                  lambda: metric(gate, "postern_log_writable") == metric(gate, "postern_audit_writable") == 0)
+    proc.wait_for("a word on standard error", SECONDS, lambda: said_on_stderr(gate))
+    assert gate.http("/health/ready") == (503, "audit trail: cannot be written, and nobody is let in without it\n"
+                                               "log: cannot be written\n")
+    assert not may_log_in(login, gate)
+    os.mkdir(folder)
+    proc.wait_for("both to be there by themselves", SECONDS, lambda: gate.http("/health/ready") == (200, "ready\n"))
+    assert may_log_in(login, gate)
+    await_event(gate, "login_refused", reason="audit_away")
+    await_event(gate, "login")
+    gate.await_log("the audit trail cannot be written: No such file or directory")
+    gate.await_log("the audit trail can be written again")
+    assert metric(gate, "postern_log_writable") == metric(gate, "postern_audit_writable") == 1
+    assert metric(gate, "postern_audit_lines_dropped_total") == metric(gate, "postern_log_lines_dropped_total") == 0
+    assert "log files opened anew" not in gate.log()
+    gate.process.signal(signal.SIGUSR1)
+    gate.await_log("log files opened anew")
 
 
 # ---- the console's commands ----

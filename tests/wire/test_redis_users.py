@@ -68,6 +68,11 @@ class RedisWithUsers(Redis):
         return {"redis": {"url": f"redis://{user}@127.0.0.1:{self.port}", "password_file": path, "prefix": "postern",
                           "timeout": "2s", **more}}
 
+    def errors(self, code):
+        """How often it has answered so."""
+        found = re.search(rf"errorstat_{code}:count=(\d+)", self.told("admin", "INFO", "errorstats"))
+        return int(found[1]) if found else 0
+
     def denied(self):
         """What was refused to somebody who was let in: the commands and keys."""
         said = self.told("admin", "ACL", "LOG")
@@ -259,6 +264,44 @@ def test_password_of_another_user(redis, make_gate, stand):
     gate.await_log("Redis is away.*does not let in its user gateway with the password of password_file; compare both.*"
                    "AUTH was answered with WRONGPASS")
     assert wrong not in gate.log()
+
+
+@pytest.mark.parametrize("change, wanted", [
+    (("SETUSER", "gateway", "resetpass", ">another"), "AUTH was answered with WRONGPASS"),
+    (("DELUSER", "gateway"), "AUTH was answered with WRONGPASS"),
+    (("SETUSER", "gateway", "-set"), r"the probe \(SET\) was answered with NOPERM")], ids=["password", "user", "right"])
+def test_other_reason_of_the_same_outage_is_told(redis, make_gate, stand, change, wanted):
+    """The connection ends, and Redis is there but does not let in: in the log once, and in the body of health."""
+    gate = make_gate({**redis.section("gateway", stand.folder, away="closed"), "postern": {"workers": 1}})
+    before = len(gate.log())
+    redis.told("admin", "ACL", *change)
+    if change[0] != "DELUSER":  # which ends its connections itself
+        redis.told("admin", "CLIENT", "KILL", "USER", "gateway")
+    gate.await_log("Redis is away.*: the connection ended", before)
+    gate.await_log("Redis is still away, limits are \"closed\": .*" + wanted, before)
+    proc.wait_for("not ready", 10, lambda: gate.http("/health/ready")[0] == 503)
+    body = gate.http("/health/ready")[1]
+    assert re.match("redis: away, and the limits are closed without it: Redis does not .*" + wanted, body), body
+    denied = redis.errors("WRONGPASS")
+    proc.wait_for("more attempts", 30, lambda: change[-1] == "-set" or redis.errors("WRONGPASS") > denied + 2)
+    assert len(re.findall(wanted, gate.log()[before:])) == 1, "once, not with each attempt"
+    assert redis.passwords["gateway"] not in gate.log() + body
+
+
+@pytest.mark.parametrize("right", ["evalsha", "set"])
+def test_right_that_was_missing_is_tried_at_a_reload(redis, make_gate, login, stand, right):
+    """Not only after the half minute for which nobody expects it."""
+    gate = make_gate({**redis.section("gateway", stand.folder, away="share"), "postern": {"workers": 1}})
+    c = login(gate, "metered")
+    redis.told("admin", "ACL", "SETUSER", "gateway", "-" + right)
+    redis.told("admin", "CLIENT", "KILL", "USER", "gateway")
+    proc.wait_for("it to be denied", 20, lambda: burst(c, 2) and re.search(r"Redis is .*away.*NOPERM", gate.log()))
+    redis.told("admin", "ACL", "SETUSER", "gateway", "+" + right)
+    before = len(gate.log())
+    gate.reload()
+    gate.await_log("Redis answers", before, 10)
+    proc.wait_for("Redis to be asked", 10, lambda: burst(c, 5) and "Redis is away" not in gate.log()[before:]
+                  and gate.http("/health/ready") == (200, "ready\n"))
 
 
 def test_user_at_a_unix_socket(redis, make_gate, login, stand):
