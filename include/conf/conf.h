@@ -208,6 +208,9 @@ static inline void conf_unref(const struct conf *c)
         snapshot_unref((struct snapshot *)&c->snapshot);
 }
 
+/* Characters allowed in the names of tenants and roles that a token, or the users file, carries:
+ * [A-Za-z0-9._-], 1 to 63, not starting with a dot or a dash. */
+bool conf_is_carried_name(struct text name);
 bool conf_list_has(const struct conf_list *l, const char *word);
 /* It has the word or "*". */
 bool conf_list_allows(const struct conf_list *l, const char *word);

@@ -2,7 +2,7 @@
  *
  * Every fault of every file is collected before anything is refused, so that an operator
  * mends a file once. How it goes: reader.c splits, this file sets defaults and values,
- * check.c looks at what belongs together.
+ * check.c looks at what belongs together, unused.c at what has no effect.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "conf/conf.h"
@@ -74,6 +74,19 @@ static const struct conf_written *written_of(const struct conf *c, const struct 
     return map_get(&conf_inside(c)->by_place, (struct text){(const char *)&at, sizeof(at)});
 }
 
+static const struct conf_entry *entry_of(const struct conf_written *w, const char *key)
+{
+    for (size_t i = 0; w && key && i < w->entry_count; i++)
+        if (strcmp(w->entries[i].row->key, key) == 0)
+            return &w->entries[i];
+    return NULL;
+}
+
+bool conf_is_set(const struct conf *c, const struct conf_section *at, const char *key)
+{
+    return entry_of(written_of(c, at), key) != NULL;
+}
+
 /* Where a key of a section is set. */
 PRINTF_LIKE(5, 0)
 static void put_about(struct buf *to, const struct conf *c, const struct conf_section *at,
@@ -84,11 +97,11 @@ static void put_about(struct buf *to, const struct conf *c, const struct conf_se
     unsigned line = at ? at->line : 0;
     if (!w && c && at)
         label = at == &c->postern.at ? "postern" : at == &c->redis.at ? "redis" : at->name;
-    for (size_t i = 0; w && key && i < w->entry_count; i++)
-        if (strcmp(w->entries[i].row->key, key) == 0) {
-            file = w->entries[i].file->name;
-            line = w->entries[i].line;
-        }
+    const struct conf_entry *e = entry_of(w, key);
+    if (e) {
+        file = e->file->name;
+        line = e->line;
+    }
     put_line(to, file, line, label, key, fmt, ap);
 }
 
@@ -310,6 +323,19 @@ const struct conf_tenant *conf_tenant_for(const struct conf *c, struct text name
 {
     struct conf_section *at = named(c, CONF_KIND_tenant, name);
     return (struct conf_tenant *)(at ? at : named(c, CONF_KIND_tenant, TEXT("*")));
+}
+
+bool conf_is_carried_name(struct text name)
+{
+    if (name.len == 0 || name.len > CONF_NAME_MAX || name.at[0] == '.' || name.at[0] == '-')
+        return false;
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.at[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+              c == '.' || c == '_' || c == '-'))
+            return false;
+    }
+    return true;
 }
 
 bool conf_list_has(const struct conf_list *l, const char *word)
