@@ -307,6 +307,12 @@ struct conf *conf_load_text(const char *name, struct text text, struct conf_faul
 
 /* ---- looking things up ---- */
 
+const char *conf_file_name(const struct conf *c, size_t i)
+{
+    const struct conf_inside *in = c->inside;
+    return i < in->file_count ? in->files[i]->name : NULL;
+}
+
 static struct conf_section *named(const struct conf *c, enum conf_kind kind, struct text name)
 {
     char label[CONF_LABEL];

@@ -98,27 +98,29 @@ static void check_listener(const struct conf *c, const struct conf_listener *l, 
 
 /* ---- sections ---- */
 
-static bool is_rest(const struct conf_section *at)
-{
-    return strcmp(at->name, "*") == 0;
-}
-
-/* Whether a tenant's list may lead to the section. Of names that nobody can know, the most is expected. */
+/* Of names that nobody can know, the most is expected. */
 static bool leads_to(const struct conf *c, const struct conf_tenant *t, const char *name, const struct conf_database *d)
 {
     char expanded[CONF_NAME_MAX + 1];
     const char *const pairs[] = {"tenant", t->at.name, NULL};
-    if (strcmp(name, "*") == 0 || (is_rest(&t->at) && strchr(name, '$')))
+    if (strcmp(name, "*") == 0 || (strcmp(t->at.name, "*") == 0 && strchr(name, '$')))
         return true;
     return conf_expand(name, expanded, sizeof(expanded), pairs) && conf_database_for(c, text_of(expanded)) == d;
 }
 
-static bool is_led_to(const struct conf *c, const struct conf_database *d)
+bool conf_tenant_may_use(const struct conf *c, const struct conf_tenant *t, const struct conf_database *d)
+{
+    for (size_t i = 0; i < t->databases.count; i++)
+        if (leads_to(c, t, t->databases.item[i], d))
+            return true;
+    return false;
+}
+
+static bool has_tenant(const struct conf *c, const struct conf_database *d)
 {
     for (size_t i = 0; i < c->tenant_count; i++)
-        for (size_t k = 0; k < c->tenants[i]->databases.count; k++)
-            if (leads_to(c, c->tenants[i], c->tenants[i]->databases.item[k], d))
-                return true;
+        if (conf_tenant_may_use(c, c->tenants[i], d))
+            return true;
     return false;
 }
 
@@ -157,7 +159,7 @@ void conf_check_unused(const struct conf *c, struct conf_faults *f)
     }
     for (size_t i = 0; i < c->database_count; i++) {
         check_database(c, c->databases[i], f);
-        if (c->tenant_count && !is_led_to(c, c->databases[i]))
+        if (c->tenant_count && !has_tenant(c, c->databases[i]))
             conf_advise(f, c, &c->databases[i]->at, NULL, "no tenant may use this database");
     }
 }
