@@ -585,17 +585,21 @@ static void test_metrics(void)
     has(out.at, "1,234");
     has(out.at, "</meter> 2 / 5</td>");
     has(out.at, "Redis is away");
+    has(out.at, "<b>3 MB</b><span>of 8 MB for clients</span>");
     has(out.at, "</html>");
     buf_free(&out);
     table_free((struct table *)in->pools);
     table_free((struct table *)in->limits);
     table_free((struct table *)in->nodes);
     tallies_free(in->tallies);
-    struct metrics_input bare = {.workers = 0};
+    struct metrics_input bare = {.workers = 0, .memory_used = 18 << 10, .memory_limit = 18078ULL << 20};
     buf_init(&out, 1 << 20);
     metrics_write(&bare, &out);
     status_page_write(&bare, &out);
     ok(buf_size(&out) > 1000, "nothing gathered is no fault");
+    if (!buf_put(&out, "", 1))
+        return;
+    has(out.at, "<b>18 kB</b><span>of 18 GB for clients</span>"); /* what is little is not 1 MB */
     buf_free(&out);
 }
 
