@@ -43,9 +43,12 @@ static const char *load(const char *text, struct conf **out)
 static const struct {
     const char *text, *fault;
 } refused[] = {
-    {GOOD "[plan p]\nnonsense\n", "x.ini:8: [plan p]: a line that is neither 'key = value' nor a [section]\n"},
-    {GOOD "[plan p]\nnonsense", "x.ini:8: [plan p]: a line that is neither 'key = value' nor a [section]\n"},
-    {"a = 1\n" GOOD, "x.ini:1: a key before the first [section]\n"},
+    {GOOD "[plan p]\nnonsense\n", "x.ini:8: [plan p]: found \"nonsense\", a line that is neither 'key = value' nor a [section]\n"},
+    {GOOD "[plan p]\nnonsense", "x.ini:8: [plan p]: found \"nonsense\", a line that is neither 'key = value' nor a [section]\n"},
+    {GOOD "[plan p]\n\"role\" \"sesame\"\n", "x.ini:8: [plan p]: found \"\"role\" ...\", a line that is neither 'key = value' nor a [section]\n"},
+    {"a = 1\n" GOOD, "x.ini:1: found \"a\", a key before the first [section]\n"},
+    {GOOD "[postern]\nworkers = 2 # of four\n", "x.ini:8: [postern] workers: found \"2 # of four\"; allowed: a whole number, 0..256; a comment behind a value begins with \" ;\", not with #\n"},
+    {GOOD "[postern]\nlog_level = debug # for now\n", "x.ini:8: [postern] log_level: found \"debug # for now\"; allowed: debug, info, warning or error; a comment behind a value begins with \" ;\", not with #\n"},
     {GOOD "[plan p]\nmax_connectoins = 1\n", "x.ini:8: [plan p] max_connectoins: unknown key; did you mean max_connections?\n"},
     {GOOD "[plan p]\npool_size = 1\n", "x.ini:8: [plan p] pool_size: unknown key here; it belongs to [database]\n"},
     {GOOD "[plan p]\npassword = sesame\n", "x.ini:8: [plan p] password: unknown key\n"},
@@ -189,6 +192,9 @@ static void test_unused(void)
     } rows[] = {
         {"", ""},
         {"[redis]\n", ""},
+        {"[redis]\nurl = redis://h # ours\n", "x.ini:8: [redis] url: found \"redis://h # ours\", and all of it is the value; a comment behind a value begins with \" ;\", not with #\n"},
+        {"[redis]\nurl = redis://h#1\n", ""},
+        {"[redis]\nurl = redis://h ; # ours\n", ""},
         {"[redis]\naway = closed\n", "x.ini:8: [redis] away: has no effect: without a url limits are kept in memory, for this instance alone\n"},
         {"[redis]\nurl = redis://h\naway = closed\nfleet_size = 2\n", ""},
         {"[redis]\nfleet_size = 2\n", "x.ini:8: [redis] fleet_size: has no effect: without a url limits are kept in memory, for this instance alone\n"},
@@ -421,7 +427,7 @@ static void test_show(void)
     ok(s.count > 60 && s.differ == 5, "show: %u settings, %u differ", s.count, s.differ);
     buf_init(&out, 4096);
     conf_keep_restart(fresh, old, &out);
-    ok(text_is(buf_text(&out), "[postern] workers: \"0\" becomes \"4\" only after a restart\n"),
+    ok(text_is(buf_text(&out), "x.ini:8: [postern] workers: \"0\" becomes \"4\" only after a restart\n"),
        "restart: only what a reload cannot change");
     ok(fresh->postern.workers == 0, "restart: and the present value stays in force");
     buf_free(&out);
