@@ -84,6 +84,12 @@ static bool role_of(const struct conf_tenant *t, size_t i, char out[NAME_BYTES])
     return conf_expand(t->database_role, out, NAME_BYTES, pairs);
 }
 
+/* The monitor's role belongs to no tenant (gate/tenant.c). */
+static bool is_monitor(const struct conf_cluster *k, const char *role)
+{
+    return k->monitor_user[0] && strcmp(role, k->monitor_user) == 0;
+}
+
 /* Nobody knows which of a tenant's databases a role is for: one cluster where it can log in is enough. */
 static void check_role(const struct conf *c, const struct conf_tenant *t, size_t i, const struct credentials *credentials,
                        struct conf_faults *f)
@@ -97,12 +103,17 @@ static void check_role(const struct conf *c, const struct conf_tenant *t, size_t
         const struct conf_cluster *cluster = c->databases[k]->cluster_row;
         if (!cluster || !conf_tenant_may_use(c, t, c->databases[k]))
             continue;
-        if (has_proof(cluster, credentials, role) || !cluster->credentials[0])
+        if (!is_monitor(cluster, role) && (has_proof(cluster, credentials, role) || !cluster->credentials[0]))
             return;
         several = several || (without && without != cluster);
         without = cluster;
     }
-    if (without)
+    if (without && is_monitor(without, role))
+        conf_advise(f, c, &t->at, "roles",
+                    "found \"%.80s\", in the database %.80s: that is monitor_user of [cluster %.80s], which belongs to no tenant, and is "
+                    "refused",
+                    t->roles.item[i], role, without->at.name);
+    else if (without)
         conf_advise(f, c, &t->at, "roles",
                     "found \"%.80s\", in the database %.80s: %s%.80s%s no password of this role, and it could not log in there",
                     t->roles.item[i], role, several ? "the credentials of its clusters (" : "the credentials of [cluster ",

@@ -42,6 +42,7 @@ static const struct {
     {"monitor_user = watch\nrequire_auth = scram-sha-256, none", "", "", ""},
     {"", "[tenant t]\nroles = app\n", "", ""},
     {"", "[tenant t]\nroles = app, ro\n", "", "[tenant t] roles: found \"ro\", in the database ro: the credentials of [cluster main] have no password"},
+    {"monitor_user = app", "[tenant t]\nroles = app\n", "", "[tenant t] roles: found \"app\", in the database app: that is monitor_user of [cluster main]"},
     {"tls_cert = c\ntls_key = k", "[tenant t]\nroles = app, ro\n", "", ""},
     {"", "[tenant t]\nroles = *\n", "", ""},
     {"", "[tenant *]\ndatabases = *\ndatabase_role = ${tenant}_${role}\nroles = rw\n", "", ""},
