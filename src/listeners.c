@@ -7,11 +7,11 @@
 #include <stdio.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "base/list.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "session/machine.h"
 
 /* One socket. */
 struct gate {
@@ -204,16 +204,6 @@ void listeners_abandon(struct listeners *l, struct listeners_change **change)
     change_free(c);
 }
 
-/* What may run out is what clients take; the rest is for server connections, files, HTTP. */
-static int ceiling_of(const struct conf *conf)
-{
-    struct rlimit most;
-    if (getrlimit(RLIMIT_NOFILE, &most) != 0 || most.rlim_cur > INT_MAX)
-        return INT_MAX;
-    rlim_t kept = conf->postern.reserved_descriptors ? conf->postern.reserved_descriptors : most.rlim_cur / 4;
-    return kept < most.rlim_cur ? (int)(most.rlim_cur - kept) : 0;
-}
-
 static void settle(struct listeners *l, const struct place *p, int ceiling)
 {
     struct gate *g = p->gate;
@@ -245,6 +235,6 @@ void listeners_commit(struct listeners *l, struct listeners_change **change)
             gate_close(l, g);
         }
     for (size_t i = 0; i < c->count; i++)
-        settle(l, &c->places[i], ceiling_of(c->conf));
+        settle(l, &c->places[i], machine_ceiling(c->conf));
     change_free(c);
 }

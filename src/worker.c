@@ -76,14 +76,13 @@ static bool is_change(enum command c)
 
 static void audit_command(struct worker *w, const struct job *j)
 {
-    bool change = is_change(j->command);
     const char *outcome = j->command == COMMAND_KILL ? (j->found ? "ok" : "not_found") : j->text ? "refused" : "ok";
     audit_write(w->home.audit, &(struct audit_event){.event = AUDIT_ADMIN,
                                                      .session = j->asker,
                                                      .user = j->user,
                                                      .address = j->address,
                                                      .command = console_name(j->command),
-                                                     .outcome = change ? outcome : NULL,
+                                                     .outcome = outcome, /* a report is told of when it begins, and cannot fail */
                                                      .target = j->target[0] ? j->target : NULL,
                                                      .target_subject = j->target_subject,
                                                      .target_tenant = j->target_tenant});
@@ -251,10 +250,10 @@ static void home_cancel(struct home *home, uint64_t session, const struct cancel
     job_start(j);
 }
 
-static void answer_at_once(struct session *s, enum command c, struct text tag)
+static void answer_at_once(struct session *s, enum command c, struct text sql, struct text tag)
 {
     if (c == COMMAND_SYNTAX)
-        console_answer_error(s, REASON_SYNTAX, NULL);
+        console_answer_syntax(s, sql);
     else if (c == COMMAND_NO_ID)
         console_answer_no_id(s, tag);
     else if (c == COMMAND_NONE)
@@ -270,7 +269,7 @@ static void home_command(struct home *home, struct session *s, struct text sql)
     struct text argument;
     enum command c = console_parse(sql, &argument);
     if (c == COMMAND_SYNTAX || c == COMMAND_NO_ID || c == COMMAND_NONE || c == COMMAND_NOOP) {
-        answer_at_once(s, c, argument);
+        answer_at_once(s, c, sql, argument);
         return;
     }
     struct job *j = job_new(w->workers, (int)w->index, c);

@@ -53,6 +53,8 @@ void console_answer_done(struct session *s, const char *tag);
 /* NoticeResponses before the answer: one for each line. */
 void console_answer_warnings(struct session *s, const char *lines);
 void console_answer_error(struct session *s, enum reason why, const char *message);
+/* A command that is none (COMMAND_SYNTAX): what was found, and what is allowed in its place. */
+void console_answer_syntax(struct session *s, struct text sql);
 void console_answer_no_id(struct session *s, struct text found);
 
 #endif

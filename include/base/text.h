@@ -59,6 +59,10 @@ bool text_is_visible(int32_t character);
 enum { TEXT_SHOWN = 10 };
 size_t text_show(struct text *rest, char out[TEXT_SHOWN]);
 
+/* A size as people read it: "18 kB", "1.5 MB"; rounded, to one place below 10. */
+enum { TEXT_OF_SIZE = 32 };
+const char *text_of_size(uint64_t bytes, char out[TEXT_OF_SIZE]);
+
 /* In constant time with respect to the content. */
 bool text_eq_secret(struct text a, struct text b);
 /* Keyed hash of bytes (SipHash-1-3, the key is drawn at start): safe for hostile keys. */

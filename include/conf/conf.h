@@ -197,6 +197,9 @@ struct conf *conf_load(const char *path, struct conf_faults *faults);
  * set back to old's values; one line each, for a warning. Before fresh is shared with anybody. */
 void conf_keep_restart(struct conf *fresh, const struct conf *old, struct buf *out);
 
+/* The i-th file that was read, the first of all and what it includes; NULL behind the last. */
+const char *conf_file_name(const struct conf *c, size_t i);
+
 static inline const struct conf *conf_ref(const struct conf *c)
 {
     snapshot_ref((struct snapshot *)&c->snapshot);
@@ -208,6 +211,9 @@ static inline void conf_unref(const struct conf *c)
         snapshot_unref((struct snapshot *)&c->snapshot);
 }
 
+/* Characters allowed in the names of tenants and roles that a token, or the users file, carries:
+ * [A-Za-z0-9._-], 1 to 63, not starting with a dot or a dash. */
+bool conf_is_carried_name(struct text name);
 bool conf_list_has(const struct conf_list *l, const char *word);
 /* It has the word or "*". */
 bool conf_list_allows(const struct conf_list *l, const char *word);
@@ -217,6 +223,8 @@ const struct conf_tenant *conf_tenant_for(const struct conf *c, struct text name
  * before the proof may depend on which users there are. */
 bool conf_asks_scram(const struct conf *c, const struct conf_listener *l, struct text user);
 const struct conf_database *conf_database_for(const struct conf *c, struct text name);
+/* Whether a tenant of that section may name what that section serves; of names that only a login knows: yes. */
+bool conf_tenant_may_use(const struct conf *c, const struct conf_tenant *t, const struct conf_database *d);
 const struct conf_plan *conf_plan_named(const struct conf *c, struct text name);
 
 /* Replaces ${name} by values; false when the result would pass size - 1 bytes or a name is

@@ -67,6 +67,12 @@ void conf_read_text(struct conf_inside *in, const char *name, struct text text,
 /* check.c: references between sections, and values that exclude each other. */
 void conf_check(struct conf *c, struct conf_faults *faults);
 
+/* Whether a file sets the key of that section, to whatever value. */
+bool conf_is_set(const struct conf *c, const struct conf_section *at, const char *key);
+
+/* unused.c: settings that have no effect beside the others, and sections that nobody uses: advice. */
+void conf_check_unused(const struct conf *c, struct conf_faults *f);
+
 /* conf_load() for text in memory: never NULL. */
 struct conf *conf_load_text(const char *name, struct text text, struct conf_faults *faults);
 

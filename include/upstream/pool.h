@@ -146,7 +146,7 @@ struct pool {
     uint32_t farewells, overdue; /* closed, and the server has not closed yet: lately, or for too long */
     struct termination *termination; /* of those, under way; or NULL */
     bool reads_sequences; /* its programs use currval() or lastval() behind the transaction that draws */
-    uint64_t waited_us, lent; /* for SHOW POOLS */
+    uint64_t lent; /* the number of the last lending, see pool_ask.lending */
 };
 
 struct pools *pools_new(struct loop *loop, struct counters *counters, const struct pools_sharing *sharing,

@@ -43,7 +43,9 @@ struct shared_shard {
     atomic_uint waiting;   /* sessions in its queue */
     atomic_uint idle;      /* connections, or more; a hint: seen late, it is seen by the next reminder */
     atomic_bool is_there;
-    char apart[128 - sizeof(uint64_t) - 3 * sizeof(unsigned)]; /* no cache line with the next one's */
+    /* For SHOW POOLS: since the pool began, so that they stay when the shard goes. */
+    _Atomic uint64_t lent, waited_us;
+    char apart[128 - 3 * sizeof(uint64_t) - 3 * sizeof(unsigned)]; /* no cache line with the next one's */
 };
 
 struct shared_pool {
@@ -91,6 +93,15 @@ static inline bool shared_pool_is_wanted(const struct shared_pool *pool, bool ow
  * claim() takes it: a slot is owed to that worker. */
 int shared_pool_oldest(const struct shared_pool *pool, unsigned worker, uint64_t before);
 int shared_pool_claim(struct shared_pool *pool, unsigned worker, uint64_t before);
+
+/* The shard of this worker has lent a connection, or a session has waited for one. */
+static inline void shared_pool_count(_Atomic uint64_t *one, uint64_t more)
+{
+    atomic_store_explicit(one, atomic_load_explicit(one, memory_order_relaxed) + more, memory_order_relaxed);
+}
+/* Of all shards, also of those that are gone: never less than before, as long as there is one. */
+uint64_t shared_pool_lent(const struct shared_pool *pool);
+uint64_t shared_pool_waited_us(const struct shared_pool *pool);
 
 /* Sessions that wait in the queues of all shards. */
 uint32_t shared_pool_waiting(const struct shared_pool *pool);

@@ -311,3 +311,28 @@ void console_answer_no_id(struct session *s, struct text found)
              (int)(found.len < 40 ? found.len : 40), found.at, found.len > 40 ? "..." : "");
     console_answer_error(s, REASON_NO_CLIENT, message);
 }
+
+void console_answer_syntax(struct session *s, struct text sql)
+{
+    struct text word, next;
+    struct buf m;
+    enum { FOUND = 40 };
+    buf_init(&m, 1024);
+    bool is_word = take(&sql, &word) == TOKEN_WORD, has_next = take(&sql, &next) == TOKEN_WORD;
+    bool is_show = is_word && text_is_nocase(word, "SHOW");
+    if (is_word && text_is_nocase(word, "KILL")) {
+        buf_printf(&m, "KILL takes the id of one client; allowed: KILL <id of SHOW CLIENTS>");
+    } else if (is_word && text_is_nocase(word, "RELOAD")) {
+        buf_printf(&m, "RELOAD takes nothing behind it");
+    } else {
+        if (is_show && has_next)
+            buf_printf(&m, "SHOW takes one word, found \"%.*s\"; allowed: ", (int)(next.len < FOUND ? next.len : FOUND), next.at);
+        else
+            buf_printf(&m, "%s; allowed: ", is_show ? "SHOW takes one word" : "no command of this console");
+        buf_printf(&m, "%sSHOW with one of ", is_show ? "" : "RELOAD, KILL <id of SHOW CLIENTS>, ");
+        for (enum command c = COMMAND_HELP; c <= COMMAND_CONFIG; c++)
+            buf_printf(&m, "%s%s", c == COMMAND_HELP ? "" : ", ", commands[c].word);
+    }
+    console_answer_error(s, REASON_SYNTAX, buf_put(&m, "", 1) ? m.at : NULL);
+    buf_free(&m);
+}

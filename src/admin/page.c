@@ -92,13 +92,25 @@ static void put_chip(struct page *p, const char *kind, const char *text)
     put(p, "</span>");
 }
 
+static void put_card_end(struct page *p, const char *what)
+{
+    put(p, "</b><span>");
+    put(p, what);
+    put(p, "</span></div>\n");
+}
+
 static void put_card(struct page *p, uint64_t n, const char *what)
 {
     put(p, "<div class=card><b>");
     put_number(p, n);
-    put(p, "</b><span>");
-    put(p, what);
-    put(p, "</span></div>\n");
+    put_card_end(p, what);
+}
+
+static void put_card_text(struct page *p, const char *value, const char *what)
+{
+    put(p, "<div class=card><b>");
+    put(p, value);
+    put_card_end(p, what);
 }
 
 static uint64_t number(const struct table *t, size_t row, const char *column)
@@ -294,10 +306,9 @@ static void put_header(struct page *p, const struct metrics_input *in)
 
 static void put_memory(struct page *p, const struct metrics_input *in)
 {
-    enum { MB = 1 << 20 };
-    char what[64];
-    snprintf(what, sizeof(what), "MB of %llu for clients", (unsigned long long)(in->memory_limit / MB));
-    put_card(p, (in->memory_used + in->memory_kept + MB - 1) / MB, what);
+    char held[TEXT_OF_SIZE], limit[TEXT_OF_SIZE], what[TEXT_OF_SIZE + 32];
+    snprintf(what, sizeof(what), "of %s for clients", text_of_size(in->memory_limit, limit));
+    put_card_text(p, text_of_size(in->memory_used + in->memory_kept, held), what);
 }
 
 static void put_cards(struct page *p, const struct metrics_input *in)

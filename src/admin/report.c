@@ -30,7 +30,7 @@ static const struct {
     [COMMAND_POOLS] = {COLUMNS("tenant", "database", "role", "mode", "cl_active", "cl_waiting",
                                "sv_active", "sv_idle", "sv_login", "sv_cleaning", "sv_ending", "size", "sessions",
                                "maxwait_us", "waited_us", "lent", "worker"),
-                       "kkkfsssssssmsmssj",
+                       "kkkfsssssssmsmmmj",
                        "Pools: sessions, server connections by state, who waits and how long."},
     [COMMAND_CLIENTS] = {COLUMNS("id", "state", "tenant", "user", "database", "role", "address",
                                  "tls", "connected_s", "idle_s", "queries", "pinned",
@@ -112,8 +112,8 @@ static void add_pool(struct home *home, const struct pool *p, struct table *t)
     table_number(t, p->row ? p->row->pool_size : 0);
     table_number(t, p->sessions);
     table_number(t, oldest && now > oldest->asked ? now - oldest->asked : 0);
-    table_number(t, p->waited_us);
-    table_number(t, p->lent);
+    table_number(t, shared_pool_waited_us(p->shared)); /* these two of the whole pool: the last look has the most */
+    table_number(t, shared_pool_lent(p->shared));
     table_number(t, home->worker);
 }
 

@@ -104,6 +104,21 @@ bool text_to_array(struct text a, char *out, size_t size)
     return true;
 }
 
+const char *text_of_size(uint64_t bytes, char out[TEXT_OF_SIZE])
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    size_t unit = 0;
+    double n = (double)bytes;
+    for (; unit + 1 < COUNT_OF(units) && n >= 1023.5; n /= 1024) /* what would be rounded to 1024 is 1 of the next */
+        unit++;
+    unsigned tenths = (unsigned)(n * 10 + 0.5);
+    if (unit == 0 || tenths >= 100 || tenths % 10 == 0)
+        snprintf(out, TEXT_OF_SIZE, "%.0f %s", n, units[unit]);
+    else
+        snprintf(out, TEXT_OF_SIZE, "%u.%u %s", tenths / 10, tenths % 10, units[unit]);
+    return out;
+}
+
 /* ---- characters ---- */
 
 /* Length of the valid UTF-8 sequence at s, or 0. */

@@ -1,5 +1,6 @@
 /* What no single value shows: references between sections, values that need or exclude each
- * other, and templates that can never give a name.
+ * other, addresses that two would take, and templates that can never give a name. What has no
+ * effect, and tenants that meet, are in files of their own (unused.c, meet.c).
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "conf/inside.h"
@@ -51,6 +52,48 @@ static void check_addresses(struct conf *c, const struct conf_listener *l, struc
         conf_fault(f, c, &l->at, "address", "found \"\"; allowed: addresses, or one directory");
 }
 
+/* ---- what two would listen on ---- */
+
+/* An address as its bytes: there are several ways to write one. */
+struct spot {
+    int family; /* AF_UNSPEC: a path, or no address */
+    size_t len;
+    uint8_t at[sizeof(struct in6_addr)];
+};
+
+static struct spot spot_of(const char *address)
+{
+    struct spot s = {.family = AF_INET, .len = sizeof(struct in_addr)};
+    if (inet_pton(AF_INET, address, s.at) == 1)
+        return s;
+    s = (struct spot){.family = AF_INET6, .len = sizeof(struct in6_addr)};
+    return inet_pton(AF_INET6, address, s.at) == 1 ? s : (struct spot){.family = AF_UNSPEC};
+}
+
+static bool is_every_address(const struct spot *s)
+{
+    static const uint8_t none[sizeof(struct in6_addr)];
+    return memcmp(s->at, none, s->len) == 0;
+}
+
+/* At one port the system gives only one of them. Sockets for IPv6 are for that alone. */
+static bool is_same_place(const char *a, const char *b)
+{
+    struct spot x = spot_of(a), y = spot_of(b);
+    if (x.family == AF_UNSPEC || y.family == AF_UNSPEC)
+        return strcmp(a, b) == 0;
+    return x.family == y.family && (is_every_address(&x) || is_every_address(&y) || memcmp(x.at, y.at, x.len) == 0);
+}
+
+static void check_twice(struct conf *c, const struct conf_listener *l, struct conf_faults *f)
+{
+    for (size_t i = 0; i < l->address.count && l->port != 0; i++)
+        for (size_t k = 0; k < i; k++)
+            if (is_same_place(l->address.item[i], l->address.item[k]))
+                conf_fault(f, c, &l->at, "address", "found \"%.80s\" beside \"%.80s\": one port of an address can be opened once",
+                           l->address.item[i], l->address.item[k]);
+}
+
 /* Two listeners on one address and port: the second could not be opened. */
 static void check_taken(struct conf *c, size_t index, struct conf_faults *f)
 {
@@ -59,9 +102,26 @@ static void check_taken(struct conf *c, size_t index, struct conf_faults *f)
         const struct conf_listener *other = c->listeners[k];
         for (size_t i = 0; other->port == l->port && i < l->address.count; i++)
             for (size_t j = 0; j < other->address.count; j++)
-                if (strcmp(l->address.item[i], other->address.item[j]) == 0)
-                    conf_fault(f, c, &l->at, "address", "%s, port %u, is taken by [listener %s]",
-                               l->address.item[i], l->port, other->at.name);
+                if (is_same_place(l->address.item[i], other->address.item[j]))
+                    conf_fault(f, c, &l->at, "address", "%s, port %u, is taken by [listener %s]%s%s",
+                               l->address.item[i], l->port, other->at.name,
+                               strcmp(l->address.item[i], other->address.item[j]) == 0 ? "" : ", which has ",
+                               strcmp(l->address.item[i], other->address.item[j]) == 0 ? "" : other->address.item[j]);
+    }
+}
+
+/* A name is not looked up here: what it means is this machine's to say. */
+static void check_http_taken(struct conf *c, const struct conf_host *http, struct conf_faults *f)
+{
+    for (size_t i = 0; i < c->listener_count && http->port != 0; i++) {
+        const struct conf_listener *l = c->listeners[i];
+        for (size_t k = 0; l->port == http->port && k < l->address.count; k++)
+            if (is_same_place(http->host, l->address.item[k])) {
+                conf_fault(f, c, &c->postern.at, "http_listen",
+                           "found \"%.80s\", which is taken by [listener %.80s] (address %.80s, port %u); allowed: a port of its own",
+                           c->postern.http_listen, l->at.name, l->address.item[k], l->port);
+                return;
+            }
     }
 }
 
@@ -117,10 +177,10 @@ static void check_tenant_databases(struct conf *c, const struct conf_tenant *t,
     }
 }
 
-static bool is_role_name(const char *s)
+/* What no token and no line of the users file can name is nobody's. */
+static bool may_be_carried(const char *name)
 {
-    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
-    return n > 0 && n <= CONF_NAME_MAX && s[n] == '\0';
+    return strcmp(name, "*") == 0 || conf_is_carried_name(text_of(name));
 }
 
 static void check_tenant(struct conf *c, struct conf_tenant *t, struct conf_faults *f)
@@ -128,16 +188,32 @@ static void check_tenant(struct conf *c, struct conf_tenant *t, struct conf_faul
     const char *const pairs[] = {"tenant", "", "role", "", NULL};
     check_tenant_databases(c, t, f);
     check_template(c, &t->at, "database_role", t->database_role, "${tenant} and ${role}", pairs, f);
+    if (!may_be_carried(t->at.name))
+        conf_fault(f, c, &t->at, NULL, "no token may name this tenant; allowed: names that begin with a letter, a digit or _");
     for (size_t i = 0; i < t->roles.count; i++)
-        if (strcmp(t->roles.item[i], "*") != 0 && !is_role_name(t->roles.item[i]))
+        if (!may_be_carried(t->roles.item[i]))
             conf_fault(f, c, &t->at, "roles",
                        "found \"%.80s\"; allowed: * or names of up to %d "
-                       "letters, digits, dots, dashes and underscores",
+                       "letters, digits, dots, dashes and underscores, with no dot or dash in front",
                        t->roles.item[i], CONF_NAME_MAX);
     t->plan_row = conf_plan_named(c, text_of(t->plan));
     if (!t->plan_row && t->plan[0])
         conf_fault(f, c, &t->at, "plan", "found \"%.80s\"; there is no section [plan %.80s]",
                    t->plan, t->plan);
+}
+
+static void check_issuer(struct conf *c, const struct conf_issuer *s, struct conf_faults *f)
+{
+    if (c->issuer_count > 1 && s->tenants.count == 0)
+        conf_fault(f, c, &s->at, "tenants",
+                   "missing: one of several issuers says which tenants its tokens may speak for; allowed: their "
+                   "names with commas between, or *");
+    for (size_t i = 0; i < s->tenants.count; i++)
+        if (!may_be_carried(s->tenants.item[i]))
+            conf_fault(f, c, &s->at, "tenants",
+                       "found \"%.80s\", which no token may name as its tenant; allowed: * or names of up to %d "
+                       "letters, digits, dots, dashes and underscores, with no dot or dash in front",
+                       s->tenants.item[i], CONF_NAME_MAX);
 }
 
 static void check_cluster(struct conf *c, const struct conf_cluster *k, struct conf_faults *f)
@@ -196,9 +272,10 @@ static void check_http(struct conf *c, struct conf_faults *f)
     const char *listen = c->postern.http_listen;
     if (listen[0] == '\0')
         return;
-    if (conf_host_parse(text_of(listen), 0, 0, &host))
+    if (conf_host_parse(text_of(listen), 0, 0, &host)) {
+        check_http_taken(c, &host, f);
         mem_free(host.host);
-    else
+    } else
         conf_fault(f, c, &c->postern.at, "http_listen",
                    "found \"%.80s\"; allowed: address:port or [IPv6]:port", listen);
 }
@@ -253,12 +330,22 @@ static void check_askers(struct conf *c, struct conf_faults *f)
             check_role_of_token(c, c->tenants[i], c->tenants[i]->roles.item[k], f);
 }
 
+static void check_postern(struct conf *c, struct conf_faults *f)
+{
+    const struct conf_postern *p = &c->postern;
+    if (p->max_pending_logins && p->max_pending_per_address > p->max_pending_logins)
+        conf_advise(f, c, &p->at, "max_pending_per_address",
+                    "found %u, more than max_pending_logins, which is %u: all of them may come from one address",
+                    p->max_pending_per_address, p->max_pending_logins);
+    if (p->audit_required && !p->audit_file[0])
+        conf_fault(f, c, &p->at, "audit_required", "found on, without an audit_file; allowed: both, or off");
+}
+
 void conf_check(struct conf *c, struct conf_faults *f)
 {
     const char *file = c->postern.at.file;
     unsigned before = f->count;
-    if (c->postern.audit_required && !c->postern.audit_file[0])
-        conf_fault(f, c, &c->postern.at, "audit_required", "found on, without an audit_file; allowed: both, or off");
+    check_postern(c, f);
     check_http(c, f);
     check_redis(c, f);
     if (c->listener_count == 0)
@@ -271,13 +358,11 @@ void conf_check(struct conf *c, struct conf_faults *f)
                       "no section [database NAME]: there is nothing to connect to");
     for (size_t i = 0; i < c->listener_count; i++) {
         check_listener(c, c->listeners[i], f);
+        check_twice(c, c->listeners[i], f);
         check_taken(c, i, f);
     }
-    for (size_t i = 0; i < c->issuer_count && c->issuer_count > 1; i++)
-        if (c->issuers[i]->tenants.count == 0)
-            conf_fault(f, c, &c->issuers[i]->at, "tenants",
-                       "missing: one of several issuers says which tenants its tokens may speak for; allowed: their "
-                       "names with commas between, or *");
+    for (size_t i = 0; i < c->issuer_count; i++)
+        check_issuer(c, c->issuers[i], f);
     for (size_t i = 0; i < c->tenant_count; i++)
         check_tenant(c, c->tenants[i], f);
     for (size_t i = 0; i < c->cluster_count; i++)
@@ -285,6 +370,7 @@ void conf_check(struct conf *c, struct conf_faults *f)
     for (size_t i = 0; i < c->database_count; i++)
         check_database(c, c->databases[i], f);
     check_askers(c, f);
+    conf_check_unused(c, f);
     if (f->count == before)
         conf_check_meetings(c, f);
 }

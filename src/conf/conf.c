@@ -2,7 +2,7 @@
  *
  * Every fault of every file is collected before anything is refused, so that an operator
  * mends a file once. How it goes: reader.c splits, this file sets defaults and values,
- * check.c looks at what belongs together.
+ * check.c looks at what belongs together, unused.c at what has no effect.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "config.h"
 #include "conf/conf.h"
@@ -74,6 +74,19 @@ static const struct conf_written *written_of(const struct conf *c, const struct 
     return map_get(&conf_inside(c)->by_place, (struct text){(const char *)&at, sizeof(at)});
 }
 
+static const struct conf_entry *entry_of(const struct conf_written *w, const char *key)
+{
+    for (size_t i = 0; w && key && i < w->entry_count; i++)
+        if (strcmp(w->entries[i].row->key, key) == 0)
+            return &w->entries[i];
+    return NULL;
+}
+
+bool conf_is_set(const struct conf *c, const struct conf_section *at, const char *key)
+{
+    return entry_of(written_of(c, at), key) != NULL;
+}
+
 /* Where a key of a section is set. */
 PRINTF_LIKE(5, 0)
 static void put_about(struct buf *to, const struct conf *c, const struct conf_section *at,
@@ -84,11 +97,11 @@ static void put_about(struct buf *to, const struct conf *c, const struct conf_se
     unsigned line = at ? at->line : 0;
     if (!w && c && at)
         label = at == &c->postern.at ? "postern" : at == &c->redis.at ? "redis" : at->name;
-    for (size_t i = 0; w && key && i < w->entry_count; i++)
-        if (strcmp(w->entries[i].row->key, key) == 0) {
-            file = w->entries[i].file->name;
-            line = w->entries[i].line;
-        }
+    const struct conf_entry *e = entry_of(w, key);
+    if (e) {
+        file = e->file->name;
+        line = e->line;
+    }
     put_line(to, file, line, label, key, fmt, ap);
 }
 
@@ -152,6 +165,17 @@ static const char *list_note(const struct conf_setting *row, struct text bad)
     return conf_value_is_quoted(bad) ? ": the quotes would be part of the name" : "";
 }
 
+/* A number sign behind a blank: meant as a comment, it is a part of the value. */
+static bool has_number_sign(struct text value)
+{
+    for (size_t i = 1; i < value.len; i++)
+        if (value.at[i] == '#' && (value.at[i - 1] == ' ' || value.at[i - 1] == '\t'))
+            return true;
+    return false;
+}
+
+static const char comment_note[] = "; a comment behind a value begins with \" ;\", not with #";
+
 static void bad_value(struct conf_faults *faults, const struct conf_written *w,
                       const struct conf_entry *e, struct text bad)
 {
@@ -159,14 +183,15 @@ static void bad_value(struct conf_faults *faults, const struct conf_written *w,
     buf_init(&allowed, 1024);
     conf_value_allowed(e->row, &allowed);
     conf_fault_at(faults, e->file->name, e->line, w->label, e->row->key,
-                  "found \"%.*s%s\"%s; allowed: " TEXT_FMT "%s",
+                  "found \"%.*s%s\"%s; allowed: " TEXT_FMT "%s%s",
                   (int)(bad.len < FOUND_MAX ? bad.len : FOUND_MAX), bad.at,
                   bad.len > FOUND_MAX ? "..." : "", list_note(e->row, bad), TEXT_ARG(buf_text(&allowed)),
-                  conf_value_is_list(e->row) && conf_value_is_quoted(bad) ? ", without quotes" : "");
+                  conf_value_is_list(e->row) && conf_value_is_quoted(bad) ? ", without quotes" : "",
+                  has_number_sign(buf_text(&e->value)) ? comment_note : "");
     buf_free(&allowed);
 }
 
-static void set_values(const struct conf_written *w, struct conf_faults *faults)
+static void set_values(const struct conf *c, const struct conf_written *w, struct conf_faults *faults)
 {
     const struct conf_setting *row;
     bool is_set[128] = {false};
@@ -175,6 +200,9 @@ static void set_values(const struct conf_written *w, struct conf_faults *faults)
         const struct conf_entry *e = &w->entries[i];
         if (!conf_value_set(e->row, w->made, buf_text(&e->value), e->file->dir, &bad))
             bad_value(faults, w, e, bad);
+        else if (has_number_sign(buf_text(&e->value)))
+            conf_advise(faults, c, w->made, e->row->key, "found \"%.*s\", and all of it is the value%s",
+                        (int)(e->value.len < FOUND_MAX ? e->value.len : FOUND_MAX), e->value.at, comment_note);
     }
     for (size_t i = 0; (row = conf_setting_at(i)); i++) {
         CHECK(i < COUNT_OF(is_set));
@@ -212,7 +240,7 @@ static void make_section(struct conf *c, struct conf_written *w, struct conf_fau
     w->made->file = w->file->name;
     w->made->line = w->line;
     map_put(&conf_inside(c)->by_place, (struct text){(const char *)&w->made, sizeof(w->made)}, w);
-    set_values(w, faults);
+    set_values(c, w, faults);
 }
 
 static void conf_destroy(struct snapshot *s)
@@ -294,6 +322,12 @@ struct conf *conf_load_text(const char *name, struct text text, struct conf_faul
 
 /* ---- looking things up ---- */
 
+const char *conf_file_name(const struct conf *c, size_t i)
+{
+    const struct conf_inside *in = c->inside;
+    return i < in->file_count ? in->files[i]->name : NULL;
+}
+
 static struct conf_section *named(const struct conf *c, enum conf_kind kind, struct text name)
 {
     char label[CONF_LABEL];
@@ -310,6 +344,19 @@ const struct conf_tenant *conf_tenant_for(const struct conf *c, struct text name
 {
     struct conf_section *at = named(c, CONF_KIND_tenant, name);
     return (struct conf_tenant *)(at ? at : named(c, CONF_KIND_tenant, TEXT("*")));
+}
+
+bool conf_is_carried_name(struct text name)
+{
+    if (name.len == 0 || name.len > CONF_NAME_MAX || name.at[0] == '.' || name.at[0] == '-')
+        return false;
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.at[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+              c == '.' || c == '_' || c == '-'))
+            return false;
+    }
+    return true;
 }
 
 bool conf_list_has(const struct conf_list *l, const char *word)
@@ -424,8 +471,9 @@ static const struct conf_section *same_section(const struct conf *c, enum conf_k
     return named(c, kind, text_of(name));
 }
 
+/* w: what the new files say of it; NULL: nothing. */
 static void keep(const struct conf_section *old, struct conf_section *fresh, enum conf_kind kind,
-                 const char *label, struct buf *out)
+                 const struct conf_written *w, const char *label, struct buf *out)
 {
     const struct conf_setting *row;
     for (size_t i = 0; (row = conf_setting_at(i)); i++) {
@@ -436,10 +484,16 @@ static void keep(const struct conf_section *old, struct conf_section *fresh, enu
         buf_init(&is, SHOWN_MAX);
         conf_value_text(row, old, &was);
         conf_value_text(row, fresh, &is);
-        if (conf_value_copy(row, fresh, old))
+        if (conf_value_copy(row, fresh, old)) {
+            const struct conf_entry *e = entry_of(w, row->key);
+            if (e)
+                buf_printf(out, "%s:%u: ", e->file->name, e->line);
+            else
+                buf_printf(out, "%s: ", fresh->file);
             buf_printf(out,
                        "[%s] %s: \"" TEXT_FMT "\" becomes \"" TEXT_FMT "\" only after a restart\n",
                        label, row->key, TEXT_ARG(buf_text(&was)), TEXT_ARG(buf_text(&is)));
+        }
         buf_free(&was);
         buf_free(&is);
     }
@@ -448,12 +502,12 @@ static void keep(const struct conf_section *old, struct conf_section *fresh, enu
 void conf_keep_restart(struct conf *fresh, const struct conf *old, struct buf *out)
 {
     const struct conf_inside *in = conf_inside(fresh);
-    keep(&old->postern.at, &fresh->postern.at, CONF_KIND_postern, "postern", out);
-    keep(&old->redis.at, &fresh->redis.at, CONF_KIND_redis, "redis", out);
+    keep(&old->postern.at, &fresh->postern.at, CONF_KIND_postern, written_of(fresh, &fresh->postern.at), "postern", out);
+    keep(&old->redis.at, &fresh->redis.at, CONF_KIND_redis, written_of(fresh, &fresh->redis.at), "redis", out);
     for (size_t i = 0; i < in->section_count; i++) {
         const struct conf_written *w = in->sections[i];
         const struct conf_section *was = same_section(old, w->kind, w->made->name);
         if (conf_kind_row(w->kind)->has_name && was)
-            keep(was, w->made, w->kind, w->label, out);
+            keep(was, w->made, w->kind, w, w->label, out);
     }
 }

@@ -4,6 +4,7 @@ libconf_a_SOURCES = \
 	src/conf/conf.c include/conf/conf.h \
 	src/conf/meet.c \
 	src/conf/reader.c \
+	src/conf/unused.c \
 	src/conf/values.c include/conf/values.h \
 	include/conf/inside.h \
 	src/conf/manual.c \

@@ -48,6 +48,7 @@ struct reader {
     enum owner owner;
     bool continues; /* the line handed out is an indented one */
     bool owed;      /* the line handed out must come back through on_pair() */
+    struct text owed_line;
     struct include *includes;
     size_t include_count;
 };
@@ -313,12 +314,25 @@ static bool take_line(struct reader *r, struct text *shown, size_t limit)
     return false;
 }
 
+/* Enough to find it by: what stands behind it in a file that was taken for a configuration may be a secret. */
+static struct text first_word(struct text line)
+{
+    enum { FOUND = 40 };
+    struct text words = text_trim(line);
+    size_t n = 0;
+    while (n < words.len && n < FOUND && words.at[n] != ' ' && words.at[n] != '\t')
+        n++;
+    return (struct text){words.at, n};
+}
+
 /* libinih says nothing about a line in which it finds no key: it just asks for the next. */
 static void settle(struct reader *r)
 {
     if (!r->owed)
         return;
-    complain(r, NULL, "a line that is neither 'key = value' nor a [section]");
+    struct text found = first_word(r->owed_line);
+    complain(r, NULL, "found \"" TEXT_FMT "%s\", a line that is neither 'key = value' nor a [section]", TEXT_ARG(found),
+             found.len < text_trim(r->owed_line).len ? " ..." : "");
     r->owed = false;
     r->owner = OWNER_DROPPED;
 }
@@ -340,6 +354,7 @@ static char *next_line(char *out, int size, void *arg)
     enum owner before = r->owner;
     if (take_line(r, &line, limit)) {
         r->owed = true;
+        r->owed_line = line;
         memcpy(out, line.at, line.len);
         out[line.len] = '\n';
         out[line.len + 1] = '\0';
@@ -416,7 +431,7 @@ static int on_pair(void *arg, const char *ignored, const char *key, const char *
     r->owner = OWNER_DROPPED;
     if (!r->section) {
         if (!r->in_section)
-            complain(r, NULL, "a key before the first [section]");
+            complain(r, NULL, "found \"%.40s\", a key before the first [section]", key);
     } else if (r->section->kind == CONF_KIND_postern && strcmp(key, "include") == 0)
         add_include(r, value);
     else

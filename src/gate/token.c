@@ -8,6 +8,7 @@
 #include "gate/token.h"
 
 #include "base/mem.h"
+#include "conf/conf.h"
 #include "gate/jws.h"
 
 /* 9999-12-31T23:59:59Z: milliseconds taken for seconds lie beyond it. */
@@ -16,15 +17,7 @@ enum { TRIES_MAX = 16, CLAIM_NAME_MAX = 1024 };
 
 bool token_name_is_valid(struct text name)
 {
-    if (name.len == 0 || name.len >= NAME_BYTES || name.at[0] == '.' || name.at[0] == '-')
-        return false;
-    for (size_t i = 0; i < name.len; i++) {
-        char c = name.at[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-              c == '.' || c == '_' || c == '-'))
-            return false;
-    }
-    return true;
+    return conf_is_carried_name(name);
 }
 
 /* ---- signature ---- */

@@ -19,6 +19,7 @@ libsession_a_SOURCES = \
 	src/session/pins.c include/session/pins.h \
 	src/session/prepare.c include/session/prepare.h \
 	src/session/prove.c \
+	src/session/purposes.c include/session/purposes.h \
 	src/session/registry.c include/session/registry.h \
 	src/session/relay.c include/session/relay.h \
 	src/session/replay.c include/session/replay.h \

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "session/machine.h"
+#include "upstream/login_check.h"
 
 static void destroy(struct snapshot *s)
 {
@@ -78,6 +79,7 @@ struct generation *generation_load(const struct conf *conf, const struct generat
     g->keys = keyring_load(conf, faults);
     g->users = users_load(conf, present ? present->users : NULL, faults);
     g->access = access_load(conf, faults);
+    login_check(conf, g->access ? g->access->credentials : NULL, faults);
     g->redis = redis_access_load(conf, faults);
     g->tls = mem_new(conf->listener_count + 1, sizeof(*g->tls));
     for (size_t i = 0; i < conf->listener_count; i++)
@@ -96,6 +98,9 @@ struct generation *generation_read(const char *path, const struct generation *pr
         /* Also after faults: files that are named are looked at in the same go. */
         g = generation_load(conf, present, faults);
         machine_check(conf, faults);
+        if (conf->tenant_count == 0)
+            conf_advise(faults, conf, &conf->postern.at, NULL,
+                        "there is no section [tenant NAME] and no [tenant *]: nobody but administrators could log in");
         if (conf->issuer_count == 0 && conf->postern.users_file[0] == '\0')
             conf_fault(faults, conf, &conf->postern.at, "users_file",
                        "missing, and there is no section [issuer NAME] either: nobody could log in");

@@ -7,19 +7,24 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <pwd.h>
+#include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/budget.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "conf/values.h"
 #include "io/tls.h"
+#include "session/purposes.h"
 
 enum { DAY_S = 86400, SOON_DAYS = 14, FIRST_FREE_PORT = 1024 };
 
@@ -147,6 +152,61 @@ static void check_http(const struct conf *c, struct conf_faults *f)
         return; /* none, or a fault that the configuration has found itself */
     check_address(c, &c->postern.at, "http_listen", listen, at.host, at.port, 0, f);
     mem_free(at.host);
+}
+
+/* ---- open files, memory ---- */
+
+int machine_ceiling(const struct conf *c)
+{
+    struct rlimit most;
+    if (getrlimit(RLIMIT_NOFILE, &most) != 0 || most.rlim_cur > INT_MAX)
+        return INT_MAX;
+    rlim_t kept = c->postern.reserved_descriptors ? c->postern.reserved_descriptors : most.rlim_cur / 4;
+    return kept < most.rlim_cur ? (int)(most.rlim_cur - kept) : 0;
+}
+
+/* Clients get the numbers below the ceiling that nobody has: the standard streams and each listener have one. */
+static void check_descriptors(const struct conf *c, struct conf_faults *f)
+{
+    const struct conf_postern *p = &c->postern;
+    struct rlimit most;
+    int ceiling = machine_ceiling(c), own = 3;
+    if (ceiling == INT_MAX || getrlimit(RLIMIT_NOFILE, &most) != 0)
+        return;
+    for (size_t i = 0; i < c->listener_count; i++)
+        own += (int)c->listeners[i]->address.count;
+    unsigned long long limit = most.rlim_cur, kept = limit - (unsigned)ceiling;
+    if (ceiling <= own)
+        conf_fault(f, c, &p->at, "reserved_descriptors",
+                   "found %u; the limit of open files is %llu, and with %llu reserved %d are left, of which the gate itself has "
+                   "%d at least: no client could come; allowed: fewer, or a higher limit (LimitNOFILE, ulimit -n)",
+                   p->reserved_descriptors, limit, kept, ceiling, own);
+    else if (p->max_clients > (unsigned)(ceiling - own))
+        conf_advise(f, c, &p->at, "max_clients",
+                    "found %u; the limit of open files is %llu, and with %llu reserved (reserved_descriptors) and %d of the gate "
+                    "itself at least, %d are left for clients; raise the limit (LimitNOFILE, ulimit -n)",
+                    p->max_clients, limit, kept, own, ceiling - own);
+}
+
+static void check_memory(const struct conf *c, struct conf_faults *f)
+{
+    const struct conf_postern *p = &c->postern;
+    uint64_t machine = budget_of_process(), all = budget_of_all(p->memory_limit), one = p->tenant_memory_limit;
+    char found[TEXT_OF_SIZE], most[TEXT_OF_SIZE];
+    if (machine && p->memory_limit > machine)
+        conf_advise(f, c, &p->at, "memory_limit",
+                    "found %s, more than the %s that the process may have (the limit of its control group, or the machine's "
+                    "memory): it would be ended by the system before it refuses anybody",
+                    text_of_size(p->memory_limit, found), text_of_size(machine, most));
+    if (all && one > all)
+        conf_advise(f, c, &p->at, "tenant_memory_limit", "found %s, more than the %s of all tenants together (memory_limit)",
+                    text_of_size(one, found), text_of_size(all, most));
+    if (all && p->max_message > all)
+        conf_advise(f, c, &p->at, "max_message", "is %s, more than the %s that may be held for all clients together (memory_limit)",
+                    text_of_size(p->max_message, found), text_of_size(all, most));
+    else if (one && p->max_message > one)
+        conf_advise(f, c, &p->at, "max_message", "is %s, more than the %s that may be held for a tenant (tenant_memory_limit)",
+                    text_of_size(p->max_message, found), text_of_size(one, most));
 }
 
 /* ---- certificates ---- */
@@ -344,4 +404,7 @@ void machine_check(const struct conf *conf, struct conf_faults *faults)
     for (size_t i = 0; i < conf->listener_count; i++)
         check_listener(conf, conf->listeners[i], faults);
     check_certificates(conf, faults);
+    check_descriptors(conf, faults);
+    check_memory(conf, faults);
+    purposes_check(conf, faults);
 }

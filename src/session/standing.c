@@ -111,6 +111,18 @@ static const char *read_again(const struct standing *st, const struct issuer *is
     return token_read_again(issuer, st->claims, clock_wall_s(), who, &why) ? NULL : why;
 }
 
+/* Its token was looked at again with the one role that it has in use: which others the token carries is not known
+ * here, and so nothing is said of them. */
+static void tell_role(const struct standing *st, const struct generation *g, char out[LACK])
+{
+    const struct conf_tenant *row = conf_tenant_for(g->conf, text_of(st->name[TENANT]));
+    if (row && conf_list_allows(&row->roles, st->name[ROLE]))
+        snprintf(out, LACK, "what it was granted is not granted any more: its user %s is neither its role %s nor what this one leads to",
+                 st->name[USER], st->name[ROLE]);
+    else
+        snprintf(out, LACK, "what it was granted is not granted any more: its role %s: The roles of its tenant do not have it.", st->name[ROLE]);
+}
+
 static void tell_ungranted(const struct standing *st, enum reason why, const char *detail, char out[LACK])
 {
     const char *what = why == REASON_ROLE_DENIED ? "its role " : why == REASON_DATABASE_DENIED ? "its database " : "";
@@ -127,9 +139,10 @@ static const char *ungranted(struct session *s, const struct generation *g, cons
     struct grant grant;
     char detail[512];
     const char *why = NULL;
+    bool knows_all = user || issuer->terms != st->terms;
     if (user)
         who = user->identity;
-    else if (issuer->terms == st->terms)
+    else if (!knows_all)
         identity_of(st, &who);
     else
         why = read_again(st, issuer, &who);
@@ -141,10 +154,12 @@ static const char *ungranted(struct session *s, const struct generation *g, cons
                                    detail, sizeof(detail));
     if (now == REASON_DATABASE_UNKNOWN || !s->pool->row)
         return NULL; /* its pool is closed: that is why it ends */
-    if (now != REASON_OK) {
+    if (now == REASON_ROLE_DENIED && !knows_all && !grant.chosen[0])
+        tell_role(st, g, lack);
+    else if (now != REASON_OK)
         tell_ungranted(st, now, detail, lack);
+    if (now != REASON_OK)
         return lack;
-    }
     if (strcmp(grant.role, s->pool->role) != 0)
         return "its role leads to another of the database now";
     struct meter *same = meter_take(s->home->limiter, text_of(grant.tenant), grant.plan);

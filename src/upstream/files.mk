@@ -9,6 +9,7 @@ libupstream_a_SOURCES = \
 	src/upstream/farewell.c include/upstream/farewell.h \
 	src/upstream/handover.c include/upstream/handover.h \
 	src/upstream/login.c include/upstream/login.h \
+	src/upstream/login_check.c include/upstream/login_check.h \
 	src/upstream/opening.c include/upstream/opening.h \
 	src/upstream/pool.c include/upstream/pool.h \
 	src/upstream/recycle.c include/upstream/recycle.h \

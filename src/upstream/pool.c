@@ -332,6 +332,7 @@ static void lend(struct pool *p, struct backend *b, struct pool_ask *ask)
     list_push_back(&p->busy, &b->in_pool);
     ask->is_own = b->lending == 0 || ask->lending == b->lending;
     ask->lending = b->lending = ++p->lent;
+    shared_pool_count(&p->shared->shards[p->home->worker].lent, 1);
 }
 
 /* Its node does not answer, as the probe sees it, and others do: a request sent there would wait for it. */
@@ -604,7 +605,7 @@ static void hand_out(struct backend *b)
     }
     pool_forget(ask);
     uint64_t waited = loop_now(p->home->loop) - ask->asked;
-    p->waited_us += waited;
+    shared_pool_count(&p->shared->shards[p->home->worker].waited_us, waited);
     counter_add(p->home->counters, COUNTER_WAITED_US, waited);
     lend(p, b, ask);
     ask->ops->lent(ask, b);

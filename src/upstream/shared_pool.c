@@ -224,6 +224,22 @@ int shared_pool_claim(struct shared_pool *p, unsigned worker, uint64_t before)
     }
 }
 
+uint64_t shared_pool_lent(const struct shared_pool *p)
+{
+    uint64_t sum = 0;
+    for (unsigned w = 0; w < p->workers; w++)
+        sum += atomic_load_explicit(&p->shards[w].lent, memory_order_relaxed);
+    return sum;
+}
+
+uint64_t shared_pool_waited_us(const struct shared_pool *p)
+{
+    uint64_t sum = 0;
+    for (unsigned w = 0; w < p->workers; w++)
+        sum += atomic_load_explicit(&p->shards[w].waited_us, memory_order_relaxed);
+    return sum;
+}
+
 uint32_t shared_pool_waiting(const struct shared_pool *p)
 {
     uint32_t sum = 0;

@@ -238,6 +238,7 @@ struct stage {
 
 /* One for both workers, as in a process. */
 static struct limiter_shared *shared;
+static struct shared_pools *shared_pools;
 static struct conf_database row_of_pool = {.pool_size = 20, .pool_mode = CONF_POOL_TRANSACTION};
 
 static struct generation present; /* with the plan of the tests' tenants */
@@ -261,6 +262,10 @@ static void stage_begin(struct stage *g, unsigned worker, const struct conf_data
     list_init(&g->home.sessions);
     g->pool = (struct pool){.tenant = (char *)"acme", .database = (char *)"app",
                             .role = (char *)"acme_rw", .row = row, .sessions = 3, .lent = 7};
+    if (!shared_pools)
+        shared_pools = shared_pools_new(2);
+    g->pool.shared = shared_pool_join(shared_pools, TEXT("acme"), worker);
+    shared_pool_count(&g->pool.shared->shards[worker].lent, 7);
     struct list *lists[] = {&g->pool.idle, &g->pool.busy, &g->pool.opening, &g->pool.cleaning,
                             &g->pool.waiting};
     for (size_t i = 0; i < COUNT_OF(lists); i++)
@@ -278,6 +283,7 @@ static void stage_end(struct stage *g)
 {
     limiter_free(g->home.limiter);
     map_free(&g->pools.pools);
+    shared_pool_leave(&g->pool.shared, g->home.worker);
     map_free(&g->pools.topologies);
     loop_free(g->home.loop);
 }
@@ -305,6 +311,7 @@ static void test_pools_and_tenants(void)
     is_text(table_named(t, 0, "size"), "20", "pool_size counts once");
     is_text(table_named(t, 0, "sessions"), "6", "what each has is added");
     is_text(table_named(t, 0, "sv_active"), "1", "lent");
+    is_text(table_named(t, 0, "lent"), "14", "of the whole pool, whoever tells it");
     is_text(table_named(t, 0, "cl_waiting"), "1", "waiting");
     is_text(table_named(t, 0, "maxwait_us"), "1500000", "for how long");
     is_text(table_named(t, 0, "mode"), "transaction", "how it lends");
@@ -457,6 +464,7 @@ static void test_reports(void)
     stage_end(&one);
     stage_end(&two);
     limiter_shared_free(shared);
+    shared_pools_free(shared_pools);
 }
 
 /* ---- metrics and page ---- */
@@ -579,17 +587,21 @@ static void test_metrics(void)
     has(out.at, "1,234");
     has(out.at, "</meter> 2 / 5</td>");
     has(out.at, "Redis is away");
+    has(out.at, "<b>3 MB</b><span>of 8 MB for clients</span>");
     has(out.at, "</html>");
     buf_free(&out);
     table_free((struct table *)in->pools);
     table_free((struct table *)in->limits);
     table_free((struct table *)in->nodes);
     tallies_free(in->tallies);
-    struct metrics_input bare = {.workers = 0};
+    struct metrics_input bare = {.workers = 0, .memory_used = 18 << 10, .memory_limit = 18078ULL << 20};
     buf_init(&out, 1 << 20);
     metrics_write(&bare, &out);
     status_page_write(&bare, &out);
     ok(buf_size(&out) > 1000, "nothing gathered is no fault");
+    if (!buf_put(&out, "", 1))
+        return;
+    has(out.at, "<b>18 kB</b><span>of 18 GB for clients</span>"); /* what is little is not 1 MB */
     buf_free(&out);
 }
 

@@ -719,6 +719,19 @@ static void test_budgets(void)
     ok(budget_of_process() > 0, "a process may have some");
 }
 
+static void test_sizes(void)
+{
+    static const struct {
+        uint64_t bytes;
+        const char *said;
+    } rows[] = {{0, "0 B"}, {1, "1 B"}, {1023, "1023 B"}, {1024, "1 kB"}, {1536, "1.5 kB"}, {18432, "18 kB"},
+                {10189, "10 kB"}, {10240, "10 kB"}, {1048064, "1 MB"}, {1047552, "1023 kB"}, {16 << 20, "16 MB"},
+                {18078ULL << 20, "18 GB"}, {1ULL << 40, "1 TB"}, {UINT64_MAX, "16777216 TB"}};
+    char out[TEXT_OF_SIZE];
+    for (size_t i = 0; i < COUNT_OF(rows); i++)
+        is_text(text_of_size(rows[i].bytes, out), rows[i].said, "%llu bytes", (unsigned long long)rows[i].bytes);
+}
+
 int main(void)
 {
     char dir[] = "/tmp/postern-test-XXXXXX";
@@ -730,6 +743,7 @@ int main(void)
     test_map();
     test_list();
     test_text();
+    test_sizes();
     test_words();
     test_clock();
     test_snapshot();

@@ -43,9 +43,12 @@ static const char *load(const char *text, struct conf **out)
 static const struct {
     const char *text, *fault;
 } refused[] = {
-    {GOOD "[plan p]\nnonsense\n", "x.ini:8: [plan p]: a line that is neither 'key = value' nor a [section]\n"},
-    {GOOD "[plan p]\nnonsense", "x.ini:8: [plan p]: a line that is neither 'key = value' nor a [section]\n"},
-    {"a = 1\n" GOOD, "x.ini:1: a key before the first [section]\n"},
+    {GOOD "[plan p]\nnonsense\n", "x.ini:8: [plan p]: found \"nonsense\", a line that is neither 'key = value' nor a [section]\n"},
+    {GOOD "[plan p]\nnonsense", "x.ini:8: [plan p]: found \"nonsense\", a line that is neither 'key = value' nor a [section]\n"},
+    {GOOD "[plan p]\n\"role\" \"sesame\"\n", "x.ini:8: [plan p]: found \"\"role\" ...\", a line that is neither 'key = value' nor a [section]\n"},
+    {"a = 1\n" GOOD, "x.ini:1: found \"a\", a key before the first [section]\n"},
+    {GOOD "[postern]\nworkers = 2 # of four\n", "x.ini:8: [postern] workers: found \"2 # of four\"; allowed: a whole number, 0..256; a comment behind a value begins with \" ;\", not with #\n"},
+    {GOOD "[postern]\nlog_level = debug # for now\n", "x.ini:8: [postern] log_level: found \"debug # for now\"; allowed: debug, info, warning or error; a comment behind a value begins with \" ;\", not with #\n"},
     {GOOD "[plan p]\nmax_connectoins = 1\n", "x.ini:8: [plan p] max_connectoins: unknown key; did you mean max_connections?\n"},
     {GOOD "[plan p]\npool_size = 1\n", "x.ini:8: [plan p] pool_size: unknown key here; it belongs to [database]\n"},
     {GOOD "[plan p]\npassword = sesame\n", "x.ini:8: [plan p] password: unknown key\n"},
@@ -84,7 +87,17 @@ static const struct {
     {GOOD "[listener b]\nport = 1\ntls = allow\ntls_cert = a\ntls_key = k\ntls_client_ca = c\ntls_client_auth = require\n",
      "x.ini:13: [listener b] tls_client_auth: found \"require\"; with tls = allow whoever comes without TLS would need no certificate; allowed: tls = require beside it, or optional here\n"},
     {GOOD "[listener b]\nport = 1\ntls_cert = a\ntls_key = k\ntls_client_auth = optional\n", "x.ini:7: [listener b] tls_client_ca: missing: tls_client_auth needs the authorities of the certificates\n"},
-    {GOOD "[listener b]\ntls = off\naddress = 1.2.3.4, ::\n", "x.ini:9: [listener b] address: ::, port 5432, is taken by [listener main]\n"},
+    {GOOD "[listener b]\ntls = off\naddress = ::\n", "x.ini:9: [listener b] address: ::, port 5432, is taken by [listener main]\n"},
+    {GOOD "[listener b]\ntls = off\naddress = 1.2.3.4\n", "x.ini:9: [listener b] address: 1.2.3.4, port 5432, is taken by [listener main], which has 0.0.0.0\n"},
+    {GOOD "[listener b]\ntls = off\nport = 1\naddress = ::1, 1.2.3.4, 0:0:0:0:0:0:0:1\n", "x.ini:10: [listener b] address: found \"0:0:0:0:0:0:0:1\" beside \"::1\": one port of an address can be opened once\n"},
+    {GOOD "[listener b]\ntls = off\nport = 1\naddress = 1.2.3.4, 0.0.0.0\n", "x.ini:10: [listener b] address: found \"0.0.0.0\" beside \"1.2.3.4\": one port of an address can be opened once\n"},
+    {GOOD "[postern]\nhttp_listen = 127.0.0.1:5432\n", "x.ini:8: [postern] http_listen: found \"127.0.0.1:5432\", which is taken by [listener main] (address 0.0.0.0, port 5432); allowed: a port of its own\n"},
+    {GOOD "[postern]\nhttp_listen = [::1]:5432\n", "x.ini:8: [postern] http_listen: found \"[::1]:5432\", which is taken by [listener main] (address ::, port 5432); allowed: a port of its own\n"},
+    {GOOD "[listener b]\ntls = off\nport = 9187\naddress = 127.0.0.1\n", "x.ini: [postern] http_listen: found \"127.0.0.1:9187\", which is taken by [listener b] (address 127.0.0.1, port 9187); allowed: a port of its own\n"},
+    {GOOD "[tenant -x]\n", "x.ini:7: [tenant -x]: no token may name this tenant; allowed: names that begin with a letter, a digit or _\n"},
+    {GOOD "[tenant .x]\n", "x.ini:7: [tenant .x]: no token may name this tenant; allowed: names that begin with a letter, a digit or _\n"},
+    {GOOD "[tenant t]\nroles = rw, -ro\n", "x.ini:8: [tenant t] roles: found \"-ro\"; allowed: * or names of up to 63 letters, digits, dots, dashes and underscores, with no dot or dash in front\n"},
+    {GOOD ISSUER("tenants = t, -x\n"), "x.ini:11: [issuer i] tenants: found \"-x\", which no token may name as its tenant; allowed: * or names of up to 63 letters, digits, dots, dashes and underscores, with no dot or dash in front\n"},
     {GOOD "[listener b]\naddress = localhost\ntls = off\n", "x.ini:8: [listener b] address: found \"localhost\"; allowed: IPv4 or IPv6 addresses, or one absolute directory\n"},
     {GOOD "[listener b]\naddress = /run/x\nport = 0\n", "x.ini:9: [listener b] port: found 0; a unix socket needs a number in its name\n"},
     {GOOD "[listener b]\naddress = /run/x, ::1\ntls = off\nport = 1\n", "x.ini:8: [listener b] address: found \"/run/x\" among others; allowed: addresses, or one directory alone\n"},
@@ -102,7 +115,7 @@ static const struct {
     {GOOD "[listener b]\nport = 1\ntls = off\nscram_users = svc, 'a*'\n", "x.ini:10: [listener b] scram_users: found \"'a*'\": the quotes would be part of the name; allowed: a list with commas between, without quotes\n"},
     {GOOD "[postern]\nadmin_users = \"a, b\"\n", "x.ini:8: [postern] admin_users: found \"\"a\": the quotes would be part of the name; allowed: a list with commas between, without quotes\n"},
     {GOOD "[tenant t]\nplan = gold\n", "x.ini:8: [tenant t] plan: found \"gold\"; there is no section [plan gold]\n"},
-    {GOOD "[tenant t]\nroles = a b\n", "x.ini:8: [tenant t] roles: found \"a b\"; allowed: * or names of up to 63 letters, digits, dots, dashes and underscores\n"},
+    {GOOD "[tenant t]\nroles = a b\n", "x.ini:8: [tenant t] roles: found \"a b\"; allowed: * or names of up to 63 letters, digits, dots, dashes and underscores, with no dot or dash in front\n"},
     {GOOD "[tenant t]\ndatabase_role = ${user}\n", "x.ini:8: [tenant t] database_role: found \"${user}\"; allowed: plain text and ${tenant} and ${role}\n"},
     {GOOD "[tenant t]\ndatabase_role = ${tenant\n", "x.ini:8: [tenant t] database_role: found \"${tenant\"; allowed: plain text and ${tenant} and ${role}\n"},
     {GOOD "[tenant t]\ndatabases = postern\n", "x.ini:8: [tenant t] databases: postern is the console, not a database\n"},
@@ -149,7 +162,7 @@ static void test_asked(void)
     } rows[] = {
         {"scram_users = *", ISSUER(), "every listener asks every name for SCRAM-SHA-256, and nobody could come with a token of [issuer i]"},
         {"scram_users = *", "", ""},
-        {"scram_users = *", ISSUER() "[listener b]\nport = 1\ntls = off\n", ""},
+        {"scram_users = *", ISSUER() "[listener b]\nport = 1\ntls = off\naddress = ::1\n", ""},
         {"scram_users = svc_*", ISSUER(), ""},
         {"scram_users = svc_*", ISSUER() "[tenant t]\nroles = rw, svc_rw\n", "svc_*\", which takes svc_rw too, a role of [tenant t]"},
         {"scram_users = svc_*", ISSUER() "[tenant t]\nroles = rw, *\n", ""},
@@ -157,16 +170,65 @@ static void test_asked(void)
         {"scram_users = svc_*", ISSUER("tenants = u\n") "[tenant t]\nroles = svc_rw\n", ""},
         {"scram_users = svc_*", ISSUER("tenants = u, t\n") "[tenant t]\nroles = svc_rw\n", "a role of [tenant t]"},
         {"scram_users = svc_*", ISSUER("tenants = u\n") "[tenant *]\nroles = svc_rw\n", "a role of [tenant *]"},
-        {"scram_users = *", ISSUER() "[tenant t]\nroles = rw\n[listener b]\nport = 1\ntls = off\n", ""},
+        {"scram_users = *", ISSUER() "[tenant t]\nroles = rw\n[listener b]\nport = 1\ntls = off\naddress = ::1\n", ""},
     };
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
         char text[1024], said[1024];
-        snprintf(text, sizeof(text), "[listener main]\ntls = off\n%s\n[cluster main]\nhosts = a\n[database *]\ncluster = main\n%s",
+        snprintf(text, sizeof(text),
+                 "[listener main]\ntls = off\n%s\naddress = 127.0.0.1, ::1\n[cluster main]\nhosts = a\n[database *]\ncluster = main\n%s",
                  rows[i].main, rows[i].rest);
         is_text(load(text, NULL), "", "asked %zu: no fault", i);
         snprintf(said, sizeof(said), TEXT_FMT, TEXT_ARG(buf_text(&faults.advice)));
         ok(faults.advice_count == (rows[i].advice[0] != '\0') && strstr(said, rows[i].advice), "asked %zu: %s", i, said);
         ok(!said[0] || text_starts(text_of(said), "x.ini:3: [listener main] scram_users: found \""), "with its place");
+    }
+}
+
+/* What has no effect, or is nobody's: what stands behind the smallest good file, and the advice. */
+static void test_unused(void)
+{
+    static const struct {
+        const char *text, *advice;
+    } rows[] = {
+        {"", ""},
+        {"[redis]\n", ""},
+        {"[redis]\nurl = redis://h # ours\n", "x.ini:8: [redis] url: found \"redis://h # ours\", and all of it is the value; a comment behind a value begins with \" ;\", not with #\n"},
+        {"[redis]\nurl = redis://h#1\n", ""},
+        {"[redis]\nurl = redis://h ; # ours\n", ""},
+        {"[redis]\naway = closed\n", "x.ini:8: [redis] away: has no effect: without a url limits are kept in memory, for this instance alone\n"},
+        {"[redis]\nurl = redis://h\naway = closed\nfleet_size = 2\n", ""},
+        {"[redis]\nfleet_size = 2\n", "x.ini:8: [redis] fleet_size: has no effect: without a url limits are kept in memory, for this instance alone\n"},
+        {"[plan p]\nqueries_burst = 5\n[tenant *]\nplan = p\n", "x.ini:8: [plan p] queries_burst: has no effect: queries_per_second sets no limit\n"},
+        {"[plan p]\nrate_wait = 5s\n[tenant *]\nplan = p\n", "x.ini:8: [plan p] rate_wait: has no effect: queries_per_second sets no limit\n"},
+        {"[plan p]\nconnections_burst = 5\nqueries_per_second = 1\n[tenant *]\nplan = p\n", "x.ini:8: [plan p] connections_burst: has no effect: connections_per_second sets no limit\n"},
+        {"[plan p]\nqueries_burst = 5\nrate_wait = 1s\nqueries_per_second = 1\n[tenant *]\nplan = p\n", ""},
+        {"[plan p]\n", "x.ini:7: [plan p]: no tenant has this plan\n"},
+        {"[plan p]\n[postern]\nusers_file = u\n", ""},
+        {"[plan p]\n[listener l]\nport = 1\naddress = ::1\ntls = off\n" ISSUER("plan_claim = plan\n[listener m]\ntls = off\nport = 2\nscram_users = *\n"),
+         "x.ini:2: [listener main] tls: found \"off\" on 0.0.0.0: without TLS a token is asked for on this machine only, and nobody could come "
+         "with one from another; take tls = require, or scram_users = * if only users of users_file come here\n"},
+        {"[cluster b]\nhosts = b\n", "x.ini:7: [cluster b]: no section [database NAME] names this cluster\n"},
+        {"[cluster b]\nhosts = b\ntls = disable\ntls_ca = c\n[database b]\ncluster = b\n", "x.ini:10: [cluster b] tls_ca: has no effect: tls is disable\n"},
+        {"[cluster b]\nhosts = b\ndiscovery = on\n[database b]\ncluster = b\n",
+         "x.ini:9: [cluster b] discovery: has no effect: there is no monitor_user to ask yb_servers()\n"},
+        {"[database b]\ncluster = main\n[tenant t]\ndatabases = c\n", "x.ini:7: [database b]: no tenant may use this database\n"},
+        {"[database b]\ncluster = main\n[tenant t]\ndatabases = c, *\n", ""},
+        {"[database b]\ncluster = main\n[tenant *]\n", ""},
+        {"[database b]\ncluster = main\n[tenant b]\n", "x.ini:5: [database *]: no tenant may use this database\n"},
+        {"[database b]\ncluster = main\n[tenant b]\n[tenant c]\ndatabases = x_${tenant}\n", ""},
+        {"[database b]\ncluster = main\nsession_reuse = on\n", "x.ini:9: [database b] session_reuse: has no effect: in transaction mode every connection is lent to further clients\n"},
+        {"[database b]\ncluster = main\npool_mode = session\nsession_reuse = on\nshare = none\n", ""},
+        {"[database b]\ncluster = main\npool_mode = session\nshare = none\n", "x.ini:10: [database b] share: has no effect: in session mode a connection is lent to one client, and closed behind it\n"},
+        {"[database b]\ncluster = main\npool_mode = session\nprepared_statements = 10\n", "x.ini:10: [database b] prepared_statements: has no effect: it is for transaction mode\n"},
+        {"[postern]\nmax_pending_logins = 10\nmax_pending_per_address = 11\n",
+         "x.ini:9: [postern] max_pending_per_address: found 11, more than max_pending_logins, which is 10: all of them may come from one address\n"},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        char text[2048], said[2048];
+        snprintf(text, sizeof(text), "%s%s", GOOD, rows[i].text);
+        is_text(load(text, NULL), "", "unused %zu: no fault", i);
+        snprintf(said, sizeof(said), TEXT_FMT, TEXT_ARG(buf_text(&faults.advice)));
+        is_text(said, rows[i].advice, "unused %zu", i);
     }
 }
 
@@ -365,7 +427,7 @@ static void test_show(void)
     ok(s.count > 60 && s.differ == 5, "show: %u settings, %u differ", s.count, s.differ);
     buf_init(&out, 4096);
     conf_keep_restart(fresh, old, &out);
-    ok(text_is(buf_text(&out), "[postern] workers: \"0\" becomes \"4\" only after a restart\n"),
+    ok(text_is(buf_text(&out), "x.ini:8: [postern] workers: \"0\" becomes \"4\" only after a restart\n"),
        "restart: only what a reload cannot change");
     ok(fresh->postern.workers == 0, "restart: and the present value stays in force");
     buf_free(&out);
@@ -562,6 +624,7 @@ int main(void)
         return 99;
     test_refused();
     test_asked();
+    test_unused();
     test_meetings();
     test_lines();
     test_values();

@@ -93,6 +93,11 @@ static bool rests(void *arg)
     return moving == 0;
 }
 
+static bool is_alone(void *arg)
+{
+    return atomic_load(&at[0]->shared->shards_there) == 1;
+}
+
 static uint32_t slots(void)
 {
     return shared_pool_slots(at[0]->shared);
@@ -240,6 +245,26 @@ static void test_left_meanwhile(void)
     ok(borrow_now(at[0], &w[0]), "and comes back");
     pool_return(at[0], &w[0].backend);
     ok(run_until(loop, rests, NULL), "at rest");
+    end();
+}
+
+/* What a pool has lent, and how long was waited for it, does not fall when one of its shards goes. */
+static void test_counted(void)
+{
+    struct borrower w[2];
+    begin("pool_size = 1" WAIT);
+    for (unsigned n = 0, i = 1; n < 2; n++, i--) {
+        ok(borrow_now(at[i], &w[i]), "lent on worker %u", i);
+        pool_return(at[i], &w[i].backend);
+    }
+    uint64_t lent = shared_pool_lent(at[0]->shared), waited = shared_pool_waited_us(at[0]->shared);
+    ok(lent == 2 && waited > 0, "both are counted, and that the second had to wait");
+    era_drop(&at[1]->era); /* as one that never looked: it is not kept for what others have open */
+    pool_drop(&at[1]);
+    ok(run_until(loop, is_alone, NULL), "one of the shards goes");
+    ok(shared_pool_lent(at[0]->shared) == lent && shared_pool_waited_us(at[0]->shared) == waited, "and what it had stays counted");
+    at[1] = take(1);
+    ok(shared_pool_lent(at[1]->shared) == lent, "also when it comes again");
     end();
 }
 
@@ -405,6 +430,7 @@ int main(void)
     test_short_of_late();
     test_closed_elsewhere();
     test_left_meanwhile();
+    test_counted();
     test_kinds();
     test_queue_and_minimum();
     test_reload();

@@ -1,6 +1,9 @@
 UNIT_TESTS += tests/unit/test_credentials
 tests_unit_test_credentials_SOURCES = tests/unit/test_credentials.c
 tests_unit_test_credentials_LDADD = $(LIBS_UPSTREAM) $(EXT_LIBS)
+UNIT_TESTS += tests/unit/test_login_check
+tests_unit_test_login_check_SOURCES = tests/unit/test_login_check.c
+tests_unit_test_login_check_LDADD = $(LIBS_UPSTREAM) $(EXT_LIBS)
 UNIT_TESTS += tests/unit/test_topology
 tests_unit_test_topology_SOURCES = tests/unit/test_topology.c
 tests_unit_test_topology_LDADD = $(LIBS_UPSTREAM) $(EXT_LIBS)

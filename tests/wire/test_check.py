@@ -5,6 +5,7 @@ all at once, each with its line and key; what is only unwise is a warning in all
 import datetime
 import os
 import re
+import resource
 import shutil
 import signal
 
@@ -75,6 +76,21 @@ def user_of(stand, role):
     return {"postern": {"users_file": path, "admin_users": None}}
 
 
+PLAIN_NODES = {"tls": "disable", "tls_ca": None, "tls_cert": None, "tls_key": None}
+
+
+def files():
+    """The limit that a gate raises its own to."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def linked(path):
+    """Another name of that file."""
+    link = f"{path}-{os.urandom(4).hex()}"
+    os.symlink(path, link)
+    return link
+
+
 # name: (overrides of the configuration, section, key, what the fault says)
 FAULTS = {
     "certificate-expired": (lambda s: certificate(s, "old", -10, -1),
@@ -134,13 +150,37 @@ FAULTS = {
                                       "redis", "ca_file", "found without a url"),
     "user-of-no-allowed-role": (lambda s: user_of(s, "owner"), "postern", "users_file",
                                 r"user one_batch: found role owner; \[tenant acme\] does not allow it"),
+    "descriptors-all-reserved": (lambda s: {"postern": {"reserved_descriptors": 1000000}}, "postern", "reserved_descriptors",
+                                 r"found 1000000; the limit of open files is \d+, and with \d+ reserved 0 are left"),
+    "descriptors-of-the-gate-alone": (lambda s: {"postern": {"reserved_descriptors": files() - 5}}, "postern",
+                                      "reserved_descriptors", "reserved 5 are left, of which the gate itself has [67] at least"),
+    "binding-without-tls": (lambda s: {"cluster main": {**PLAIN_NODES, "channel_binding": "require"}},
+                            "cluster main", "channel_binding", "found \"require\" with tls = disable"),
+    "password-in-clear": (lambda s: {"cluster main": {**PLAIN_NODES, "require_auth": "password"}},
+                          "cluster main", "require_auth", "found \"password\" alone"),
+    "monitor-without-password": (lambda s: {"cluster main": {"tls_cert": None, "tls_key": None, "monitor_user": "watch"}},
+                                 "cluster main", "monitor_user", "found \"watch\": the cluster's credentials have no password"),
+    "http-on-a-listener": (lambda s: {"listener main": {"address": "127.0.0.1", "port": 5999},
+                                      "postern": {"http_listen": "127.0.0.1:5999"}},
+                           "postern", "http_listen", r"found \"127.0.0.1:5999\", which is taken by \[listener main\]"),
+    "tenant-of-no-token": (lambda s: {"tenant -x": {"databases": "acme"}, "postern": {"users_file": s.users_file}},
+                           "tenant -x", None, "no token may name this tenant"),
+    "log-is-the-audit-trail": (lambda s: {"postern": {"log_file": "both", "audit_file": "both"}},
+                               "postern", "log_file", r"which is audit_file of \[postern\] too"),
+    "log-is-the-configuration": (lambda s: {"postern": {"log_file": "postern.ini"}},
+                                 "postern", "log_file", "which is the configuration itself too"),
+    "pid-file-is-the-users-file": (lambda s: (lambda users: {"postern": {"users_file": users, "pid_file": linked(users)}})(
+        copied(s.users_file, 0o600)), "postern", "pid_file", r"which is users_file of \[postern\] too"),
+    "ready-file-is-a-key": (lambda s: (lambda key: {"postern": {"ready_file": key}, "cluster main": {"tls_key": key}})(
+        copied(s.node_client[1], 0o600)), "postern", "ready_file", r"which is tls_key of \[cluster main\] too"),
     "user-unknown": (lambda s: {"postern": {"user": "no-such-user"}},
                      "postern", "user", "found \"no-such-user\"; allowed: a user of this system"),
 }
 
 
 def lines_about(said, section, key):
-    return [r for r in said.splitlines() if re.search(rf"postern\.ini:\d+: \[{re.escape(section)}\] {key}: ", r)]
+    return [r for r in said.splitlines()
+            if re.search(rf"postern\.ini:\d+: \[{re.escape(section)}\]{' ' + key if key else ''}: ", r)]
 
 
 def need_fault(said, section, key, words):
@@ -311,6 +351,14 @@ def test_audit_file_that_this_user_may_not_write(make_gate, tmp_path, exists):
                "it cannot be written: Permission denied" if exists else "the folder .*: Permission denied")
 
 
+def test_what_the_stand_has_needs_no_advice(make_gate):
+    gate = make_gate({"postern": {"user": "nobody"}} if os.geteuid() == 0 else None, start=False)
+    gate.write()
+    done = gate.check()
+    rows = [r for r in done.stderr.splitlines() if "may not read" not in r and "may not write" not in r]
+    assert done.returncode == 0 and not rows, done.stderr
+
+
 def test_check_makes_no_file(make_gate):
     gate = make_gate(start=False)
     gate.write()
@@ -339,7 +387,48 @@ def role_of_a_token(stand):
     return {"listener main": {"scram_users": "*_batch, r*"}}, "listener main", "scram_users", "which takes rw too"
 
 
-@pytest.mark.parametrize("advice", [soon, as_root, role_of_a_token])
+def more_clients_than_files(stand):
+    return {"postern": {"max_clients": 1000000}}, "postern", "max_clients", r"found 1000000; the limit of open files is \d+"
+
+
+def role_without_password(stand):
+    return ({"cluster main": {"tls_cert": None, "tls_key": None}, "tenant metered": {"roles": "rw, nobody"}}, "tenant metered",
+            "roles", "found nobody, in the database metered_nobody".replace("nobody,", '"nobody",'))
+
+
+def much_memory(stand):
+    return {"postern": {"memory_limit": "1024GB"}}, "postern", "memory_limit", "found 1 TB, more than the .* that the process may have"
+
+
+def much_of_one_tenant(stand):
+    return ({"postern": {"memory_limit": "64MB", "tenant_memory_limit": "65MB"}}, "postern", "tenant_memory_limit",
+            r"found 65 MB, more than the 64 MB of all tenants together \(memory_limit\)")
+
+
+def long_messages(stand):
+    return ({"postern": {"memory_limit": "64MB", "max_message": "65MB"}}, "postern", "max_message",
+            r"is 65 MB, more than the 64 MB that may be held for all clients together \(memory_limit\)")
+
+
+def long_messages_of_one(stand):
+    return ({"postern": {"tenant_memory_limit": "1536kB"}}, "postern", "max_message",
+            r"is 16 MB, more than the 1.5 MB that may be held for a tenant \(tenant_memory_limit\)")
+
+
+def tokens_in_clear(stand):
+    return ({"listener plain": {"address": "0.0.0.0", "port": 0, "tls": "off"}}, "listener plain", "tls",
+            'found "off" on 0.0.0.0: without TLS a token')
+
+
+def password_for_two(stand):
+    return ({"postern": {"salt_key_file": stand.users_file}}, "postern", "users_file", r"which is salt_key_file of \[postern\] too")
+
+
+ADVICE = [soon, as_root, role_of_a_token, more_clients_than_files, role_without_password, much_memory, much_of_one_tenant,
+          long_messages, long_messages_of_one, tokens_in_clear, password_for_two]
+
+
+@pytest.mark.parametrize("advice", ADVICE)
 def test_advice_is_given_by_check_start_and_reload(make_gate, stand, console, advice):
     if advice is as_root and os.geteuid() != 0:
         pytest.skip("only as root")
@@ -380,8 +469,9 @@ def plain_gate(stand, tmp_path):
                          ("http_listen", "127.0.0.1:0"), ("ready_file", "postern.ready"), ("workers", 1),
                          ("users_file", str(nobody))]),
         ("listener main", "", [("address", "127.0.0.1"), ("port", 0), ("tls", "off")]),
+        ("tenant *", "", []),
         ("cluster main", "", [("hosts", f"127.0.0.1:{stand.postgres.port}"), ("tls", "disable"),
-                              ("discovery", "off")]),
+                              ("discovery", "off"), ("require_auth", "none")]),
         ("database *", "", [("cluster", "main")])])
     yield gate
     end_well(gate)

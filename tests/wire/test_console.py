@@ -1,5 +1,8 @@
 """The console: the database `postern`, for administrators only."""
 # SPDX-License-Identifier: Apache-2.0
+import json
+import re
+
 import pytest
 
 from stand import proc, wire
@@ -131,6 +134,37 @@ def test_unknown_commands_are_syntax_errors(gate, console):
     assert c.query("SHOW VERSION")
 
 
+SHOWN = "HELP, VERSION, POOLS, CLIENTS, SERVERS, NODES, TENANTS, LIMITS, STATS, CONFIG"
+
+
+@pytest.mark.parametrize("sql, said", [
+    ("SHOW FOO", f'SHOW takes one word, found "FOO"; allowed: SHOW with one of {SHOWN}'),
+    ("show", f"SHOW takes one word; allowed: SHOW with one of {SHOWN}"),
+    ("KILL", "KILL takes the id of one client; allowed: KILL <id of SHOW CLIENTS>"),
+    ("kill 1 2;", "KILL takes the id of one client; allowed: KILL <id of SHOW CLIENTS>"),
+    ("RELOAD x", "RELOAD takes nothing behind it"),
+    ("SELECT 1", f"no command of this console; allowed: RELOAD, KILL <id of SHOW CLIENTS>, SHOW with one of {SHOWN}"),
+    ("'", f"no command of this console; allowed: RELOAD, KILL <id of SHOW CLIENTS>, SHOW with one of {SHOWN}")])
+def test_what_is_no_command_is_told_what_is_one(gate, console, sql, said):
+    c = console(gate)
+    told = wire.errors(c.ask(wire.query(sql)))[0]
+    assert (told["C"], told["M"], told["H"]) == ("42601", said, "SHOW HELP lists the commands.")
+    assert c.query("SHOW VERSION")
+
+
+def test_audit_trail_has_the_outcome_of_each_command(make_gate, console):
+    gate = make_gate()
+    c = console(gate)
+    c.query("SHOW POOLS")
+    c.ask(wire.query("KILL 99999"))
+    c.query("RELOAD")
+
+    def outcomes():
+        return {e["command"]: e.get("outcome") for e in map(json.loads, gate.audit().splitlines()) if e["event"] == "admin"}
+    proc.wait_for("the audit trail", 10, lambda: len(outcomes()) == 3)
+    assert outcomes() == {"SHOW POOLS": "ok", "KILL": "not_found", "RELOAD": "ok"}
+
+
 def test_errors_of_commands_that_were_understood(make_gate, console):
     """They are no syntax errors, and SHOW HELP does not help."""
     gate = make_gate()
@@ -157,7 +191,7 @@ def test_reload_tells_what_needs_a_restart(make_gate, console):
     told = warnings({"workers": 7, "instance": "other", "pid_file": "other.pid", "ready_file": "other.ready",
                      "user": "nobody"})
     for key in ("workers", "instance", "pid_file", "ready_file", "user"):
-        assert any(key in line and "only after a restart" in line for line in told), (key, told)
+        assert any(re.search(rf"postern\.ini:\d+: \[postern\] {key}: .* only after a restart$", line) for line in told), (key, told)
 
 
 def test_empty_command(gate, console):

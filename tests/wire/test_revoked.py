@@ -71,8 +71,28 @@ CHANGES = {
 
 # Where it was the grant: what of it.
 LACKS = {"the tenant": 'not granted any more: There is no tenant "acme" at this gateway.',
-         "its role": "not granted any more: its role rw: These credentials carry no role that their tenant may use.",
+         "its role": "not granted any more: its role rw: The roles of its tenant do not have it.",
          "its database": "not granted any more: its database acme: The databases of this tenant are: acme_session."}
+
+
+# A token with several roles: what is said of the one in use is not said of the others.
+SEVERAL = {"the role in use": ({"tenant acme": {"roles": "rw"}}, "ro", "its role ro: The roles of its tenant do not have it."),
+           "what the role leads to": ({"tenant acme": {"database_role": "globex_${role}"}}, "acme_ro",
+                                      "its user acme_ro is neither its role ro nor what this one leads to"),
+           "the claim of its roles": ({"issuer stand": {"roles_claim": "groups"}}, "ro",
+                                      "its role ro: The roles of these credentials are: rw.")}
+
+
+@pytest.mark.parametrize("what", list(SEVERAL))
+def test_of_several_roles_only_what_is_true_is_said(gate, login, stand, what):
+    changes, user, said = SEVERAL[what]
+    c = login(gate, user=user, secret=stand.token("acme", ["ro", "rw"], groups=["rw"]))
+    c.query("SELECT 1")
+    reload(gate, changes)
+    ends(c)
+    detail = (await_event(gate, "logout", reason="revoked"))["detail"]
+    assert detail == f"what it was granted is not granted any more: {said}"
+    assert "carry no role" not in detail and f" ends: {detail}\n" in gate.log()
 
 
 @pytest.mark.parametrize("state", ["idle", "in a transaction"])
