@@ -79,7 +79,7 @@ static enum step on_query(struct request_walk *w)
     unsigned flags = 0;
     if (s->is_transaction_mode && !walk_is_whole(w) && w->size < REQUEST_WHOLE)
         return STEP_WAIT;
-    if (!walk_reading_is_known(w))
+    if (!walk_reading_is_known(w) || !walk_unnamed_is_known(w))
         return STEP_STOP;
     if (s->is_transaction_mode && walk_is_whole(w)) {
         sql = walk_body(w);
@@ -91,8 +91,6 @@ static enum step on_query(struct request_walk *w)
         if (names && (!walk_names_are_known(w) || !walk_outcome_is_known(s)))
             return STEP_STOP;
     }
-    if (s->is_transaction_mode && !walk_unnamed_is_known(w))
-        return STEP_STOP;
     if (scans && scan.effects & SQL_EXECUTE && scan.statements == 1) {
         bool mine;
         enum step step = statements_execute(w, sql, &mine);
