@@ -27,7 +27,8 @@ struct loss {
     struct server_error *untold; /* what the next request must be told, or NULL */
     uint8_t block;               /* enum lost_block */
     bool had_failed;             /* ... which the server had failed before: its COMMIT has nothing to hear */
-    bool ends;                   /* the batch whose rest is dropped was to end it, by its Execute */
+    bool ends;                   /* the batch whose rest is dropped was to end it, by the Execute of ... */
+    uint64_t ends_by;            /* ... the statement whose name has this hash */
     bool violated;              /* the server has said so of the protocol, and not been ready since */
     uint16_t rest;               /* enum reason: why the rest of a batch is dropped, outside of a block; or REASON_OK */
 };
@@ -38,8 +39,8 @@ void relay_lost(struct session *s, enum reason why) COLD;
 /* A loss between two requests is told with the next, which begins with a message of this type, of whose body
  * this is there. False when there is none to tell of. */
 bool relay_tell_lost(struct session *s, char type, struct text body);
-/* The rest of a batch is dropped, this message of it now. */
-void lost_skips(struct session *s, char type);
+/* The rest of a batch is dropped, this message of it now; of its body this is there. */
+void lost_skips(struct session *s, char type, struct text body);
 /* What the server said before it closes: the words for the loss. */
 void lost_because(struct session *s, const struct server_error *error) COLD;
 /* A simple Query with these effects (enum sql_effect): true when it has been answered here, since

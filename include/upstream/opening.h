@@ -11,7 +11,9 @@
 /* Opens as many as the queue (or pool_min) wants, within pool_size and a bounded number at once. */
 void opening_more(struct pool *p);
 /* One more of this kind, where there is room and none is on its way. */
-bool opening_another(struct pool *p, struct varset *startup);
+void opening_another(struct pool *p, struct varset *startup);
+/* Opens one for each who waits and has none on its way, where there is room: true when all of them have. */
+bool opening_serves(struct pool *p);
 /* Uses a slot that came from another shard; false when there is no use for it now. */
 bool opening_with_slot(struct pool *p);
 /* One that is being opened is given up: what only its opening needed is freed. */

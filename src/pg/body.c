@@ -170,9 +170,12 @@ static void read_set(struct body *b, struct text t)
             return;
     }
     bool is_name = take_name(&t, name, &len, &last, &fits), found = is_unlisted(name, len);
+    struct text more = t;
     bool sets = is_name && found && (take(&t, '=') || text_is_nocase(take_word(&t), "to"));
     if (sets && fits && !(b->is_dynamic && is_put_together(name, len)))
         b->visit(b->arg, text_is_nocase(take_word(&t), "default") ? SQL_RESETS : SQL_SETS, (struct text){name, len});
+    else if (is_name && fits && text_is((struct text){name, len}, "role") && take_word(&more).len) /* SET ROLE x */
+        b->visit(b->arg, SQL_SETS, TEXT("role"));
     else if (sets || !fits || (!is_name && found) || (b->is_dynamic && goes_on(t)))
         b->is_certain = false;
 }

@@ -344,11 +344,12 @@ static enum step on_message(struct request_walk *w, char type)
 static void skip_message(struct request_walk *w, char type)
 {
     struct session *s = w->s;
+    struct text there = walk_there(w);
     w->run = w->p; /* nothing is ever pending here */
     w->p += WIRE_HEADER;
     w->run = w->p;
     input_begin(&s->input, w->size - 4, FRAME_DROP);
-    lost_skips(s, type);
+    lost_skips(s, type, there);
     if (type != 'S')
         return;
     s->input.skipping = false;
@@ -453,10 +454,10 @@ size_t forward(struct session *s, const char *at, size_t len)
             break;
         }
         if (s->input.skipping && type != 'X') {
-            if (s->loss.rest && (type == 'P' || type == 'B')) {
+            if ((s->loss.rest || s->loss.ends) && (type == 'P' || type == 'B')) {
                 if (!walk_is_whole(&w) && w.len - w.p < REQUEST_WHOLE)
                     break;
-                if (lost_would_begin(s, type, walk_there(&w))) {
+                if (s->loss.rest && lost_would_begin(s, type, walk_there(&w))) {
                     session_fail(s, (enum reason)s->loss.rest, NULL, NULL);
                     return len;
                 }

@@ -130,6 +130,16 @@ static uint32_t effects_of(struct session *s, char type, struct text body)
     return scan.effects;
 }
 
+/* Of the statement's name in a Parse or a Bind. */
+static uint64_t statement_hash(char type, struct text body)
+{
+    size_t first = strnlen(body.at, body.len);
+    struct text name = {body.at, first};
+    if (type == 'B')
+        name = first == body.len ? TEXT("") : (struct text){body.at + first + 1, strnlen(body.at + first + 1, body.len - first - 1)};
+    return text_hash(name.at, name.len);
+}
+
 bool relay_tell_lost(struct session *s, char type, struct text body)
 {
     if (!s->loss.untold)
@@ -141,6 +151,7 @@ bool relay_tell_lost(struct session *s, char type, struct text body)
     if (ends && (s->loss.had_failed || !(effects & SQL_COMMITS)))
         return false;
     s->loss.ends = ends;
+    s->loss.ends_by = ends ? statement_hash(type, body) : 0;
     struct wire_fault f = fault_of(s, REASON_BACKEND_LOST, FATE_ROLLED_BACK);
     relay_refuse(s, type, &f);
     told(s);
@@ -162,12 +173,16 @@ void lost_block_over(struct session *s)
     s->loss.ends = false;
 }
 
-void lost_skips(struct session *s, char type)
+void lost_skips(struct session *s, char type, struct text body)
 {
-    if (type == 'E' && s->loss.ends)
+    if (!s->loss.ends)
+        return;
+    if (type == 'E') {
         lost_block_over(s);
-    else if (type == 'S')
+        s->loss.rest = REASON_BACKEND_LOST;
+    } else if (type == 'S' || (type == 'B' && statement_hash(type, body) != s->loss.ends_by)) {
         s->loss.ends = false;
+    }
 }
 
 void lost_reset(struct session *s)

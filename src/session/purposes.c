@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 
@@ -42,11 +43,20 @@ static char *resolve(const char *path)
     return mem_format("%s%s", real, slash);
 }
 
+/* /dev/stdout, also by a link of another name: what it leads to is not this process's to name. */
+static bool is_of_the_system(const char *path)
+{
+    char link[PATH_MAX];
+    ssize_t n = readlink(path, link, sizeof(link));
+    struct text to = n > 0 ? (struct text){link, (size_t)n} : text_of(path);
+    return text_starts(to, "/dev/") || text_starts(to, "/proc/") || text_starts(text_of(path), "/dev/") || text_starts(text_of(path), "/proc/");
+}
+
 static void add(struct uses *u, const struct conf_section *at, const char *kind, const char *key, const char *path,
                 enum purpose purpose)
 {
     struct use use = {.at = at, .kind = kind, .key = key, .path = path, .purpose = purpose};
-    if (!path[0] || text_starts(text_of(path), "/dev/") || text_starts(text_of(path), "/proc/") || u->count == USES_MAX)
+    if (!path[0] || is_of_the_system(path) || u->count == USES_MAX)
         return;
     use.is_there = stat(path, &use.st) == 0;
     if (use.is_there && !S_ISREG(use.st.st_mode))
@@ -108,7 +118,9 @@ static void look(const struct conf *c, const struct use *a, const struct use *b,
     char what[128] = "the configuration itself";
     if (b->kind[0])
         snprintf(what, sizeof(what), "%s of [%s%s%.64s]", b->key, b->kind, b->at->name[0] ? " " : "", b->at->name);
-    if (a->purpose == WRITTEN)
+    /* Whole lines behind others: both work. */
+    bool are_lines = strcmp(a->key, "log_file") == 0 && strcmp(b->key, "audit_file") == 0;
+    if (a->purpose == WRITTEN && !are_lines)
         conf_fault(f, c, a->at, a->key, "found \"%s\", which is %s too, and this one is written; allowed: a file of its own", a->path, what);
     else
         conf_advise(f, c, a->at, a->key, "found \"%s\", which is %s too; take a file of its own", a->path, what);

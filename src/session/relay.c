@@ -443,6 +443,8 @@ void relay_give_back(struct session *s)
     naming_release(s);
     replay_forget(s);
     memory_leave(s);
+    if (s->pins & PIN_LOAD) /* a backup, a slot, a library: no reset undoes them */
+        s->backend->doomed = true;
     s->backend->sent_part = input_abandon(&s->input) || s->backend->sent_part;
     pool_return(s->pool, &s->backend);
 }

@@ -168,10 +168,15 @@ void variables_touches(void *arg, uint32_t use, struct text name)
     }
 }
 
+/* RESET ALL leaves those alone. */
+static bool is_identity(struct text name)
+{
+    return text_is_nocase(name, "role") || text_is_nocase(name, "session_authorization");
+}
+
 bool touched_was_reset(const struct touched *t, struct text name)
 {
-    bool is_identity = text_is_nocase(name, "role") || text_is_nocase(name, "session_authorization");
-    if (!t || (is_identity ? t->discards : t->resets_all)) /* RESET ALL leaves those alone */
+    if (!t || (is_identity(name) ? t->discards : t->resets_all))
         return t;
     const struct touched_name *n = touched_find(t, name);
     return n && n->is_reset;
@@ -180,7 +185,7 @@ bool touched_was_reset(const struct touched *t, struct text name)
 bool touched_may_be_reset(const struct touched *t, struct text name)
 {
     const struct touched_name *n = touched_find(t, name);
-    return t && (t->may_reset_all || (n && n->may_be_reset));
+    return t && ((t->may_reset_all && !is_identity(name)) || (n && n->may_be_reset));
 }
 
 void variables_touch_value(struct session *s, struct text name, bool is_set)

@@ -64,10 +64,10 @@ static void check_monitor(const struct conf *c, const struct conf_cluster *k, co
                           struct conf_faults *f)
 {
     if (k->monitor_user[0] && !has_proof(k, credentials, k->monitor_user))
-        conf_fault(f, c, &k->at, "monitor_user",
-                   "found \"%.80s\": the cluster's credentials have no password of this role, and it could never log in; allowed: "
-                   "an entry for it, or no monitor_user",
-                   k->monitor_user);
+        conf_advise(f, c, &k->at, "monitor_user",
+                    "found \"%.80s\": the cluster's credentials have no password of this role: its nodes count as up when they "
+                    "take a connection, and are not asked for others; take an entry for it, or no monitor_user",
+                    k->monitor_user);
     else if (!k->credentials[0] && needs_password(k))
         conf_advise(f, c, &k->at, "credentials",
                     "missing, and there is no tls_cert for nodes that are verified: no role could log in to a node that asks for a "

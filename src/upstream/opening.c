@@ -360,10 +360,23 @@ void opening_more(struct pool *p)
     }
 }
 
-bool opening_another(struct pool *p, struct varset *startup)
+void opening_another(struct pool *p, struct varset *startup)
 {
-    return opening_may_begin(p) && opening_count(&p->opening, startup) == 0 && shared_pool_take_slot(p->shared, p->row->pool_size) &&
-           open_one(p, startup);
+    if (opening_may_begin(p) && opening_count(&p->opening, startup) == 0 && shared_pool_take_slot(p->shared, p->row->pool_size))
+        (void)open_one(p, startup);
+}
+
+bool opening_serves(struct pool *p)
+{
+    bool is_full = atomic_load(&p->shared->failure) == REASON_DATABASE_FULL;
+    while (!is_full && opening_may_begin(p)) {
+        struct pool_ask *ask = opening_unserved(p);
+        if (!ask)
+            return true;
+        if (!shared_pool_take_slot(p->shared, p->row->pool_size) || !open_one(p, ask->startup))
+            return false;
+    }
+    return false;
 }
 
 bool opening_with_slot(struct pool *p)

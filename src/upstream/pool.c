@@ -416,11 +416,14 @@ struct backend *pool_request(struct pool *p, struct pool_ask *ask)
         pool_look(p, next_look(p, p->row->wait_limit ? p->row->wait_limit : 60 * US_PER_S));
     if (b) {
         bool closes = p->keeps_state || p->row->share == CONF_SHARE_NONE;
-        bool grows = closes || loop_now(p->home->loop) - b->since < LATELY;
-        if (grows && opening_another(p, ask->startup) && closes) /* a login either way: its own may have it again */
+        if (!closes && loop_now(p->home->loop) - b->since < LATELY)
+            opening_another(p, ask->startup);
+        if (closes && opening_serves(p)) { /* a login either way: its own may have it again */
             list_push_back(&p->idle, &b->in_pool);
-        else
+            pool_note_idle(p);
+        } else {
             reset_for_another(p, b);
+        }
     } else if (!have_news) {
         opening_more(p);
     }

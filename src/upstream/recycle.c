@@ -107,10 +107,15 @@ static bool end_requests(struct backend *b)
 }
 
 /* Nobody's any more: whom it is for is decided behind the reset. What is reset because of what its own identity has left
- * behind may go back to that. */
+ * behind may go back to that; but a client in session mode shares a process with none that it would notice. */
 static bool is_for_another(const struct backend *b)
 {
-    return b->identity == 0;
+    return b->identity == 0 || (b->pool->row && b->pool->row->pool_mode == CONF_POOL_SESSION);
+}
+
+static bool is_shared_with_none(const struct backend *b)
+{
+    return b->pool->row && b->pool->row->share == CONF_SHARE_NONE;
 }
 
 static void clean_done(void *arg, struct backend *b, const struct server_error *error, bool lost)
@@ -132,7 +137,7 @@ static void clean_done(void *arg, struct backend *b, const struct server_error *
         b->knows_role = !keeps;
         b->dirty = b->defers = false;
         b->lending = b->strange_to = 0;
-        b->identity = keeps ? b->identity : 0;
+        b->identity = keeps || is_shared_with_none(b) ? b->identity : 0;
         prepared_forget(&b->prepared);
         varset_drop(&b->vars);
     }
@@ -292,7 +297,7 @@ void recycle_start(struct backend *b)
         backend_run(b, TEXT("SELECT pg_catalog.pg_advisory_unlock_all()"), &unlock_ops, NULL);
         return;
     }
-    if (b->dirty && is_for_another(b) && b->pool->row && b->pool->row->share == CONF_SHARE_NONE) {
+    if (b->dirty && is_for_another(b) && is_shared_with_none(b)) {
         give_up(b, "its database's share = none");
         return;
     }

@@ -158,15 +158,11 @@ FAULTS = {
                             "cluster main", "channel_binding", "found \"require\" with tls = disable"),
     "password-in-clear": (lambda s: {"cluster main": {**PLAIN_NODES, "require_auth": "password"}},
                           "cluster main", "require_auth", "found \"password\" alone"),
-    "monitor-without-password": (lambda s: {"cluster main": {"tls_cert": None, "tls_key": None, "monitor_user": "watch"}},
-                                 "cluster main", "monitor_user", "found \"watch\": the cluster's credentials have no password"),
     "http-on-a-listener": (lambda s: {"listener main": {"address": "127.0.0.1", "port": 5999},
                                       "postern": {"http_listen": "127.0.0.1:5999"}},
                            "postern", "http_listen", r"found \"127.0.0.1:5999\", which is taken by \[listener main\]"),
     "tenant-of-no-token": (lambda s: {"tenant -x": {"databases": "acme"}, "postern": {"users_file": s.users_file}},
                            "tenant -x", None, "no token may name this tenant"),
-    "log-is-the-audit-trail": (lambda s: {"postern": {"log_file": "both", "audit_file": "both"}},
-                               "postern", "log_file", r"which is audit_file of \[postern\] too"),
     "log-is-the-configuration": (lambda s: {"postern": {"log_file": "postern.ini"}},
                                  "postern", "log_file", "which is the configuration itself too"),
     "pid-file-is-the-users-file": (lambda s: (lambda users: {"postern": {"users_file": users, "pid_file": linked(users)}})(
@@ -359,6 +355,13 @@ def test_what_the_stand_has_needs_no_advice(make_gate):
     assert done.returncode == 0 and not rows, done.stderr
 
 
+def test_audit_trail_in_the_log_is_advised_against(make_gate):
+    gate = make_gate({"postern": {"log_file": "both", "audit_file": "both"}}, start=False)
+    gate.write()
+    done = gate.check()
+    assert done.returncode == 0 and re.search(r"warning.*log_file.*which is audit_file of \[postern\] too", done.stderr), done.stderr
+
+
 def test_check_makes_no_file(make_gate):
     gate = make_gate(start=False)
     gate.write()
@@ -424,7 +427,12 @@ def password_for_two(stand):
     return ({"postern": {"salt_key_file": stand.users_file}}, "postern", "users_file", r"which is salt_key_file of \[postern\] too")
 
 
-ADVICE = [soon, as_root, role_of_a_token, more_clients_than_files, role_without_password, much_memory, much_of_one_tenant,
+def monitor_without_password(stand):
+    return ({"cluster main": {"tls_cert": None, "tls_key": None, "monitor_user": "watch"}}, "cluster main", "monitor_user",
+            "found \"watch\": the cluster's credentials have no password")
+
+
+ADVICE = [monitor_without_password, soon, as_root, role_of_a_token, more_clients_than_files, role_without_password, much_memory, much_of_one_tenant,
           long_messages, long_messages_of_one, tokens_in_clear, password_for_two]
 
 

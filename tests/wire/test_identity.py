@@ -204,6 +204,31 @@ def test_connections_that_are_never_anothers(make_gate, people):
     assert other.query("SELECT pg_backend_pid()") != pid
 
 
+@pytest.mark.parametrize("share", ["none", "identity"])
+def test_what_its_own_identity_left_behind_makes_it_nobody_elses(make_gate, people, share):
+    """It is reset as soon as its session has left, and is still that identity's."""
+    gate = make_gate({**WORKER, "database globex": {"pool_size": 1, "shards": 1, "share": share}})
+    one = login_of(people, gate, "one")
+    pid = one.query("SELECT pg_backend_pid()")
+    one.query("LISTEN here")
+    one.send(wire.terminate())
+    again = login_of(people, gate, "one")
+    assert again.query("SELECT pg_backend_pid()") == pid
+    again.query("LISTEN here")
+    again.send(wire.terminate())
+    assert (login_of(people, gate, "other").query("SELECT pg_backend_pid()") == pid) == (share == "identity")
+
+
+def test_process_that_may_be_marked_is_nobody_elses(make_gate, people):
+    gate = make_gate({**WORKER, "database globex": {"pool_size": 1, "shards": 1}})
+    one = login_of(people, gate, "one")
+    pid = one.query("SELECT pg_backend_pid()")
+    one.ask(wire.query("SELECT pg_create_physical_replication_slot('mine', true, true)"))  # tried is enough
+    assert one.query("SELECT pg_backend_pid()") == pid
+    one.send(wire.terminate())
+    assert login_of(people, gate, "one").query("SELECT pg_backend_pid()") != pid
+
+
 def test_statements_of_another_are_neither_seen_nor_reached(make_gate, people):
     """DEALLOCATE and PREPARE of a name that pg_prepared_statements shows made the victim's statement another."""
     gate = gate_of(make_gate)

@@ -105,6 +105,28 @@ def test_what_ends_the_block_and_is_not_executed_ends_nothing(gate, login, stand
     assert stand.postgres.sql(f"SELECT id FROM {table}", "acme") == []
 
 
+def test_another_statement_s_execute_ends_nothing(gate, login, stand, table):
+    """COMMIT is parsed, and it is not what was to run."""
+    c = login(gate)
+    c.ask(wire.parse("SELECT 'else'", "else"), wire.sync())
+    c.query("BEGIN")
+    c.query(f"INSERT INTO {table} VALUES (1)")
+    lose(stand, c)
+    assert codes(c.ask(wire.parse("COMMIT", "c"), wire.bind("else"), wire.execute(), wire.sync())) == ["57P01"]
+    assert c.status == "E"
+
+
+def test_begin_behind_the_end_in_a_batch_that_is_dropped_ends_the_session(gate, login, stand, table):
+    c = login(gate)
+    c.query("BEGIN")
+    c.query(f"INSERT INTO {table} VALUES (1)")
+    lose(stand, c)
+    c.send(wire.one("COMMIT"), wire.one("BEGIN"), wire.sync())
+    fields = wire.error_fields(c.expect("E"))
+    assert (fields["S"], fields["C"]) == ("ERROR", "57P01")
+    assert wire.error_fields(c.expect("E"))["S"] == "FATAL"
+
+
 # Each begins as what ends a block, and ends none.
 ENDS_NOTHING = {
     "COMMIT PREPARED 'h1'": ABORTED, "ROLLBACK PREPARED 'h1'": ABORTED, "commit /* so */ prepared 'h1';": ABORTED,

@@ -221,6 +221,19 @@ def test_session_authorization_and_the_role_of_a_startup_packet(two, login, dire
         b.query("SELECT 1")
 
 
+@pytest.mark.parametrize("unseen", ["RESET ALL", "RESET ALL; SET ROLE NONE", "RESET ROLE; SET ROLE NONE", "RESET ROLE; SET ROLE acme_rw",
+                                    "RESET ROLE; SET role TO none", "SET ROLE acme_team; SET ROLE NONE", "SET ROLE NONE; RESET ROLE"])
+def test_role_behind_a_block(two, login, directly, team, unseen):
+    """RESET ALL leaves it alone; and what is set behind a RESET is set."""
+    a, b, server = login(two, role="acme_team"), login(two), directly(role="acme_team")
+    for c in (a, server):
+        c.query("SET ROLE NONE")
+        c.query(f"DO $$ BEGIN {unseen}; END $$")
+    for _ in range(2):
+        assert a.query("SELECT current_user, current_setting('role')") == server.query("SELECT current_user, current_setting('role')")
+        b.query("SELECT 1")
+
+
 def test_temporary_table_stays_and_is_gone_for_the_next(two, login):
     a, b = login(two), login(two)
     a.query("CREATE TEMP TABLE mine (n int)")
