@@ -107,10 +107,10 @@ static bool end_requests(struct backend *b)
 }
 
 /* Nobody's any more: whom it is for is decided behind the reset. What is reset because of what its own identity has left
- * behind may go back to that; but a client in session mode shares a process with none that it would notice. */
+ * behind may go back to that. */
 static bool is_for_another(const struct backend *b)
 {
-    return b->identity == 0 || (b->pool->row && b->pool->row->pool_mode == CONF_POOL_SESSION);
+    return b->identity == 0;
 }
 
 static bool is_shared_with_none(const struct backend *b)
