@@ -1018,6 +1018,7 @@ static void do_function(struct client *c)
     bytes_u16(b, 0);
     message_end(b, m);
     note(c, "F %s", value);
+    c->set_in = c->scripts; /* it sets nothing, but the gate cannot know before it has asked */
     if (c->model.status == 'E')
         expect_error(c, "25P02", false);
     else
